@@ -1,0 +1,67 @@
+"""har_prune: makes HAR Transformers, vision ResNets and other Transformers models shallower.
+
+Importing it registers its own models with transformers' Auto classes and changes nothing else.
+"""
+
+from har_prune.blocks.families import Family, register_family
+from har_prune.blocks.rebuild import remove_blocks
+from har_prune.blocks.stack import BlockStack, find_blocks
+from har_prune.errors import HarPruneError
+from har_prune.evaluation.latency import LatencyStats, measure_latency
+from har_prune.evaluation.macs import count_macs
+from har_prune.evaluation.quality import Quality, evaluate_model
+from har_prune.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification, CifarResNetModel
+from har_prune.models.har_transformer import (
+    HarFeatureExtractor,
+    HarTransformerConfig,
+    HarTransformerForSequenceClassification,
+    HarTransformerModel,
+)
+from har_prune.pruning.config import PruneConfig, Target
+from har_prune.pruning.history import PruningHistory, PruningStep
+from har_prune.pruning.loop import PruningResult, prune
+from har_prune.saving.verified import save_pruned
+from har_prune.scoring.cka import CkaMoments, linear_cka
+from har_prune.scoring.criteria import register_criterion
+from har_prune.scoring.score import BlockScore, score_blocks
+from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
+from har_prune.training.loop import train_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BlockScore",
+    "BlockStack",
+    "CifarResNetConfig",
+    "CifarResNetForImageClassification",
+    "CifarResNetModel",
+    "CkaMoments",
+    "DistillConfig",
+    "Family",
+    "HarFeatureExtractor",
+    "HarPruneError",
+    "HarTransformerConfig",
+    "HarTransformerForSequenceClassification",
+    "HarTransformerModel",
+    "HealConfig",
+    "LatencyStats",
+    "PruneConfig",
+    "PruningHistory",
+    "PruningResult",
+    "PruningStep",
+    "Quality",
+    "Target",
+    "TrainConfig",
+    "count_macs",
+    "evaluate_model",
+    "find_blocks",
+    "linear_cka",
+    "measure_latency",
+    "prune",
+    "register_criterion",
+    "register_family",
+    "remove_blocks",
+    "save_pruned",
+    "score_blocks",
+    "train_model",
+]

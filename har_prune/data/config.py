@@ -1,0 +1,44 @@
+"""Which data, split how; the recipe's `data` section."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from har_prune.spelling import did_you_mean
+from har_prune.training.augment import AUGMENTATIONS
+
+
+class DataConfig(BaseModel):
+    """A data set, the protocol that splits it, and the batches made of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name_or_path: str = Field(description="folder or Hub id for load_dataset; 'synthetic' = data_prep/synthetic.py")
+    protocol: Literal["official", "loso", "holdout"] = Field(
+        "official",
+        description="official: the data set's own test split; loso: one subject is the test; holdout: several are",
+    )
+    test_subject: str | None = Field(None, description="loso: the subject nobody trains on")
+    test_subjects: tuple[str, ...] = Field((), description="holdout: the subjects nobody trains on")
+    validation_fraction: float = Field(0.15, gt=0, lt=1, description="share of the training data that validates")
+    batch_size: int = Field(64, ge=1)
+    augment: tuple[str, ...] = Field((), description="applied to training batches, in this order")
+
+    @field_validator("augment")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = [name for kind in AUGMENTATIONS.values() for name in kind]
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"unknown augmentation {name!r} (known: {', '.join(known)}).{did_you_mean(name, known)}"
+                )
+        return names
+
+    @model_validator(mode="after")
+    def _subjects(self) -> "DataConfig":
+        if (self.test_subject is not None) != (self.protocol == "loso"):
+            raise ValueError("test_subject goes with protocol: loso, and loso needs it")
+        if bool(self.test_subjects) != (self.protocol == "holdout"):
+            raise ValueError("test_subjects goes with protocol: holdout, and holdout needs it")
+        return self

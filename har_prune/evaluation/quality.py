@@ -1,0 +1,83 @@
+"""Loss, accuracy and macro-F1 of a classifier on a data loader."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a model classifies.
+
+    Args:
+        accuracy: Share of correct predictions, in [0, 1].
+        macro_f1: Unweighted mean F1 over the classes that occur, in [0, 1].
+        loss: Mean cross-entropy in nats.
+        samples: Examples it was measured on.
+        per_class: {class name: {precision, recall, f1, support}}.
+    """
+
+    accuracy: float
+    macro_f1: float
+    loss: float
+    samples: int
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def load_metric() -> evaluate.Metric:
+    """The package's metric through `evaluate.load`; needs no network."""
+    return evaluate.load(str(Path(__file__).with_name("har_classification.py")), keep_in_memory=True)
+
+
+@torch.no_grad()
+def evaluate_model(
+    model: PreTrainedModel, batches: Iterable[Mapping[str, Any]], accelerator: Accelerator | None = None
+) -> Quality:
+    """Classifies every example once, in eval mode.
+
+    Args:
+        model: A classifier; its forward returns `logits` [B, num_labels].
+        batches: Dicts of model inputs with `labels` [B]. With several processes every process iterates the same
+            batches and works on its share.
+        accelerator: Decides the device and joins processes; None = one process, the device the model is on.
+    """
+    device = accelerator.device if accelerator else model.device
+    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    was_training = model.training
+    model.to(device).eval()
+    try:
+        for number, batch in enumerate(batches):
+            if number % processes == rank:
+                inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+                logits.append(model(**inputs).logits.float().cpu())
+                labels.append(batch["labels"].cpu())
+    finally:
+        model.train(was_training)
+    return _quality(model, *_gathered(logits, labels, accelerator))
+
+
+def _gathered(logits: list[Tensor], labels: list[Tensor], accelerator: Accelerator | None) -> tuple[Tensor, Tensor]:
+    if accelerator is not None and accelerator.num_processes > 1:
+        parts: list[Any] = [None] * accelerator.num_processes
+        torch.distributed.all_gather_object(parts, (logits, labels))
+        logits = [item for part in parts for item in part[0]]
+        labels = [item for part in parts for item in part[1]]
+    return torch.cat(logits), torch.cat(labels)
+
+
+def _quality(model: PreTrainedModel, logits: Tensor, labels: Tensor) -> Quality:
+    names = [str(model.config.id2label[index]) for index in range(logits.shape[1])]
+    scores = load_metric().compute(
+        predictions=logits.argmax(dim=1).tolist(), references=labels.tolist(), label_names=names
+    )
+    loss = nn.functional.cross_entropy(logits, labels).item()
+    return Quality(scores["accuracy"], scores["macro_f1"], loss, len(labels), scores["per_class"])

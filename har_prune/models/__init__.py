@@ -1,0 +1,1 @@
+"""Models of har_prune itself; they know nothing of pruning."""

@@ -1,0 +1,88 @@
+"""Configuration of the HAR Transformer. Self-contained: this file travels with every saved checkpoint."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class HarTransformerConfig(PreTrainedConfig):
+    """Configuration of an encoder over windows of wearable-sensor samples.
+
+    A window [window_size, num_channels] is cut into patches by a strided convolution; the patches pass
+    `num_hidden_layers` residual blocks, are pooled and classified.
+
+    Args:
+        num_channels: Sensor channels, e.g. 6 for a three-axis accelerometer and gyroscope.
+        window_size: Samples in the longest window; it sizes the table of position embeddings.
+        patch_size: Samples one patch sees.
+        patch_stride: Samples between the starts of two patches.
+        hidden_size: Width of the hidden states; a multiple of `num_attention_heads`.
+        num_hidden_layers: Depth: the number of residual blocks.
+        num_attention_heads: Attention heads per block.
+        intermediate_size: Width of the feed-forward layer.
+        hidden_act: Activation of the feed-forward layer, a key of `transformers.activations.ACT2FN`.
+        hidden_dropout_prob: Dropout on the embeddings and at the end of each residual branch, in [0, 1).
+        attention_probs_dropout_prob: Dropout on the attention probabilities, in [0, 1).
+        classifier_dropout: Dropout before the classification head; `hidden_dropout_prob` when None.
+        pooling: "mean" over the valid patches, or "cls": a learned token in front of them.
+        norm_position: "pre" (normalise the input of each residual branch) or "post" (normalise the sum).
+        layer_norm_eps: Epsilon of the layer normalisations.
+        initializer_range: Standard deviation of the initial weights.
+    """
+
+    model_type = "har_transformer"
+
+    num_channels: int = 6
+    window_size: int = 128
+    patch_size: int = 8
+    patch_stride: int = 4
+    hidden_size: int = 64
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 4
+    intermediate_size: int = 128
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.0
+    classifier_dropout: float | int | None = None
+    pooling: str = "mean"
+    norm_position: str = "pre"
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        # One class saves one auto_map entry; a user without the package also wants plain AutoModel.
+        modeling = "modeling_har_transformer"
+        auto_map = {
+            "AutoConfig": "configuration_har_transformer.HarTransformerConfig",
+            "AutoModel": f"{modeling}.HarTransformerModel",
+            "AutoModelForSequenceClassification": f"{modeling}.HarTransformerForSequenceClassification",
+        }
+        kwargs.setdefault("auto_map", auto_map)
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches in a window of `window_size` samples."""
+        return (self.window_size - self.patch_size) // self.patch_stride + 1
+
+    def validate_sizes(self):
+        """Sizes are positive, a patch fits the window and the heads divide the width."""
+        for name in ("num_channels", "window_size", "patch_size", "patch_stride", "hidden_size", "num_hidden_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.patch_size > self.window_size:
+            raise ValueError(f"patch_size={self.patch_size} does not fit window_size={self.window_size}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
+            )
+
+    def validate_choices(self):
+        """`pooling` and `norm_position` are known words."""
+        if self.pooling not in ("mean", "cls"):
+            raise ValueError(f"pooling={self.pooling!r}: choose 'mean' or 'cls'")
+        if self.norm_position not in ("pre", "post"):
+            raise ValueError(f"norm_position={self.norm_position!r}: choose 'pre' or 'post'")
+
+
+__all__ = ["HarTransformerConfig"]

@@ -1,0 +1,253 @@
+"""The HAR Transformer. Self-contained: this file travels with every saved checkpoint."""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+
+from .configuration_har_transformer import HarTransformerConfig
+
+
+class HarTransformerEmbeddings(nn.Module):
+    """Cuts windows into patches and adds positions."""
+
+    def __init__(self, config: HarTransformerConfig):
+        super().__init__()
+        self.config = config
+        self.projection = nn.Conv1d(config.num_channels, config.hidden_size, config.patch_size, config.patch_stride)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.pooling == "cls" else None
+        self.position_embeddings = nn.Parameter(torch.zeros(1, config.num_patches, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        """[B, T, C] -> [B, patches (+ 1), hidden_size]."""
+        config = self.config
+        if input_values.ndim != 3 or input_values.shape[2] != config.num_channels:
+            raise ValueError(
+                f"input_values has shape {tuple(input_values.shape)}; expected [batch, samples, {config.num_channels}]"
+            )
+        if not config.patch_size <= input_values.shape[1] <= config.window_size:
+            raise ValueError(
+                f"a window has {input_values.shape[1]} samples; this model takes {config.patch_size} to "
+                f"{config.window_size}. Cut or pad it with HarFeatureExtractor."
+            )
+        hidden_states = self.projection(input_values.transpose(1, 2)).transpose(1, 2)
+        hidden_states = hidden_states + self.position_embeddings[:, : hidden_states.shape[1]]
+        if self.cls_token is not None:
+            hidden_states = torch.cat([self.cls_token.expand(len(hidden_states), -1, -1), hidden_states], dim=1)
+        return self.dropout(hidden_states)
+
+    def patch_mask(self, attention_mask: Tensor) -> Tensor:
+        """[B, T] -> [B, patches (+ 1)], True where a patch lies wholly inside the window.
+
+        The first patch always counts, so that no window is without one.
+        """
+        mask = attention_mask.bool().unfold(1, self.config.patch_size, self.config.patch_stride).all(dim=-1)
+        first = torch.ones_like(mask[:, :1])
+        mask = torch.cat([first, mask[:, 1:]], dim=1)
+        return torch.cat([first, mask], dim=1) if self.cls_token is not None else mask
+
+
+class HarTransformerAttention(nn.Module):
+    """Multi-head self-attention: SDPA, or written out when the probabilities are asked for."""
+
+    def __init__(self, config: HarTransformerConfig):
+        super().__init__()
+        self.config = config
+        self.num_attention_heads = config.num_attention_heads
+        self.dropout_prob = config.attention_probs_dropout_prob
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """[B, P, H], mask [B, 1, 1, P] of bool -> [B, P, H] and, on request, probabilities [B, heads, P, P]."""
+        heads = (*hidden_states.shape[:2], self.num_attention_heads, -1)
+        query, key, value = (
+            layer(hidden_states).view(heads).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        dropout = self.dropout_prob if self.training else 0.0
+        probabilities = None
+        if output_attentions or self.config._attn_implementation == "eager":
+            scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+            if attention_mask is not None:
+                scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+            probabilities = nn.functional.dropout(scores.softmax(dim=-1), dropout)
+            context = probabilities @ value
+        else:
+            context = nn.functional.scaled_dot_product_attention(query, key, value, attention_mask, dropout)
+        return self.output(context.transpose(1, 2).flatten(2)), probabilities if output_attentions else None
+
+
+class HarTransformerLayer(GradientCheckpointingLayer):
+    """One residual block: attention and feed-forward, each on a shortcut. [B, P, H] -> [B, P, H]."""
+
+    def __init__(self, config: HarTransformerConfig):
+        super().__init__()
+        self.pre_norm = config.norm_position == "pre"
+        self.attention = HarTransformerAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.hidden_size, config.intermediate_size),
+            ACT2FN[config.hidden_act],
+            nn.Linear(config.intermediate_size, config.hidden_size),
+        )
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        branch = self.attention_norm(hidden_states) if self.pre_norm else hidden_states
+        branch, probabilities = self.attention(branch, attention_mask, output_attentions)
+        hidden_states = hidden_states + self.dropout(branch)
+        if not self.pre_norm:
+            hidden_states = self.attention_norm(hidden_states)
+        branch = self.feed_forward_norm(hidden_states) if self.pre_norm else hidden_states
+        hidden_states = hidden_states + self.dropout(self.feed_forward(branch))
+        if not self.pre_norm:
+            hidden_states = self.feed_forward_norm(hidden_states)
+        return hidden_states, probabilities
+
+
+class HarTransformerPreTrainedModel(PreTrainedModel):
+    config_class = HarTransformerConfig
+    base_model_prefix = "har_transformer"
+    main_input_name = "input_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["HarTransformerLayer"]  # noqa: RUF012 (transformers' own spelling)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, HarTransformerEmbeddings):
+            nn.init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
+            if module.cls_token is not None:
+                nn.init.trunc_normal_(module.cls_token, std=self.config.initializer_range)
+
+
+class HarTransformerModel(HarTransformerPreTrainedModel):
+    """The encoder without a head."""
+
+    def __init__(self, config: HarTransformerConfig):
+        super().__init__(config)
+        self.embeddings = HarTransformerEmbeddings(config)
+        self.layers = nn.ModuleList([HarTransformerLayer(config) for _ in range(config.num_hidden_layers)])
+        # The blocks of a post-norm encoder end in a normalisation of their own.
+        self.norm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            if config.norm_position == "pre"
+            else nn.Identity()
+        )
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple:
+        """Encodes windows.
+
+        Args:
+            input_values: Normalised windows, [B, T, C] with T from `patch_size` to `window_size`.
+            attention_mask: [B, T], 1 where a sample is real and 0 where it pads a short window.
+            output_hidden_states: Also return the embeddings and the output of every block.
+            output_attentions: Also return the attention probabilities of every block.
+            return_dict: False returns a plain tuple.
+
+        Returns:
+            `last_hidden_state` [B, P, H] and `pooler_output` [B, H]; `hidden_states` has
+            num_hidden_layers + 1 entries, before the final normalisation.
+        """
+        config = self.config
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        return_dict = config.return_dict if return_dict is None else return_dict
+
+        hidden_states = self.embeddings(input_values)
+        mask = None if attention_mask is None else self.embeddings.patch_mask(attention_mask)
+        all_hidden_states, all_attentions = [hidden_states], []
+        for layer in self.layers:
+            hidden_states, attention = layer(
+                hidden_states, None if mask is None else mask[:, None, None, :], bool(output_attentions)
+            )
+            all_hidden_states.append(hidden_states)
+            all_attentions.append(attention)
+        hidden_states = self.norm(hidden_states)
+
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states,
+            pooler_output=self.pool(hidden_states, mask),
+            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def pool(self, hidden_states: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, P, H] -> [B, H]: the class token, or the mean over valid patches."""
+        if self.config.pooling == "cls":
+            return hidden_states[:, 0]
+        if mask is None:
+            return hidden_states.mean(dim=1)
+        weights = mask.to(hidden_states.dtype)[..., None]
+        return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+class HarTransformerForSequenceClassification(HarTransformerPreTrainedModel):
+    """The encoder with a linear classification head on the pooled features."""
+
+    def __init__(self, config: HarTransformerConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.har_transformer = HarTransformerModel(config)
+        dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple:
+        """Classifies windows; arguments as in `HarTransformerModel.forward`.
+
+        Args:
+            input_values: [B, T, C].
+            attention_mask: [B, T].
+            labels: Class indices, [B]; with them the output has a `loss`.
+            output_hidden_states: Also return the hidden states.
+            output_attentions: Also return the attention probabilities.
+            return_dict: False returns a plain tuple.
+
+        Returns:
+            `logits` [B, num_labels] and, with labels, `loss`.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        encoded = self.har_transformer(
+            input_values, attention_mask, output_hidden_states, output_attentions, return_dict=True
+        )
+        logits = self.classifier(self.dropout(encoded.pooler_output))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        output = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return output if return_dict else output.to_tuple()
+
+
+__all__ = ["HarTransformerForSequenceClassification", "HarTransformerModel", "HarTransformerPreTrainedModel"]

@@ -1,0 +1,108 @@
+"""The unpruned network of a recipe: loaded from a checkpoint or made from a config, checked against the data."""
+
+from typing import Any
+
+import numpy as np
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    ViTImageProcessor,
+)
+
+from har_prune.data.load import LabelledData
+from har_prune.errors import CheckpointError, RecipeError
+from har_prune.models.har_transformer import HarFeatureExtractor
+from har_prune.saving.loading import load_model, load_processor
+from har_prune.spelling import did_you_mean
+
+
+def load_parent(name_or_path: str, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:
+    """Loads a classifier and its processor.
+
+    Raises:
+        CheckpointError: It cannot be loaded, or its head does not fit the labels of the data.
+    """
+    model = load_model(_auto_class(data), name_or_path)
+    _check_head(model, name_or_path, data)
+    return model.eval(), load_processor(name_or_path)
+
+
+def make_parent(fields: dict[str, Any], data: LabelledData, train: np.ndarray) -> tuple[PreTrainedModel, Any]:
+    """Builds an untrained classifier for a data set, and the processor that normalises for it.
+
+    Args:
+        fields: `model_type` and config fields; what the data decide (labels, channels, window or image size) is
+            filled in.
+        data: The data set.
+        train: Rows whose statistics normalise the inputs: training rows only.
+
+    Raises:
+        RecipeError: An unknown model type or config field.
+    """
+    names = dict(enumerate(data.label_names))
+    given: dict[str, Any] = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+    processor: Any
+    if data.kind == "sensor":
+        _, samples, channels = data.values.shape
+        given |= {"num_channels": channels, "window_size": samples}
+        rows = data.values[train].reshape(-1, channels).astype(np.float64)
+        processor = HarFeatureExtractor(
+            num_channels=channels,
+            sampling_rate_hz=data.sensor["sampling_rate_hz"],
+            window_size=samples,
+            channel_mean=rows.mean(axis=0).tolist(),
+            channel_std=np.maximum(rows.std(axis=0), 1e-6).tolist(),
+            channel_names=data.sensor.get("channels"),
+            channel_units=data.sensor.get("units"),
+        )
+    else:
+        height, width = data.values.shape[2:]
+        given["image_size"] = height
+        pixels = data.values[train].astype(np.float32) / 255
+        processor = ViTImageProcessor(
+            size={"height": height, "width": width},
+            image_mean=pixels.mean(axis=(0, 2, 3), dtype=np.float64).tolist(),
+            image_std=pixels.std(axis=(0, 2, 3), dtype=np.float64).tolist(),
+        )
+    config = _config(fields, given)
+    return _auto_class(data).from_config(config), processor
+
+
+def _config(fields: dict[str, Any], given: dict[str, Any]) -> Any:
+    fields = dict(fields)
+    model_type = fields.pop("model_type")
+    try:
+        known = AutoConfig.for_model(model_type).to_dict()
+    except ValueError as error:
+        raise RecipeError(f"model.config.model_type={model_type!r}: {str(error).splitlines()[0][:200]}") from error
+    # transformers accepts any keyword and ignores what it does not know.
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        hints = "; ".join(f"{name!r}.{did_you_mean(name, known)}" for name in unknown)
+        raise RecipeError(f"model.config has fields {model_type} does not know: {hints}")
+    try:
+        return AutoConfig.for_model(model_type, **{**given, **fields})
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"model.config: {str(error).strip().splitlines()[-1].strip()}") from error
+
+
+def _auto_class(data: LabelledData) -> Any:
+    return AutoModelForSequenceClassification if data.kind == "sensor" else AutoModelForImageClassification
+
+
+def _check_head(model: PreTrainedModel, name_or_path: str, data: LabelledData) -> None:
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    if len(names) != len(data.label_names):
+        raise CheckpointError(
+            f"checkpoint {name_or_path} tells {len(names)} classes apart and the data have {len(data.label_names)} "
+            f"({', '.join(data.label_names[:12])}): use the data it was trained for, or train a new head."
+        )
+    unnamed = all(name.startswith("LABEL_") for name in names)
+    if not unnamed and names != data.label_names:
+        pairs = [f"{i}: {a!r} / {b!r}" for i, (a, b) in enumerate(zip(names, data.label_names, strict=True)) if a != b]
+        raise CheckpointError(
+            f"checkpoint {name_or_path} and the data name classes differently (checkpoint / data): "
+            f"{'; '.join(pairs[:4])}: use the data it was trained for, or correct id2label."
+        )

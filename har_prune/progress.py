@@ -1,0 +1,31 @@
+"""Progress bars: on the main process of each machine, off with HF_HUB_DISABLE_PROGRESS_BARS=1."""
+
+from accelerate import Accelerator
+from huggingface_hub.utils import tqdm
+
+
+class Progress:
+    """One bar that vanishes when it is done.
+
+    Args:
+        title: What is going on.
+        total: Number of steps; None when unknown.
+        accelerator: Other processes than the local main one show nothing.
+    """
+
+    def __init__(self, title: str, total: int | None, accelerator: Accelerator | None = None):
+        hidden = accelerator is not None and not accelerator.is_local_main_process
+        # None lets huggingface_hub's switch (environment variable or disable_progress_bars()) decide.
+        self._bar = tqdm(desc=title, total=total, leave=False, dynamic_ncols=True, disable=True if hidden else None)
+
+    def advance(self) -> None:
+        """One step more."""
+        self._bar.update(1)
+
+    def note(self, text: str) -> None:
+        """A few words behind the bar."""
+        self._bar.set_postfix_str(text)
+
+    def close(self) -> None:
+        """Removes the bar."""
+        self._bar.close()

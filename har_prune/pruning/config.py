@@ -1,0 +1,75 @@
+"""What to prune and when to stop; `PruneSettings` is the recipe's `prune` section."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from har_prune.training.config import HealConfig
+
+
+class Target(BaseModel):
+    """When to stop. With `min_accuracy` alone the network gets as shallow as that allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    macs_reduction: float | None = Field(
+        None, gt=0, lt=1, description="share of the unpruned MACs to remove, at least"
+    )
+    blocks: int | None = Field(None, ge=1, description="blocks to leave")
+    min_accuracy: float | None = Field(None, gt=0, le=1, description="validation accuracy never to fall below")
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> "Target":
+        if self.macs_reduction is None and self.blocks is None and self.min_accuracy is None:
+            raise ValueError("give at least one of macs_reduction, blocks and min_accuracy")
+        if self.macs_reduction is not None and self.blocks is not None:
+            raise ValueError("give macs_reduction or blocks, not both")
+        return self
+
+    def is_met(self, macs_reduction: float, blocks: int) -> bool:
+        """Whether a network is small enough; False as long as only the accuracy limits."""
+        if self.macs_reduction is not None:
+            return macs_reduction >= self.macs_reduction
+        return self.blocks is not None and blocks <= self.blocks
+
+
+class PruneSettings(BaseModel):
+    """How blocks are chosen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: Target
+    criterion: str = Field("cka", description="a registered importance criterion")
+    calibration_samples: int = Field(1024, ge=2, description="examples the criterion sees")
+    reference: Literal["current", "original"] = Field(
+        "current", description="compare with the network of this iteration (the paper's code) or with the unpruned one"
+    )
+    representation: str | None = Field(None, description="module to compare at; null: input of the classifier")
+    guards: Literal["default", "paper"] = Field(
+        "default", description="paper: the first block of each stage stays, and two blocks in each"
+    )
+    min_blocks_per_stage: int = Field(1, ge=1, description="blocks that stay in each stage")
+    protected: tuple[int | str, ...] = Field(
+        (), description="blocks that stay: indices or names in the unpruned network"
+    )
+
+    @property
+    def floor(self) -> int:
+        """Blocks that stay in each stage."""
+        return max(2, self.min_blocks_per_stage) if self.guards == "paper" else self.min_blocks_per_stage
+
+
+class PruneConfig(PruneSettings):
+    """Everything `prune` needs beside model and data."""
+
+    heal: HealConfig | None = Field(None, description="null: no training after removals")
+    seed: int = Field(0, ge=0)
+    latency: bool = Field(True, description="measure the latency of one example after each iteration")
+    output_dir: Path | None = Field(None, description="where iterations are kept and resumed; null: nowhere")
+    recipe: dict[str, Any] | None = Field(None, description="the full recipe this is part of, for the record")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to continue in an output folder."""
+        return self.recipe or self.model_dump(mode="json", exclude={"output_dir", "recipe"})

@@ -1,0 +1,244 @@
+"""The greedy loop: score, choose, remove, heal, evaluate, keep; until the target is met."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from har_prune.blocks.rebuild import original_indices, remove_blocks
+from har_prune.blocks.stack import find_blocks
+from har_prune.environment import environment
+from har_prune.errors import DataError, UnreachableTargetError
+from har_prune.evaluation.latency import measure_latency
+from har_prune.evaluation.macs import count_macs
+from har_prune.evaluation.quality import evaluate_model
+from har_prune.pruning.config import PruneConfig
+from har_prune.pruning.history import PruningHistory, PruningStep, ScoredBlock
+from har_prune.pruning.plan import candidates, check_reachable, choose, protected_blocks
+from har_prune.pruning.store import RunFolder
+from har_prune.scoring.score import BlockScore, score_blocks
+from har_prune.training.loop import train_model
+
+Batches = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class PruningResult:
+    """The pruned network, in eval mode, and the record of how it came about."""
+
+    model: PreTrainedModel
+    history: PruningHistory
+
+
+def prune(
+    model: PreTrainedModel,
+    train: DataLoader | None,
+    calibration: Batches,
+    evaluate: Batches | Mapping[str, Batches],
+    config: PruneConfig,
+    *,
+    accelerator: Accelerator | None = None,
+) -> PruningResult:
+    """Removes the least important block, heals, and repeats until the target is met.
+
+    With `config.output_dir` every iteration is kept there, and a call with the same arguments continues after the
+    last whole iteration; it ends with the same history and weights as a call that was never interrupted.
+
+    Args:
+        model: A trained classifier; untouched.
+        train: Labelled batches for healing; None only together with `config.heal` None.
+        calibration: Batches the criterion sees; labels are ignored.
+        evaluate: Labelled validation batches, or several named sets of them. Every set is measured in every
+            iteration; only "validation" is ever used to choose.
+        config: Target, guards, healing, seed, output folder.
+        accelerator: Device, precision and processes; None = a plain `Accelerator()`.
+
+    Returns:
+        The selected network and the history of all iterations.
+
+    Raises:
+        UnreachableTargetError: The target cannot be met; the message says what can.
+        OutputFolderError: The output folder belongs to another run.
+        DataError: There is no "validation" set, or no training data to heal with.
+    """
+    if not isinstance(evaluate, Mapping):
+        evaluate = {"validation": evaluate}
+    if "validation" not in evaluate:
+        raise DataError(f"evaluate has the sets {sorted(evaluate)}; one of them must be called 'validation'.")
+    if config.heal is not None and train is None:
+        raise DataError("config.heal asks for training, and there are no training batches.")
+    run = _Run(model, train, _repeatable(calibration), evaluate, config, accelerator or Accelerator())
+    return run.to_the_end()
+
+
+def _repeatable(batches: Batches) -> Batches:
+    return list(batches) if isinstance(batches, Iterator) else batches
+
+
+class _Run:
+    """One call of `prune`: what stays the same over its iterations, and the steps so far."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        train: DataLoader | None,
+        calibration: Batches,
+        evaluate: Mapping[str, Batches],
+        config: PruneConfig,
+        accelerator: Accelerator,
+    ):
+        self.parent = model.to(accelerator.device).eval()
+        self.train, self.calibration, self.evaluate = train, calibration, evaluate
+        self.config, self.accelerator = config, accelerator
+        self.protected = protected_blocks(model, config.protected)
+        self.example = _one_example(calibration)
+        check_reachable(model, config, self.example)
+        self.folder: RunFolder | None = None
+        if config.output_dir is not None:
+            self.folder = RunFolder(config.output_dir, config.identity, writes=accelerator.is_main_process)
+        accelerator.wait_for_everyone()
+        self.steps = self.folder.steps() if self.folder else []
+        self.environment = environment()  # of the code that runs, not of what is on disk when it ends
+
+    def to_the_end(self) -> PruningResult:
+        if not self.steps:
+            self._keep(self._step(self.parent, time.time()), None)
+        self._refuse_impossible_floor()
+        # The smallest network that holds the accuracy floor may be an earlier one than the newest.
+        selected = max(step.iteration for step in self.steps if self._holds_floor(step))
+        model, result = self._load(len(self.steps) - 1), self._load(selected)
+        while removable := self._next_candidates(model):
+            model, step = self._iterate(model, removable)
+            self._keep(step, model)
+            if self._holds_floor(step):
+                selected, result = step.iteration, model
+        if selected == 0:
+            best = max(step.quality["validation"].accuracy for step in self.steps[1:])
+            raise UnreachableTargetError(
+                f"target min_accuracy={self.config.target.min_accuracy} allows no removal: the best network left has "
+                f"a validation accuracy of {best:.4f}. Lower it, or heal longer."
+            )
+        history = self._history(selected)
+        if self.folder:
+            self.folder.save_history(history)
+        return PruningResult(result, history)
+
+    def _next_candidates(self, model: PreTrainedModel) -> list[int]:
+        """Blocks that may go next; none when the run is over."""
+        last = self.steps[-1]
+        below = not self._holds_floor(last) and (last.healed or self.config.heal is None)
+        return [] if below or self._is_final(model) else candidates(find_blocks(model), self.config, self.protected)
+
+    def _is_final(self, model: PreTrainedModel) -> bool:
+        """Whether the target is met, or nothing is left to remove."""
+        stack = find_blocks(model)
+        reduction = 1 - count_macs(model, self.example) / count_macs(self.parent, self.example)
+        return self.config.target.is_met(reduction, len(stack)) or not candidates(stack, self.config, self.protected)
+
+    def _holds_floor(self, step: PruningStep) -> bool:
+        floor = self.config.target.min_accuracy
+        return floor is None or step.iteration == 0 or step.quality["validation"].accuracy >= floor
+
+    def _refuse_impossible_floor(self) -> None:
+        floor, accuracy = self.config.target.min_accuracy, self.steps[0].quality["validation"].accuracy
+        if floor is not None and floor > accuracy:
+            raise UnreachableTargetError(
+                f"target min_accuracy={floor} cannot be reached: the unpruned network has a validation accuracy of "
+                f"{accuracy:.4f}. Ask for less, or train longer."
+            )
+
+    def _iterate(self, model: PreTrainedModel, removable: list[int]) -> tuple[PreTrainedModel, PruningStep]:
+        start = time.time()
+        scores = score_blocks(
+            model,
+            self.calibration,
+            criterion=self.config.criterion,
+            accelerator=self.accelerator,
+            candidates=removable,
+            reference=self.parent if self.config.reference == "original" else None,
+            representation=self.config.representation,
+        )
+        victim = choose(scores)
+        smaller = remove_blocks(model, [victim], example_inputs=self.example)
+        samples_seen = self._heal(smaller, len(self.steps))
+        return smaller, self._step(smaller, start, original_indices(model), scores, victim, samples_seen)
+
+    def _heal(self, model: PreTrainedModel, iteration: int) -> int:
+        """Trains when it is due; returns the number of examples seen."""
+        heal, final = self.config.heal, self._is_final(model)
+        if heal is None or self.train is None or not (final or iteration % heal.interval == 0):
+            return 0
+        return train_model(
+            model,
+            self.train,
+            self.evaluate["validation"],
+            heal.final if final and heal.final is not None else heal,
+            accelerator=self.accelerator,
+            teacher=self.parent if heal.distill else None,
+            distill=heal.distill,
+            seed=self.config.seed + iteration,
+            name=f"heal-{iteration:03d}",
+        ).samples_seen
+
+    def _step(
+        self,
+        model: PreTrainedModel,
+        start: float,
+        originals: Sequence[int] = (),
+        scores: Sequence[BlockScore] = (),
+        victim: int | None = None,
+        samples_seen: int = 0,
+    ) -> PruningStep:
+        """Measures a network and makes the record of its iteration; without a victim, that of the unpruned one."""
+        quality = {split: evaluate_model(model, data, self.accelerator) for split, data in self.evaluate.items()}
+        return PruningStep(
+            iteration=len(self.steps),
+            removed=() if victim is None else (originals[victim],),
+            remaining=tuple(original_indices(model)),
+            scores=tuple(ScoredBlock(originals[s.index], s.name, s.importance) for s in scores),
+            calibration_samples=scores[0].samples if scores else 0,
+            quality=quality,
+            macs=count_macs(model, self.example),
+            parameters=model.num_parameters(),
+            healed=samples_seen > 0,
+            samples_seen=samples_seen,
+            latency_ms=measure_latency(model, self.example).median_ms if self.config.latency else None,
+            seconds=time.time() - start,
+        )
+
+    def _keep(self, step: PruningStep, model: PreTrainedModel | None) -> None:
+        self.steps.append(step)
+        if self.folder:
+            self.folder.save(step, model)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.log({
+            "prune/macs": step.macs,
+            "prune/blocks": len(step.remaining),
+            **{f"prune/{split}_accuracy": quality.accuracy for split, quality in step.quality.items()},
+        }, step=step.iteration)  # fmt: skip
+
+    def _load(self, iteration: int) -> PreTrainedModel:
+        if iteration == 0 or self.folder is None:
+            return self.parent
+        return self.folder.load(iteration, self.parent)
+
+    def _history(self, selected: int) -> PruningHistory:
+        return PruningHistory(
+            recipe=self.config.identity,
+            seed=self.config.seed,
+            environment=self.environment,
+            iterations=tuple(self.steps),
+            selected=selected,
+        )
+
+
+def _one_example(calibration: Batches) -> dict[str, Tensor]:
+    batch = next(iter(calibration), None)
+    if batch is None:
+        raise DataError("there are no calibration batches.")
+    return {key: value[:1] for key, value in batch.items() if key != "labels"}

@@ -1,0 +1,105 @@
+"""Planning: which blocks may go, which one goes next, what can be reached at all. Plain values, no training."""
+
+from collections.abc import Iterable
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from har_prune.blocks.rebuild import original_indices, remove_blocks
+from har_prune.blocks.stack import BlockStack, find_blocks
+from har_prune.errors import NotRemovableError, UnreachableTargetError
+from har_prune.evaluation.macs import count_macs
+from har_prune.pruning.config import PruneSettings
+from har_prune.scoring.score import BlockScore
+from har_prune.spelling import did_you_mean
+
+
+def protected_blocks(model: PreTrainedModel, protected: Iterable[int | str]) -> set[int]:
+    """Protected blocks as indices into the unpruned model.
+
+    Raises:
+        NotRemovableError: An index or a name is not a block of this model.
+    """
+    stack = find_blocks(model)
+    indices = set()
+    for item in protected:
+        if isinstance(item, str):
+            if item not in stack.names:
+                raise NotRemovableError(
+                    f"protected: no block is called {item!r}; blocks are {stack.names[0]!r} ... {stack.names[-1]!r}."
+                    f"{did_you_mean(item, stack.names)}"
+                )
+            indices.add(stack.names.index(item))
+        elif 0 <= item < len(stack):
+            indices.add(item)
+        else:
+            raise NotRemovableError(f"protected: block {item} does not exist: this model has 0-{len(stack) - 1}.")
+    return indices
+
+
+def candidates(stack: BlockStack, settings: PruneSettings, protected: set[int]) -> list[int]:
+    """Blocks that may go next.
+
+    Args:
+        stack: Blocks of the current network.
+        settings: Guards and floor.
+        protected: Indices in the unpruned network that stay.
+    """
+    originals = original_indices(stack.model)
+    allowed = []
+    for stage in stack.stages:
+        if len(stage) <= settings.floor:
+            continue
+        first = stage[0] if settings.guards == "paper" else None
+        allowed += [i for i in stage if i in stack.removable and i != first and originals[i] not in protected]
+    return allowed
+
+
+def choose(scores: Iterable[BlockScore]) -> int:
+    """The block of least importance; the earliest among equals."""
+    return min(scores, key=lambda score: (score.importance, score.index)).index
+
+
+def check_reachable(model: PreTrainedModel, settings: PruneSettings, inputs: dict[str, Tensor]) -> None:
+    """Refuses a target before any work is done for it.
+
+    Args:
+        model: The unpruned network.
+        settings: Target and guards.
+        inputs: Model inputs to count MACs on.
+
+    Raises:
+        UnreachableTargetError: Nothing may be removed, or removing all that may go is not enough; says what is.
+    """
+    stack = find_blocks(model)
+    allowed = candidates(stack, settings, protected_blocks(model, settings.protected))
+    if not allowed:
+        raise UnreachableTargetError(
+            f"no block may be removed: of {len(stack)} blocks {len(stack.removable)} are removable, and guards="
+            f"{settings.guards!r}, min_blocks_per_stage={settings.min_blocks_per_stage} and "
+            f"{len(settings.protected)} protected blocks leave none. Loosen one of them."
+        )
+    most = []
+    for stage in stack.stages:
+        going = [index for index in stage if index in allowed]
+        most += going[: len(stage) - settings.floor]
+    smallest = remove_blocks(model, most, example_inputs=inputs)
+    before, after = count_macs(model, inputs), count_macs(smallest, inputs)
+    reachable, left = 1 - after / before, len(stack) - len(most)
+    target = settings.target
+    if target.macs_reduction is not None and target.macs_reduction > reachable:
+        raise UnreachableTargetError(
+            f"target macs_reduction={target.macs_reduction} cannot be reached: removing all {len(most)} blocks that "
+            f"may go reduces the MACs by {reachable:.4f}. Ask for at most {int(reachable * 1e4) / 1e4}, or "
+            "loosen the guards."
+        )
+    if target.blocks is not None and target.blocks < left:
+        raise UnreachableTargetError(
+            f"target blocks={target.blocks} cannot be reached: at least {left} of {len(stack)} blocks stay. "
+            f"Ask for {left} or more, or loosen the guards."
+        )
+    if target.blocks is not None and target.blocks >= len(stack):
+        raise UnreachableTargetError(
+            f"target blocks={target.blocks}: this network has {len(stack)} blocks, so nothing would be removed. "
+            f"Ask for {left} to {len(stack) - 1}."
+        )

@@ -1,0 +1,97 @@
+"""The output folder of a run: iterations that appear whole or not at all, and the way back into them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from har_prune.atomic import remove_partial, whole_folder, write_json
+from har_prune.blocks.rebuild import build_like
+from har_prune.errors import OutputFolderError
+from har_prune.pruning.history import PruningHistory, PruningStep
+from har_prune.saving.loading import load_model
+
+_IDENTITY = "recipe.json"
+_HISTORY = "history.json"
+
+
+class RunFolder:
+    """Folder of one run; `iteration-NNN/` each hold a network and its step.json.
+
+    Args:
+        path: The folder; made when absent.
+        identity: What made it. A folder another identity made is refused.
+        writes: False in all processes but the main one; they only read.
+
+    Raises:
+        OutputFolderError: The folder belongs to another recipe, or holds something else.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], *, writes: bool = True):
+        self.path, self.writes = path, writes
+        known = path / _IDENTITY
+        if known.exists():
+            _refuse_other(path, json.loads(known.read_text(encoding="utf-8")), identity)
+        elif path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())):
+            raise OutputFolderError(
+                f"output folder {path} holds files that no run of har_prune made: choose another output_dir, or "
+                "empty it."
+            )
+        if writes:
+            path.mkdir(parents=True, exist_ok=True)
+            remove_partial(path)
+            if not known.exists():
+                write_json(known, identity)
+
+    def steps(self) -> list[PruningStep]:
+        """The whole iterations, in order, from 0."""
+        found: list[PruningStep] = []
+        while (record := self._iteration(len(found)) / "step.json").exists():
+            found.append(PruningStep.from_json(json.loads(record.read_text(encoding="utf-8"))))
+        return found
+
+    def save(self, step: PruningStep, model: PreTrainedModel | None) -> None:
+        """Adds an iteration; iteration 0, the unpruned network, needs no model."""
+        if not self.writes:
+            return
+        with whole_folder(self._iteration(step.iteration)) as folder:
+            if model is not None:
+                model.save_pretrained(folder)
+            write_json(folder / "step.json", step.to_json())
+
+    def save_history(self, history: PruningHistory) -> None:
+        """Replaces history.json."""
+        if self.writes:
+            write_json(self.path / _HISTORY, history.to_json())
+
+    def load(self, iteration: int, parent: PreTrainedModel) -> PreTrainedModel:
+        """The network of an iteration, of the parent's class and on its device.
+
+        Its weights are copied into freshly allocated memory: the alignment of a memory-mapped file changes the last
+        bits of what is computed from them, and a resumed run has to compute what an uninterrupted one does.
+        """
+        loaded = load_model(type(parent), self._iteration(iteration))
+        model = build_like(parent, loaded.config)
+        model.load_state_dict(loaded.state_dict())
+        return model
+
+    def _iteration(self, number: int) -> Path:
+        return self.path / f"iteration-{number:03d}"
+
+
+def _refuse_other(path: Path, known: dict[str, Any], wanted: dict[str, Any]) -> None:
+    before, now = _flat(known), _flat(json.loads(json.dumps(wanted)))
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if differing:
+        lines = [f"  {key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here" for key in differing]
+        raise OutputFolderError(
+            f"output folder {path} was made by another recipe; these keys differ:\n" + "\n".join(lines) + "\n"
+            "Choose another output_dir, or restore the keys to continue that run."
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: value}

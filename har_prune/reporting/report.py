@@ -1,0 +1,47 @@
+"""The Markdown report of a run: what was run, on what, and what came of it."""
+
+from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.trajectory import trajectory_markdown
+
+
+def run_report(history: PruningHistory, command: str) -> str:
+    """A report that says how each number came about.
+
+    Args:
+        history: The record of the run.
+        command: The command that made it.
+    """
+    environment = dict(history.environment)
+    machine, commit = environment.pop("machine", {}), environment.pop("commit", "unknown")
+    minutes = sum(step.seconds for step in history.iterations) / 60
+    samples = sum(step.samples_seen for step in history.iterations)
+    selected = history.iterations[history.selected]
+    lines = [
+        "# Pruning run",
+        "",
+        f"    {command}",
+        "",
+        f"- commit: {commit}",
+        f"- versions: {', '.join(f'{name} {version}' for name, version in environment.items())}",
+        f"- machine: {', '.join(f'{name} {value}' for name, value in machine.items() if value is not None)}",
+        f"- seed {history.seed}; scoring, healing and evaluation took {minutes:.1f} minutes and "
+        f"{samples:,} training examples, all iterations together",
+        "",
+        trajectory_markdown(history),
+        "",
+        "In bold: the network that was saved. Blocks were chosen by calibration data and weights by validation data; "
+        "test data chose nothing.",
+    ]
+    per_class = next(iter(reversed(selected.quality.values()))).per_class
+    if per_class:
+        lines += [
+            "",
+            f"## {list(selected.quality)[-1]}, by class",
+            "",
+            "| class | precision | recall | F1 | support |",
+        ]
+        lines.append("|---|---|---|---|---|")
+        for name, row in per_class.items():
+            figures = " | ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
+            lines.append(f"| {name} | {figures} | {row['support']} |")
+    return "\n".join(lines) + "\n"

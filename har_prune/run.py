@@ -1,0 +1,194 @@
+"""`accelerate launch har_prune/run.py RECIPE [key=value ...]`: a whole run, from data to a verified checkpoint.
+
+Thin: it reads the recipe and calls the steps. Started again with the same recipe it continues where it was stopped.
+"""
+
+import sys
+from pathlib import Path
+
+if sys.path and sys.path[0] == str(Path(__file__).resolve().parent):
+    # Launched as a file, Python puts this folder first, and har_prune.data would shadow any module called data.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import json
+import shlex
+from typing import Annotated, Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+import typer
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from har_prune.atomic import whole_folder
+from har_prune.blocks.stack import find_blocks
+from har_prune.data.batches import inputs_for, make_loader
+from har_prune.data.load import LabelledData, load_data
+from har_prune.data.protocols import Splits, make_splits
+from har_prune.errors import HarPruneError
+from har_prune.evaluation.macs import count_macs
+from har_prune.launch import make_accelerator
+from har_prune.parent import load_parent, make_parent
+from har_prune.pruning.config import PruneConfig
+from har_prune.pruning.history import PruningHistory
+from har_prune.pruning.loop import prune
+from har_prune.pruning.plan import candidates, check_reachable, protected_blocks
+from har_prune.pruning.store import RunFolder
+from har_prune.recipe import Recipe, load_recipe
+from har_prune.reporting.report import run_report
+from har_prune.reporting.summary import summary_table
+from har_prune.reporting.trajectory import plot_trajectory
+from har_prune.saving.loading import load_model
+from har_prune.saving.verified import auto_class_of, save_pruned
+from har_prune.training.loop import train_model
+from har_prune.training.tracker import JsonLinesTracker
+
+console = Console(stderr=True)
+
+
+def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistory:
+    """The steps of a recipe; every step is one call.
+
+    Raises:
+        HarPruneError: Bad input; nothing half-written is left behind.
+    """
+    data = load_data(recipe.data.name_or_path)
+    splits = make_splits(data, recipe.data, recipe.seed)
+    model, processor = untrained_or_loaded(recipe, data, splits)
+    inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
+    example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
+    check_reachable(model, recipe.prune, example)
+
+    folder = RunFolder(recipe.output_dir, recipe.identity, writes=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    accelerator.init_trackers("har_prune")
+    train = make_loader(data, splits.train, inputs, recipe.data.batch_size, augment=recipe.data.augment)
+    sets = {
+        name: make_loader(data, rows, inputs, recipe.data.batch_size)
+        for name, rows in (("validation", splits.validation), ("test", splits.test))
+    }
+    if recipe.train is not None:
+        path = recipe.output_dir / "parent"
+        if not path.exists():
+            train_model(model, train, sets["validation"], recipe.train, accelerator=accelerator, seed=recipe.seed)
+            keep_parent(path, model, processor, accelerator)
+        # Also right after training: what is computed must not depend on whether the run was interrupted here.
+        model = load_model(type(model), path).eval()
+    calibration = make_loader(data, calibration_rows(recipe, splits), inputs, recipe.data.batch_size)
+    config = PruneConfig(
+        **dict(recipe.prune),
+        heal=recipe.heal,
+        seed=recipe.seed,
+        latency=recipe.evaluate.latency,
+        output_dir=recipe.output_dir,
+        recipe=recipe.identity,
+    )
+    result = prune(model, train, calibration, sets, config, accelerator=accelerator)
+    if accelerator.is_main_process:
+        keep(folder, result.model, result.history, processor, example, command)
+    accelerator.wait_for_everyone()
+    return result.history
+
+
+def untrained_or_loaded(recipe: Recipe, data: LabelledData, splits: Splits) -> tuple[PreTrainedModel, Any]:
+    """The network a recipe starts from, and its processor."""
+    if recipe.model.name_or_path is not None:
+        return load_parent(recipe.model.name_or_path, data)
+    set_seed(recipe.seed)
+    return make_parent(dict(recipe.model.config or {}), data, splits.train)
+
+
+def calibration_rows(recipe: Recipe, splits: Splits) -> np.ndarray:
+    """A seeded sample of the rows that may calibrate; all of them when there are fewer than wanted."""
+    shuffled = np.random.default_rng(recipe.seed).permutation(splits.calibration)
+    return np.sort(shuffled[: recipe.prune.calibration_samples])
+
+
+def keep_parent(path: Path, model: PreTrainedModel, processor: Any, accelerator: Accelerator) -> None:
+    """Keeps the trained, unpruned network; a run started again loads it from there."""
+    if accelerator.is_main_process:
+        with whole_folder(path) as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
+    accelerator.wait_for_everyone()
+
+
+def keep(
+    folder: RunFolder,
+    model: PreTrainedModel,
+    history: PruningHistory,
+    processor: Any,
+    example: dict[str, Tensor],
+    command: str,
+) -> None:
+    """Writes report and plot, saves the verified checkpoint, prints the table and how to load the result."""
+    pruned = folder.path / "pruned"
+    (folder.path / "report.md").write_text(run_report(history, command), encoding="utf-8")
+    plot_trajectory(history, folder.path / "trajectory.png")
+    if not pruned.exists():
+        save_pruned(model, pruned, history=history, processor=processor, example_inputs=example)
+    auto_class = auto_class_of(model).__name__
+    remote = ", trust_remote_code=True" if getattr(model.config, "auto_map", None) else ""
+    console.print(summary_table(history))
+    console.print(f"Removed blocks, by index in the original network: {history.removed}")
+    console.print(f"Report: {folder.path / 'report.md'}; plot: {folder.path / 'trajectory.png'}")
+    console.print("Load the result:", style="bold")
+    print(f'  transformers.{auto_class}.from_pretrained("{pruned}"{remote})')
+
+
+def show_plan(recipe: Recipe) -> None:
+    """The dry run: the resolved recipe, the blocks, and what a sweep costs."""
+    data = load_data(recipe.data.name_or_path)
+    splits = make_splits(data, recipe.data, recipe.seed)
+    model, processor = untrained_or_loaded(recipe, data, splits)
+    inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
+    example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
+    check_reachable(model, recipe.prune, example)
+    stack = find_blocks(model)
+    allowed = candidates(stack, recipe.prune, protected_blocks(model, recipe.prune.protected))
+    samples = len(calibration_rows(recipe, splits))
+    evaluations = len(stack) + sum(len(stack) - index - 1 for index in allowed)
+    console.print_json(json.dumps({**recipe.identity, "output_dir": str(recipe.output_dir)}))
+    console.print(f"examples: {len(splits.train)} train, {len(splits.validation)} validate, {len(splits.test)} test")
+    console.print(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
+    console.print(f"{count_macs(model, example):,} MACs, {model.num_parameters():,} parameters")
+    console.print(
+        f"first sweep: {samples} samples x {evaluations} block evaluations "
+        f"(removing and re-running: {len(stack) + len(allowed) * (len(stack) - 1)})"
+    )
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, see recipes/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, dotted: prune.target.blocks=12")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show recipe, blocks and cost, and stop.")] = False,
+) -> None:
+    """Prunes a network as a recipe says; started again, it continues."""
+    try:
+        resolved = load_recipe(recipe, overrides)
+        tracker = JsonLinesTracker(resolved.output_dir / "metrics.jsonl")
+        accelerator = make_accelerator(resolved.precision, resolved.num_threads, [tracker])
+        console.quiet = not accelerator.is_main_process
+        if dry_run:
+            show_plan(resolved)
+        else:
+            run(resolved, accelerator, shlex.join(["accelerate", "launch", "har_prune/run.py", *sys.argv[1:]]))
+    except HarPruneError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    app()

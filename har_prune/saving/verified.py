@@ -1,0 +1,103 @@
+"""save_pruned: a folder that loads back as the model that was saved, or no folder at all."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+
+from har_prune.atomic import whole_folder, write_json
+from har_prune.blocks.inputs import example_inputs as make_example_inputs
+from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
+from har_prune.pruning.history import PruningHistory
+from har_prune.saving.card import model_card
+from har_prune.saving.loading import load_model
+
+_AUTO_CLASSES = (
+    AutoModelForSequenceClassification,
+    AutoModelForImageClassification,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModel,
+)
+
+
+def save_pruned(
+    model: PreTrainedModel,
+    directory: str | Path,
+    *,
+    history: PruningHistory | None = None,
+    processor: Any | None = None,
+    example_inputs: dict[str, Tensor] | None = None,
+) -> Path:
+    """Saves a model in Hub format after loading it back and comparing.
+
+    The folder holds config, safetensors, the processor, a model card and `history.json`; for har_prune's own models
+    also their code, so that `trust_remote_code=True` loads them without the package. It appears whole or not at all.
+
+    Args:
+        model: Any Transformers model.
+        directory: Where to save; must not exist or be empty.
+        history: Record of the run; fills the card and is saved beside it.
+        processor: Feature extractor, image processor or tokenizer to save with it.
+        example_inputs: Inputs to compare on; made up when None.
+
+    Returns:
+        The directory.
+
+    Raises:
+        OutputFolderError: The directory exists and is not empty.
+        SaveVerificationError: What loads back differs from what was saved.
+    """
+    directory = Path(directory)
+    try:
+        with whole_folder(directory) as folder:
+            model.save_pretrained(folder)
+            if processor is not None:
+                processor.save_pretrained(folder)
+            if history is not None:
+                write_json(folder / "history.json", history.to_json())
+            (folder / "README.md").write_text(model_card(model, auto_class_of(model), history), encoding="utf-8")
+            _verify(model, folder, make_example_inputs(model) if example_inputs is None else example_inputs)
+    except FileExistsError as error:
+        raise OutputFolderError(f"{error}: choose another directory, or remove it first.") from error
+    return directory
+
+
+def auto_class_of(model: PreTrainedModel) -> Any:
+    """The Auto class that loads this model class; the class itself when none does."""
+    for auto_class in _AUTO_CLASSES:
+        found = auto_class._model_mapping.get(type(model.config), None)
+        if type(model) in (found if isinstance(found, (list, tuple)) else (found,)):
+            return auto_class
+    return type(model)
+
+
+@torch.no_grad()
+def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> None:
+    try:
+        loaded = load_model(auto_class_of(model), folder, dtype=model.dtype).to(model.device).eval()
+    except CheckpointError as error:
+        raise SaveVerificationError(f"the saved model does not load back: {error}") from error
+    if type(loaded) is not type(model):
+        raise SaveVerificationError(f"saved a {type(model).__name__}, a {type(loaded).__name__} loads back.")
+    inputs = {key: value.to(model.device) for key, value in inputs.items()}
+    was_training = model.training
+    expected, actual = model.eval()(**inputs)[0], loaded(**inputs)[0]
+    model.train(was_training)
+    error = (expected - actual).abs().max().item()
+    allowed = 1e-5 * (1 + expected.abs().max().item())
+    # Not equality: weights in another place in memory can change the last bits.
+    if not (math.isfinite(error) and error <= allowed):
+        raise SaveVerificationError(
+            f"outputs of the reloaded model differ by {error:.1e} (allowed {allowed:.1e}); nothing was saved."
+        )
