@@ -44,6 +44,7 @@ class _Activity:
         amplitude: Of the acceleration, m/s^2.
         swing: Of the angular rate, rad/s.
         harmonics: Relative strength of the multiples of the frequency.
+        axes: Relative strength on x, y, z; the same for acceleration and angular rate.
     """
 
     pitch_degrees: float
@@ -52,15 +53,16 @@ class _Activity:
     amplitude: float
     swing: float
     harmonics: tuple[float, ...]
+    axes: tuple[float, float, float]
 
 
 _ACTIVITIES = {
-    "lying": _Activity(80, 20, 0.25, 0.15, 0.03, (1.0,)),
-    "sitting": _Activity(40, 0, 0.30, 0.20, 0.05, (1.0,)),
-    "standing": _Activity(5, 0, 0.35, 0.25, 0.06, (1.0,)),
-    "walking": _Activity(10, 5, 1.80, 2.5, 1.2, (1.0, 0.5, 0.2)),
-    "running": _Activity(35, 10, 2.70, 7.0, 2.5, (1.0, 0.6, 0.3)),
-    "climbing_stairs": _Activity(20, 5, 1.50, 2.7, 1.0, (1.0, 0.7, 0.5)),
+    "lying": _Activity(80, 20, 0.25, 0.15, 0.03, (1.0,), (1.0, 1.0, 1.0)),
+    "sitting": _Activity(45, 0, 0.30, 0.20, 0.05, (1.0,), (1.0, 0.7, 1.0)),
+    "standing": _Activity(5, 0, 0.35, 0.25, 0.06, (1.0,), (0.7, 1.0, 1.0)),
+    "walking": _Activity(10, 5, 1.80, 2.5, 1.2, (1.0, 0.5, 0.2), (1.0, 0.4, 0.8)),
+    "running": _Activity(35, 10, 2.70, 7.0, 2.5, (1.0, 0.6, 0.3), (1.0, 0.5, 1.0)),
+    "climbing_stairs": _Activity(25, 5, 1.45, 2.4, 1.0, (1.0, 0.7, 0.5), (0.6, 0.5, 1.0)),
 }
 
 
@@ -75,7 +77,7 @@ def recordings(subjects: int = 12, seconds: float = 45.0, seed: int = 0) -> Iter
     for number in range(subjects):
         generator = np.random.default_rng([seed, number])
         amplitude, tempo = generator.lognormal(0, 0.2), generator.lognormal(0, 0.08)
-        mounting = _rotation(*np.radians(generator.normal(0, 12, size=3)))
+        mounting = _rotation(*np.radians(generator.normal(0, 10, size=3)))
         for activity, shape in _ACTIVITIES.items():
             values = _simulate(shape, amplitude, tempo, seconds, generator)
             values = np.concatenate([values[:, :3] @ mounting.T, values[:, 3:] @ mounting.T], axis=1)
@@ -97,9 +99,12 @@ def _simulate(
     values = np.zeros((len(time), 6))
     values[:, :3] = gravity
     for channel in range(6):
-        strength = amplitude * (shape.amplitude if channel < 3 else shape.swing) * generator.uniform(0.6, 1.0)
+        strength = amplitude * (shape.amplitude if channel < 3 else shape.swing) * shape.axes[channel % 3]
+        strength *= generator.uniform(0.8, 1.2)
         for order, share in enumerate(shape.harmonics, start=1):
-            values[:, channel] += strength * share * np.sin(order * phase + generator.uniform(0, 2 * np.pi))
+            # Channels of one movement keep their phase to each other, up to what a person varies.
+            lag = channel * np.pi / 3 + generator.normal(0, 0.4)
+            values[:, channel] += strength * share * np.sin(order * (phase + lag))
     return values
 
 

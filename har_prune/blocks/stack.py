@@ -188,8 +188,8 @@ def patched_forward(forwards: Mapping[nn.Module, Callable]) -> Iterator[None]:
             module.forward = forward
         yield
     finally:
-        for module, forward in before.items():
-            if forward is None:
+        for module, former in before.items():
+            if former is None:
                 module.__dict__.pop("forward", None)
             else:
-                module.forward = forward
+                module.forward = former

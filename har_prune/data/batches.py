@@ -98,8 +98,8 @@ class _Collate:
     def __init__(self, inputs: Inputs, augmentations: list[Augmentation]):
         self.inputs, self.augmentations = inputs, augmentations
 
-    def __call__(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        values, labels = batch
+    def __call__(self, batch: Any) -> dict[str, Tensor]:
+        values, labels = batch  # as _Rows fetched it, not a list of examples
         for augment in self.augmentations:
             values = augment(values)
         return {**self.inputs(values), "labels": labels}

@@ -38,6 +38,7 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
         path: File to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -58,7 +59,9 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     for row, step in enumerate(pruned):
         for score in step.scores:
             grid[row][score.block] = score.importance
-    image = score_axes.imshow(grid, aspect="auto", cmap="viridis", interpolation="nearest")
+    scores = [score.importance for step in pruned for score in step.scores]
+    scale = LogNorm() if min(scores) > 0 else None  # one block often matters a hundred times more than the next
+    image = score_axes.imshow(grid, aspect="auto", cmap="viridis", interpolation="nearest", norm=scale)
     rows = [(row, block) for row, step in enumerate(pruned) for block in step.removed]
     score_axes.scatter([block for _, block in rows], [row for row, _ in rows], marker="x", color="red", s=24)
     score_axes.set(xlabel="block (index in the original network)", title="Importance; x = removed")

@@ -94,10 +94,10 @@ def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> 
     was_training = model.training
     expected, actual = model.eval()(**inputs)[0], loaded(**inputs)[0]
     model.train(was_training)
-    error = (expected - actual).abs().max().item()
+    difference = (expected - actual).abs().max().item()
     allowed = 1e-5 * (1 + expected.abs().max().item())
     # Not equality: weights in another place in memory can change the last bits.
-    if not (math.isfinite(error) and error <= allowed):
+    if not (math.isfinite(difference) and difference <= allowed):
         raise SaveVerificationError(
-            f"outputs of the reloaded model differ by {error:.1e} (allowed {allowed:.1e}); nothing was saved."
+            f"outputs of the reloaded model differ by {difference:.1e} (allowed {allowed:.1e}); nothing was saved."
         )

@@ -88,6 +88,7 @@ class CifarResNetEmbeddings(nn.Module):
     def __init__(self, config: CifarResNetConfig):
         super().__init__()
         self.num_channels = config.num_channels
+        self.pixel_mean: Tensor | None
         shape = (config.num_channels, config.image_size, config.image_size)
         # Persistent: from_pretrained leaves other buffers uninitialised.
         self.register_buffer("pixel_mean", torch.zeros(shape) if config.subtract_pixel_mean else None)
@@ -134,7 +135,7 @@ class CifarResNetPreTrainedModel(PreTrainedModel):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, CifarResNetEmbeddings) and module.pixel_mean is not None:
+        elif isinstance(module, CifarResNetEmbeddings) and isinstance(module.pixel_mean, Tensor):
             nn.init.zeros_(module.pixel_mean)
 
 
