@@ -67,12 +67,12 @@ def write(recordings: Iterable[Recording], windowing: Windowing, out: Path) -> D
 
 def _card(windowing: Windowing, table: Dataset) -> str:
     source = windowing.source
+    # No `configs` key: with one, datasets (5.2) caches by folder name alone and would serve a former folder's rows.
     front = {
         "pretty_name": source.title,
         "license": "other",
         "license_name": source.licence,
         "tags": ["human-activity-recognition", "wearable-sensors", "time-series"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
         "har": metadata(windowing),
     }
     channels = ", ".join(f"{name} ({unit})" for name, unit in zip(source.channels, source.units, strict=True))

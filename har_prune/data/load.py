@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -96,12 +97,18 @@ def _load(name_or_path: str) -> tuple[DatasetDict, dict[str, Any]]:
     if folder.exists() and not any(path.is_file() for path in folder.rglob("*")):
         raise DataError(f"data folder {name_or_path} is empty. Prepare it with `python -m data_prep`.")
     try:
-        tables = load_dataset(name_or_path)
+        tables = _load_folder(folder) if folder.exists() else load_dataset(name_or_path)
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise DataError(f"data set {name_or_path!r} is neither a folder nor reachable on the Hub: {error}") from error
     except Exception as error:  # load_dataset wraps whatever a reader raises
         raise DataError(f"data set {name_or_path!r} cannot be read: {error.__cause__ or error}") from error
     return tables, _sensor_facts(name_or_path)
+
+
+def _load_folder(folder: Path) -> DatasetDict:
+    """Reads a folder past the cache of datasets: a card with `configs` makes it key by the folder's name (5.2)."""
+    with TemporaryDirectory() as scratch:
+        return load_dataset(str(folder), cache_dir=scratch, keep_in_memory=True)
 
 
 def _sensor_facts(name_or_path: str) -> dict[str, Any]:

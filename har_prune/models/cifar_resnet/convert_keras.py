@@ -194,7 +194,7 @@ def main(
         processor = ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False)
         save_pruned(model, output, processor=processor)
     except (HarPruneError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     console.print(f"ResNet-{2 * sum(model.config.depths) + 2}, depths {model.config.depths}, in {output}")
 

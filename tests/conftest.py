@@ -1,0 +1,44 @@
+"""Shared fixtures. Offline, tiny random models; real data only behind the marker `data`."""
+
+import os
+from pathlib import Path
+
+# Before anything of Hugging Face is imported: nothing in the suite may look for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("HAR_PRUNE_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED.is_dir() or os.environ.get("CI"):
+        return  # in CI a missing folder is an error, see the fixture
+    for item in items:
+        if item.get_closest_marker("data"):
+            item.add_marker(pytest.mark.skip(reason=f"real data not found in {SHARED} (set HAR_PRUNE_SHARED)"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and checkpoints."""
+    assert SHARED.is_dir(), f"CI needs the real data in {SHARED}"
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's own folder."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state() -> None:
+    """Seeded, and without the precision and processes an earlier test gave accelerate's global state."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    torch.manual_seed(0)
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,0 +1,134 @@
+import sys
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+
+from data_prep import synthetic, wharf
+from data_prep.__main__ import main
+from data_prep.hub_folder import to_dataset
+from data_prep.recordings import PrepError, Recording, Windowing
+
+
+def _wharf_tree(root, samples=400):
+    """A small tree in the publisher's format."""
+    for activity, volunteers in (("Walk", ("f1", "m2")), ("Eat_soup", ("m2",)), ("Comb_hair", ("f1",))):
+        folder = root / "Data" / activity
+        folder.mkdir(parents=True)
+        for number, volunteer in enumerate(volunteers):
+            name = f"Accelerometer-2011-04-11-13-28-{10 + number}-{activity.lower()}-{volunteer}.txt"
+            (folder / name).write_text("".join(f"{t % 64} {63 - t % 64} 31\n" for t in range(samples)))
+    models = root / "Data" / "MODELS" / "Walk_MODEL"
+    models.mkdir(parents=True)
+    (models / "Accelerometer-2011-04-11-13-28-18-walk-f1.txt").write_text("0 0 0\n" * 400)
+    return root
+
+
+def _run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["data_prep", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return exit.value.code
+
+
+def test_codes_become_metres_per_second_squared(tmp_path):
+    (recording, *_) = wharf.read(_wharf_tree(tmp_path))
+    limit = 1.5 * 9.80665
+    assert recording.values[0] == pytest.approx([-limit, limit, (31 / 63 * 3 - 1.5) * 9.80665])
+    assert recording.activity == "Comb_hair"
+    assert recording.subject == "f1"
+
+
+def test_a_prepared_folder_is_what_load_dataset_reads(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert _run(monkeypatch, "wharf", _wharf_tree(tmp_path / "raw"), out, "--drop", "Eat_soup") == 0
+    table = load_dataset(str(out), split="train")
+    row = table.with_format("numpy")[0]
+    assert row["input_values"].shape == (160, 3)
+    assert row["input_values"].dtype == np.float32
+    assert "Eat_soup" not in table.features["label"].names
+    assert len(table.features["label"].names) == 13
+    assert len(table) == 3 * 4, "400 samples hold four windows of 160 with a hop of 80; the templates are left out"
+    assert table["start_s"][:4] == [0.0, 2.5, 5.0, 7.5]
+    card = DatasetCard.load(out / "README.md").data.to_dict()
+    assert card["har"] == {
+        "sampling_rate_hz": 32.0,
+        "channels": ["acc_x", "acc_y", "acc_z"],
+        "units": ["m/s^2"] * 3,
+        "window_s": 5.0,
+        "hop_s": 2.5,
+    }
+    assert _run(monkeypatch, "wharf", tmp_path / "raw", out) == 2, "an existing folder is not overwritten"
+
+
+def test_windows_never_cross_a_recording_and_short_ones_are_counted():
+    windowing = Windowing(wharf.SOURCE, window_s=0.25, overlap=0.5)
+    recordings = [
+        Recording(np.full((length, 3), number, float), "Walk", "f1", str(number))
+        for number, length in enumerate((20, 7, 9))
+    ]
+    rows = list(windowing.rows(recordings))
+    assert all(len(np.unique(row["input_values"])) == 1 for row in rows)
+    assert [row["trial"] for row in rows] == ["0"] * 4 + ["2"]
+    assert windowing.too_short == {"Walk": 1}
+
+
+@pytest.mark.parametrize("line", ["12 x 31", "12 31", "1 2 64", "1 2 3 4", "1.5 2 3"])
+def test_a_line_that_is_not_three_codes_is_named(tmp_path, monkeypatch, capsys, line):
+    raw = _wharf_tree(tmp_path / "raw")
+    path = next((raw / "Data" / "Walk").glob("*m2.txt"))
+    lines = path.read_text().splitlines()
+    lines[41] = line
+    path.write_text("\n".join(lines))
+    assert _run(monkeypatch, "wharf", raw, tmp_path / "out") == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"{path.name}, line 42: '{line}' is not three integers from 0 to 63" in message
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["raw"], "nothing half-written"
+    lines[41] = "12 13 31"
+    path.write_text("\n".join(lines))
+    assert _run(monkeypatch, "wharf", raw, tmp_path / "out") == 0
+
+
+def test_other_folders_and_options_are_refused(tmp_path, monkeypatch, capsys):
+    assert _run(monkeypatch, "wharf", tmp_path / "nowhere", tmp_path / "out") == 2
+    assert "is not a folder" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    assert _run(monkeypatch, "wharf", tmp_path / "other", tmp_path / "out") == 2
+    assert "holds no WHARF recordings" in capsys.readouterr().err
+    raw = _wharf_tree(tmp_path / "raw")
+    assert _run(monkeypatch, "wharf", raw, tmp_path / "out", "--drop", "Walks") == 2
+    assert "no such activity" in capsys.readouterr().err
+    assert _run(monkeypatch, "wharf", raw, tmp_path / "out", "--overlap", "1") == 2
+    assert _run(monkeypatch, "wharf", raw, tmp_path / "out", "--window-s", "60") == 2
+    assert "no recording is as long" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(PrepError, match="every activity is dropped"):
+        Windowing(wharf.SOURCE, 5.0, 0.5, wharf.SOURCE.activities)
+
+
+def test_the_synthetic_data_are_the_same_everywhere():
+    first, second = (list(synthetic.recordings(subjects=2, seconds=4)) for _ in range(2))
+    assert all(np.array_equal(a.values, b.values) for a, b in zip(first, second, strict=True))
+    assert len(first) == 12
+    still = next(r for r in first if r.activity == "sitting").values
+    assert np.linalg.norm(still[:, :3], axis=1).mean() == pytest.approx(9.8, abs=0.5), "gravity"
+    running = next(r for r in first if r.activity == "running").values
+    assert running[:, :3].std() > 3 * still[:, :3].std(axis=0).max()
+    (other,) = [r for r in synthetic.recordings(subjects=1, seconds=4, seed=1) if r.activity == "sitting"]
+    assert not np.array_equal(other.values, still)
+    table = to_dataset(first, Windowing(synthetic.SOURCE, 2.56, 0.5))
+    assert set(table["subject"]) == {"s01", "s02"}
+
+
+@pytest.mark.data
+def test_wharf_as_published(shared):
+    recordings = list(wharf.read(shared / "data" / "raw" / "WHARF Data Set"))
+    assert len(recordings) == 892
+    assert len({recording.subject for recording in recordings}) == 17
+    assert len({recording.activity for recording in recordings}) == 14
+    windowing = Windowing(wharf.SOURCE, 5.0, 0.5, ("Eat_meat", "Eat_soup"))
+    assert len(to_dataset(recordings, windowing)) == 3880
+    assert sum(windowing.too_short.values()) == 83
+    upright = np.concatenate([r.values for r in recordings if r.activity == "Walk"]).mean(axis=0)
+    assert np.linalg.norm(upright) == pytest.approx(9.8, abs=1.5), "the mean acceleration of walking is gravity"

@@ -1,0 +1,70 @@
+import pytest
+from families import cifar_resnet, har_transformer
+from pydantic import ValidationError
+
+from har_prune import BlockScore, PruneConfig, Target, find_blocks, remove_blocks
+from har_prune.blocks.inputs import example_inputs
+from har_prune.errors import NotRemovableError, UnreachableTargetError
+from har_prune.pruning.plan import candidates, check_reachable, choose, protected_blocks
+
+
+def _config(**fields):
+    return PruneConfig(**{"target": {"macs_reduction": 0.2}, **fields})
+
+
+def test_the_papers_guards_on_resnet_56():
+    model = cifar_resnet(depths=[9, 9, 9], hidden_sizes=[4, 4, 4])
+    config = _config(guards="paper")
+    allowed = candidates(find_blocks(model), config, set())
+    assert len(allowed) == 24
+    assert not {0, 9, 18} & set(allowed)
+    removals = 0
+    while allowed:
+        model = remove_blocks(model, allowed[:1])
+        removals += 1
+        allowed = candidates(find_blocks(model), config, set())
+    assert removals == 21
+    assert model.config.depths == [2, 2, 2]
+
+
+def test_protected_blocks_stay_by_index_and_by_name_also_after_removals():
+    model = har_transformer(5)
+    protected = protected_blocks(model, [1, "har_transformer.layers.3"])
+    assert protected == {1, 3}
+    smaller = remove_blocks(model, [0])
+    assert candidates(find_blocks(smaller), _config(), protected) == [1, 3]  # originally 2 and 4
+    with pytest.raises(NotRemovableError, match=r"Did you mean 'har_transformer.layers.3'\?"):
+        protected_blocks(model, ["har_transformer.layer.3"])
+    with pytest.raises(NotRemovableError, match="block 5 does not exist: this model has 0-4"):
+        protected_blocks(model, [5])
+
+
+def test_the_least_important_goes_and_the_earliest_of_equals():
+    scores = [BlockScore(i, str(i), importance, 8) for i, importance in enumerate([0.3, 0.1, 0.1, 0.2])]
+    assert choose(scores) == 1
+
+
+def test_a_target_out_of_reach_says_what_is_in_reach():
+    model = har_transformer()
+    inputs = example_inputs(model)
+    with pytest.raises(
+        UnreachableTargetError, match=r"macs_reduction=0.9 cannot be reached.*at most 0\.\d+"
+    ) as caught:
+        check_reachable(model, _config(target={"macs_reduction": 0.9}), inputs)
+    advised = float(str(caught.value).split("at most ")[1].split(",")[0])
+    check_reachable(model, _config(target={"macs_reduction": advised}), inputs)
+    with pytest.raises(UnreachableTargetError, match="blocks=1 cannot be reached: at least 2 of 4"):
+        check_reachable(model, _config(target={"blocks": 1}, min_blocks_per_stage=2), inputs)
+    with pytest.raises(UnreachableTargetError, match="this network has 4 blocks"):
+        check_reachable(model, _config(target={"blocks": 4}), inputs)
+    with pytest.raises(UnreachableTargetError, match=r"no block may be removed.*4 protected blocks"):
+        check_reachable(model, _config(protected=(0, 1, 2, 3)), inputs)
+
+
+def test_a_target_has_one_goal():
+    with pytest.raises(ValidationError, match="at least one of"):
+        Target()
+    with pytest.raises(ValidationError, match="not both"):
+        Target(blocks=3, macs_reduction=0.5)
+    assert Target(macs_reduction=0.5).is_met(0.5, 9)
+    assert not Target(min_accuracy=0.5).is_met(0.9, 1)

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+import torch
+from families import har_transformer
+from tiny_data import loader
+
+from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune, train_model
+from har_prune.errors import DataError, NotRemovableError, OutputFolderError, UnreachableTargetError
+
+
+@pytest.fixture(scope="module")
+def parent():
+    model = har_transformer(5, hidden_dropout_prob=0.0)
+    train_model(model, loader(96, 0, shuffle=True), None, HealConfig(epochs=12, learning_rate=3e-3), seed=1)
+    return model
+
+
+def _prune(parent, **fields):
+    config = PruneConfig(**{"target": {"blocks": 3}, "latency": False, **fields})
+    train = loader(96, 0, shuffle=True) if config.heal else None
+    return prune(parent, train, list(loader(32, 1)), {"validation": loader(48, 2), "test": loader(48, 3)}, config)
+
+
+def test_prunes_to_a_depth_and_records_everything(parent):
+    result = _prune(parent, heal=HealConfig(epochs=2, distill=True), target={"blocks": 3})
+    history = result.history
+    assert len(find_blocks(result.model)) == 3
+    assert result.model.config.har_prune["removed_blocks"] == sorted(history.removed)
+    assert [len(step.remaining) for step in history.iterations] == [5, 4, 3]
+    assert history.iterations[0].removed == ()
+    for step in history.iterations[1:]:
+        least = min(step.scores, key=lambda score: score.importance)
+        assert step.removed == (least.block,)
+        assert step.calibration_samples == 32
+        assert step.samples_seen == 2 * 96
+        assert set(step.quality) == {"validation", "test"}
+    assert history.iterations[0].quality["test"].accuracy > 0.9, "the parent has learned the task"
+    assert history.iterations[-1].quality["test"].accuracy > 0.9, "healing keeps it"
+    assert PruningHistory.from_json(json.loads(json.dumps(history.to_json()))) == history
+    assert len(find_blocks(parent)) == 5, "the input is untouched"
+
+
+def test_the_macs_target_and_healing_at_intervals(parent):
+    result = _prune(parent, target={"macs_reduction": 0.55}, heal=HealConfig(epochs=0.5, interval=2))
+    history = result.history
+    assert history.macs_reduction(history.iterations[-1]) >= 0.55 > history.macs_reduction(history.iterations[-2])
+    assert [step.healed for step in history.iterations] == [False, False, True, True]
+
+
+def test_an_accuracy_floor_keeps_the_smallest_network_above_it(parent):
+    result = _prune(parent, target={"min_accuracy": 0.8})
+    selected = result.history.iterations[result.history.selected]
+    assert selected.quality["validation"].accuracy >= 0.8
+    assert len(find_blocks(result.model)) == len(selected.remaining) < 5
+    later = result.history.iterations[result.history.selected + 1 :]
+    assert all(step.quality["validation"].accuracy < 0.8 for step in later)
+    with pytest.raises(UnreachableTargetError, match="unpruned network has a validation accuracy"):
+        _prune(har_transformer(3), target={"min_accuracy": 0.999})
+
+
+def test_the_original_network_as_reference(parent):
+    current, original = (_prune(parent, reference=name, target={"blocks": 3}) for name in ("current", "original"))
+    first, second = current.history.iterations[1], original.history.iterations[1]
+    assert [s.importance for s in first.scores] == pytest.approx([s.importance for s in second.scores], abs=1e-9)
+    first, second = current.history.iterations[2], original.history.iterations[2]
+    assert [s.importance for s in first.scores] != pytest.approx([s.importance for s in second.scores], abs=1e-9)
+
+
+def test_continues_in_its_folder_and_refuses_another_runs(parent, tmp_path):
+    out = tmp_path / "out"
+    result = _prune(parent, output_dir=out)
+    again = _prune(parent, output_dir=out)
+    assert again.history.iterations == result.history.iterations
+    state = again.model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in result.model.state_dict().items())
+    with pytest.raises(OutputFolderError, match=r"keys differ:\n  target.blocks: 3 there, 2 here"):
+        _prune(parent, output_dir=out, target={"blocks": 2})
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputFolderError, match="no run of har_prune made"):
+        _prune(parent, output_dir=other)
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+def test_bad_arguments_are_refused(parent, tmp_path):
+    config = PruneConfig(target={"blocks": 3}, output_dir=tmp_path / "out")
+    with pytest.raises(DataError, match="must be called 'validation'"):
+        prune(parent, None, loader(), {"test": loader()}, config)
+    with pytest.raises(DataError, match="no training batches"):
+        prune(parent, None, loader(), loader(), config.model_copy(update={"heal": HealConfig(epochs=1)}))
+    with pytest.raises(DataError, match="no calibration batches"):
+        prune(parent, None, [], loader(), config)
+    with pytest.raises(UnreachableTargetError, match="no block may be removed"):
+        _prune(parent, protected=(0, 1, 2, 3, 4), output_dir=tmp_path / "out")
+    with pytest.raises(NotRemovableError, match="protected: block 7"):
+        _prune(parent, protected=(7,), output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "nothing half-written"

@@ -1,0 +1,134 @@
+import pytest
+import torch
+from accelerate import Accelerator, debug_launcher
+from families import TINY, cifar_resnet, har_transformer
+
+from har_prune import find_blocks, register_criterion, remove_blocks, score_blocks
+from har_prune.blocks.inputs import example_inputs
+from har_prune.errors import (
+    DataError,
+    DegenerateFeaturesError,
+    NotRemovableError,
+    ShapeError,
+    UnknownCriterionError,
+)
+from har_prune.scoring.representation import RepresentationTap
+from har_prune.scoring.sweep import Sweep
+
+
+def _batches(model, sizes=(8, 8, 5)):
+    return [example_inputs(model, batch_size=size, seed=seed) for seed, size in enumerate(sizes)]
+
+
+def _plain_cka(x, y):
+    x, y = x.double() - x.double().mean(0), y.double() - y.double().mean(0)
+    return ((x.T @ y).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())).item()
+
+
+@torch.no_grad()
+def _features(model, batches):
+    """The classifier's input, read without the code under test."""
+    seen = []
+    head = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
+    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0].flatten(1)))
+    for batch in batches:
+        model(**batch)
+    handle.remove()
+    return torch.cat(seen)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_equals_removing_each_block_and_running_again(name):
+    model = TINY[name][1]()
+    batches = _batches(model)
+    reference = _features(model, batches)
+    for score in score_blocks(model, batches):
+        without = _features(remove_blocks(model, [score.index]), batches)
+        assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=1e-9)
+        assert score.samples == 21
+
+
+def test_the_sweep_runs_only_the_blocks_behind_each_candidate():
+    model = har_transformer(6)
+    sweep = Sweep(find_blocks(model), range(6))
+    with torch.no_grad():
+        _, features = sweep.run(example_inputs(model))
+        assert [block for block, _ in features] == list(range(6))
+    assert sweep.block_evaluations == 6 + (5 + 4 + 3 + 2 + 1 + 0)  # removing and re-running: 6 + 6 * 5
+
+
+def test_scoring_leaves_the_model_as_it_was():
+    model = cifar_resnet().train()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    score_blocks(model, _batches(model))
+    assert model.training
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all("forward" not in block.module.__dict__ for block in find_blocks(model).blocks)
+
+
+def test_another_reference_and_another_representation():
+    model = har_transformer()
+    batches = _batches(model)
+    smaller = remove_blocks(model, [3])
+    reference = _features(model, batches)
+    for score in score_blocks(smaller, batches, reference=model):
+        without = _features(remove_blocks(smaller, [score.index]), batches)
+        assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=1e-9)
+    inside = score_blocks(model, batches, representation="har_transformer.layers.2", candidates=[1])
+    assert [score.index for score in inside] == [1]
+    assert inside[0].importance != score_blocks(model, batches, candidates=[1])[0].importance
+
+
+def test_padding_is_left_out_of_a_pooled_sequence():
+    model = har_transformer()
+    batch = example_inputs(model, batch_size=4)
+    batch["attention_mask"] = torch.ones(4, 32, dtype=torch.long)
+    batch["attention_mask"][:, 20:] = 0
+    changed = {**batch, "input_values": batch["input_values"].clone()}
+    changed["input_values"][:, 20:] = 1e3
+    with torch.no_grad():
+        assert torch.equal(RepresentationTap(model)(batch), RepresentationTap(model)(changed))
+
+
+def test_bad_input_is_named():
+    model = har_transformer()
+    batches = _batches(model)
+    with pytest.raises(UnknownCriterionError, match=r"unknown criterion 'cka_debiassed'.*Did you mean 'cka_debiased'"):
+        score_blocks(model, batches, criterion="cka_debiassed")
+    assert len(score_blocks(model, batches, criterion="cka_debiased")) == 4
+    with pytest.raises(ShapeError, match=r"Did you mean 'har_transformer.norm'\?"):
+        score_blocks(model, batches, representation="har_transformer.nrm")
+    with pytest.raises(NotRemovableError, match="block 9 does not exist"):
+        score_blocks(model, batches, candidates=[9])
+    with pytest.raises(DataError, match="0 batches"):
+        score_blocks(model, [])
+    with pytest.raises(ShapeError, match="at least 2 rows"):
+        score_blocks(model, [example_inputs(model, batch_size=1)])
+    with torch.no_grad():
+        model.har_transformer.layers[2].feed_forward[0].weight.fill_(float("nan"))
+    with pytest.raises(DegenerateFeaturesError, match=r"block 0 \('har_transformer.layers.0'\) has no score.*NaN"):
+        score_blocks(model, batches)
+
+
+def test_a_criterion_is_registered_once():
+    with pytest.raises(ValueError, match="registered already"):
+        register_criterion("cka")(list)
+
+
+def _scores_in_processes(path):
+    torch.manual_seed(0)
+    model = har_transformer()
+    accelerator = Accelerator(cpu=True)
+    scores = score_blocks(model, _batches(model), accelerator=accelerator)
+    assert accelerator.num_processes == 2
+    if accelerator.is_main_process:
+        torch.save([score.importance for score in scores] + [scores[0].samples], path)
+
+
+def test_two_processes_score_like_one(tmp_path):
+    debug_launcher(_scores_in_processes, (tmp_path / "scores.pt",), num_processes=2)
+    *importances, samples = torch.load(tmp_path / "scores.pt")
+    torch.manual_seed(0)
+    model = har_transformer()
+    assert samples == 21
+    assert importances == pytest.approx([s.importance for s in score_blocks(model, _batches(model))], abs=1e-9)

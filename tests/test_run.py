@@ -1,0 +1,246 @@
+"""run.py as a user meets it: results, messages, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from families import cifar_resnet, har_transformer
+from fresh import logits_in_fresh_process
+from transformers import ViTImageProcessor
+from typer.testing import CliRunner
+
+from har_prune import HarFeatureExtractor, PruningHistory, save_pruned
+from har_prune.data import DataConfig, load_data, make_splits
+from har_prune.errors import ProcessGroupError
+from har_prune.launch import make_accelerator
+from har_prune.run import app
+
+FAST = ["num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration_samples=32", "evaluate.latency=false"]
+
+
+def _run(recipe, out, *overrides):
+    # One thread: several test workers share the cores.
+    return CliRunner().invoke(app, [str(recipe), f"output_dir={out}", "num_threads=1", *overrides])
+
+
+def _refused(result, *words):
+    text = " ".join(result.output.split())
+    assert result.exit_code == 2, text
+    for word in words:
+        assert word in text
+    assert "Traceback" not in text
+
+
+@pytest.fixture(scope="module")
+def quickstart(root):
+    return root / "recipes" / "quickstart.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(quickstart, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    result = _run(quickstart, out, *FAST, "prune.target.macs_reduction=0.2")
+    assert result.exit_code == 0, result.output
+    return out, result.output
+
+
+def test_a_run_leaves_what_a_user_needs(finished):
+    out, output = finished
+    names = {path.name for path in out.iterdir()}
+    expected = {"recipe.json", "metrics.jsonl", "parent", "history.json", "report.md", "trajectory.png", "pruned"}
+    assert names == expected | {"iteration-000", "iteration-001", "iteration-002"}
+    history = PruningHistory.from_json(json.loads((out / "history.json").read_text()))
+    assert history.macs_reduction(history.iterations[-1]) >= 0.2
+    assert history.recipe["data"]["test_subjects"] == ["s10", "s11", "s12"]
+    assert history.environment["torch"] == torch.__version__
+    assert (out / "trajectory.png").read_bytes().startswith(b"\x89PNG")
+    report = (out / "report.md").read_text()
+    assert "accelerate launch har_prune/run.py" in report
+    assert "climbing_stairs" in report
+    for word in ("blocks", "MACs", "parameters", "accuracy", "macro-F1", "before", "after"):
+        assert word in output
+    assert f'from_pretrained("{out / "pruned"}", trust_remote_code=True)' in output
+
+
+def test_the_result_loads_without_har_prune_and_gives_the_saved_logits(finished, tmp_path):
+    out, _ = finished
+    from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
+
+    data = load_data("synthetic")
+    extractor = AutoFeatureExtractor.from_pretrained(out / "pruned")
+    inputs = {"input_values": extractor(data.values[:4], return_tensors="pt")["input_values"]}
+    model = AutoModelForSequenceClassification.from_pretrained(out / "pruned")
+    assert [model.config.id2label[i] for i in range(6)] == data.label_names
+    config = DataConfig(name_or_path="synthetic", protocol="holdout", test_subjects=("s10", "s11", "s12"))
+    train = make_splits(data, config, 0).train
+    assert extractor.channel_mean == pytest.approx(data.values[train].mean(axis=(0, 1)), rel=1e-4)
+    logits = logits_in_fresh_process(
+        "AutoModelForSequenceClassification", out / "pruned", inputs, tmp_path, trust_remote_code=True
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(logits, model.eval()(**inputs).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_a_finished_run_started_again_says_the_same_and_another_recipe_is_refused(finished, quickstart):
+    out, _ = finished
+    before = (out / "history.json").read_text()
+    again = _run(quickstart, out, *FAST, "prune.target.macs_reduction=0.2")
+    assert again.exit_code == 0, again.output
+    assert json.loads((out / "history.json").read_text())["iterations"] == json.loads(before)["iterations"]
+    other = _run(quickstart, out, *FAST, "prune.target.macs_reduction=0.3", "seed=1")
+    _refused(other, "prune.target.macs_reduction: 0.2 there, 0.3 here", "seed: 0 there, 1 here")
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(quickstart, tmp_path):
+    result = _run(quickstart, tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "8 blocks in 1 stage(s), 8 candidates: [0, 1, 2, 3, 4, 5, 6, 7]" in text
+    assert "512 samples x 36 block evaluations (removing and re-running: 64)" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input_is_one_message_and_exit_code_2(quickstart, tmp_path):
+    out = tmp_path / "out"
+    _refused(_run(tmp_path / "nowhere.yaml", out), "does not exist")
+    _refused(_run(quickstart, out, "heal.epoch=3", "sed=1"), "Did you mean 'epochs'?", "Did you mean 'seed'?")
+    _refused(_run(quickstart, out, "data.name_or_path=./nowhere"), "data folder ./nowhere does not exist")
+    _refused(_run(quickstart, out, "prune.target.macs_reduction=0.99"), "cannot be reached", "at most 0.")
+    _refused(_run(quickstart, out, "prune.protected=[0,1,2,3,4,5,6,7]"), "no block may be removed")
+    _refused(_run(quickstart, out, "prune.criterion=ckaa"), "unknown criterion 'ckaa'", "Did you mean 'cka'?")
+    _refused(_run(quickstart, out, "model.config.hiden_size=8"), "Did you mean 'hidden_size'?")
+    _refused(_run(quickstart, out, "model.config.hidden_size=50"), "not a multiple of num_attention_heads")
+    _refused(_run(quickstart, out, "model.config.model_type=har"), "model_type='har'")
+    _refused(_run(quickstart, out, "data.augment=[flip]"), "is not for sensor data")
+    assert not out.exists(), "nothing half-written"
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(quickstart, tmp_path):
+    extractor = HarFeatureExtractor(num_channels=6, window_size=128)
+    wrong_head = save_pruned(har_transformer(2), tmp_path / "three", processor=extractor)
+    out = tmp_path / "out"
+    load = ["model.config=null", "train=null"]
+    _refused(_run(quickstart, out, *load, f"model.name_or_path={wrong_head}"), "3 classes apart and the data have 6")
+    weights = wrong_head / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    _refused(_run(quickstart, out, *load, f"model.name_or_path={wrong_head}"), "is corrupt or cut off")
+    _refused(_run(quickstart, out, *load, f"model.name_or_path={tmp_path / 'none'}"), "cannot be loaded")
+    assert not out.exists()
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch, quickstart, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ProcessGroupError, match=r"2 processes were launched.*knows of 1.*torchrun --standalone"):
+        make_accelerator()
+    _refused(_run(quickstart, tmp_path / "out"), "2 processes were launched")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def tiny_cifar(tmp_path_factory):
+    """60 images in the format of uoft-cs/cifar10, and a checkpoint for them."""
+    folder = tmp_path_factory.mktemp("cifar")
+    features = Features({"img": Image(), "label": ClassLabel(names=["cat", "dog", "ship"])})
+    generator = np.random.default_rng(0)
+    (folder / "data").mkdir()
+    for split, count in (("train", 45), ("test", 15)):
+        rows = {
+            "img": [generator.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(count)],
+            "label": [i % 3 for i in range(count)],
+        }
+        Dataset.from_dict(rows, features=features).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    model = cifar_resnet(depths=[9, 9, 9], image_size=32, id2label={0: "cat", 1: "dog", 2: "ship"}, num_labels=3)
+    processor = ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False)
+    return folder / "data", save_pruned(model, folder / "model", processor=processor)
+
+
+def test_every_recipe_runs_for_two_steps(root, tiny_cifar, tmp_path):
+    data, checkpoint = tiny_cifar
+    for recipe in sorted((root / "recipes").glob("*.yaml")):
+        overrides = ["prune.target={blocks: 2}", "prune.calibration_samples=8", "evaluate.latency=false"]
+        if recipe.name.startswith("cifar10"):
+            overrides += [
+                f"data.name_or_path={data}", f"model.name_or_path={checkpoint}", "data.batch_size=4",
+                "prune.target={blocks: 25}", "heal.interval=2", "heal.epochs=0.2", "heal.final.epochs=0.2",
+                "data.validation_fraction=0.3",
+            ]  # fmt: skip
+        else:
+            overrides += [
+                "data.name_or_path=synthetic", "data.protocol=holdout", "data.test_subject=null",
+                "data.test_subjects=[s10, s11, s12]", "prune.target={blocks: 6}", "heal.epochs=0.02",
+                "train.epochs=0.05", "model.config.num_hidden_layers=8", "data.batch_size=256",
+            ]  # fmt: skip
+        result = _run(recipe, tmp_path / recipe.stem, *overrides)
+        assert result.exit_code == 0, f"{recipe.name}: {result.output}"
+        history = json.loads((tmp_path / recipe.stem / "history.json").read_text())
+        assert len(history["iterations"]) == 3
+        assert (tmp_path / recipe.stem / "pruned" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("launcher", [["accelerate", "launch"], ["torchrun", "--standalone", "--nproc_per_node", "2"]])
+def test_the_launchers(launcher, root, tmp_path):
+    out = tmp_path / "out"
+    command = [
+        str(Path(sys.executable).parent / launcher[0]), *launcher[1:], "har_prune/run.py", "recipes/quickstart.yaml",
+        f"output_dir={out}", *FAST, "prune.target={blocks: 7}", "train.epochs=0.2",
+    ]  # fmt: skip
+    result = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("from_pretrained") == 1, "only the main process prints"
+    assert (out / "pruned" / "model.safetensors").exists()
+    history = json.loads((out / "history.json").read_text())
+    assert history["iterations"][1]["calibration_samples"] == 32
+
+
+def test_a_typed_mistake_reaches_the_shell_as_exit_code_2(root, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "har_prune/run.py", "recipes/quickstart.yaml", f"output_dir={tmp_path / 'out'}", "sed=1"],
+        cwd=root, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "sed: unknown key. Did you mean 'seed'?" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.data
+def test_wharf_from_the_publishers_files_to_a_checkpoint(shared, root, tmp_path):
+    raw = shared / "data" / "raw" / "WHARF Data Set"
+    prepared = tmp_path / "wharf"
+    command = [sys.executable, "-m", "data_prep", "wharf", str(raw), str(prepared)]
+    dropped = ["--drop", "Eat_meat", "--drop", "Eat_soup"]
+    subprocess.run([*command, *dropped], cwd=root, check=True, capture_output=True, timeout=120)
+    result = _run(
+        root / "recipes" / "wharf.yaml", tmp_path / "out", f"data.name_or_path={prepared}", "train.epochs=2",
+        "heal=null", "prune.target={blocks: 11}", "model.config.num_hidden_layers=12",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    history = PruningHistory.from_json(json.loads((tmp_path / "out" / "history.json").read_text()))
+    assert history.iterations[0].quality["test"].accuracy > 0.3, "twelve classes, two epochs, an unseen subject"
+
+
+@pytest.mark.data
+def test_the_cpu_recipe_scores_24_candidates_of_the_real_resnet_56(shared, root, tmp_path):
+    keras = shared / "checkpoints" / "keras_cifar10"
+    checkpoint = tmp_path / "resnet56"
+    subprocess.run(
+        [sys.executable, "-m", "har_prune.models.cifar_resnet.convert_keras", "--h5", str(keras / "ResNet56.h5"),
+         "--json", str(keras / "ResNet56.json"), "--output", str(checkpoint)],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    result = _run(
+        root / "recipes" / "cifar10_resnet56_cpu.yaml", tmp_path / "out", "--dry-run",
+        f"data.name_or_path={shared / 'data' / 'cifar10'}", f"model.name_or_path={checkpoint}",
+    )  # fmt: skip
+    text = " ".join(result.output.split())
+    assert "27 blocks in 3 stage(s), 24 candidates" in text
+    assert "45000 train, 5000 validate, 10000 test" in text
+    assert "125,747,840 MACs" in text

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from har_prune.training.augment import AUGMENTATIONS, crop, flip, jitter, rotation, scaling, time_warp
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS["sensor"])
+def test_windows_keep_shape_and_change_a_little(name):
+    time = torch.arange(64) / 64
+    windows = torch.sin(6 * time)[None, :, None].repeat(5, 1, 7) * 3
+    changed = AUGMENTATIONS["sensor"][name](windows)
+    assert changed.shape == windows.shape
+    assert changed.dtype == windows.dtype
+    assert 0 < (changed - windows).abs().max() < 3
+    assert not torch.equal(changed[0], changed[1]), "each window is changed in its own way"
+
+
+def test_a_rotation_keeps_lengths_and_turns_all_triads_alike():
+    windows = torch.randn(4, 10, 3).repeat(1, 1, 2)
+    turned = rotation(windows, max_degrees=40)
+    assert torch.allclose(turned[..., :3], turned[..., 3:])
+    assert torch.allclose(turned[..., :3].norm(dim=2), windows[..., :3].norm(dim=2), atol=1e-5)
+    cosine = torch.cosine_similarity(turned[..., :3], windows[..., :3], dim=2)
+    assert cosine.min() >= torch.cos(torch.deg2rad(torch.tensor(40.0))) - 1e-5
+    odd = torch.randn(4, 10, 4)
+    assert torch.equal(rotation(odd)[..., 3], odd[..., 3])
+
+
+def test_time_warp_keeps_both_ends_and_the_order():
+    ramp = torch.arange(50.0)[None, :, None].repeat(3, 1, 2)
+    warped = time_warp(ramp, strength=0.5)
+    assert torch.allclose(warped[:, [0, -1]], ramp[:, [0, -1]], atol=1e-4)
+    assert (warped.diff(dim=1) > 0).all()
+
+
+def test_noise_and_gain_have_the_stated_size():
+    windows = torch.randn(200, 50, 3) * torch.tensor([1.0, 10.0, 100.0])
+    noise = (jitter(windows, share=0.05) - windows).std(dim=(0, 1)) / windows.std(dim=(0, 1))
+    assert torch.allclose(noise, torch.full((3,), 0.05), rtol=0.1)
+    gain = (scaling(windows, deviation=0.1) / windows)[:, 0]
+    assert gain.std() == pytest.approx(0.1, rel=0.15)
+
+
+def test_crop_and_flip_work_on_bytes_and_each_image_by_itself():
+    image = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8)
+    images = image.repeat(40, 3, 1, 1)
+    cropped = crop(images, padding=2)
+    assert cropped.dtype == torch.uint8
+    padded = torch.nn.functional.pad(image.float(), [2] * 4, mode="reflect").byte()[0, 0]
+    windows = padded.unfold(0, 8, 1).unfold(1, 8, 1).reshape(-1, 8, 8)
+    assert all((windows == one[0]).all(dim=(1, 2)).any() for one in cropped)
+    assert len({tuple(one.flatten().tolist()) for one in cropped[:, 0]}) > 5
+    flipped = flip(images)
+    mirrored = (flipped == images.flip(3)).all(dim=(1, 2, 3))
+    assert 5 < mirrored.sum() < 35
+    assert ((flipped == images).all(dim=(1, 2, 3)) | mirrored).all()

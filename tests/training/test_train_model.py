@@ -1,0 +1,115 @@
+import math
+from copy import deepcopy
+
+import pytest
+import torch
+from accelerate import Accelerator
+from families import cifar_resnet, har_transformer
+from pydantic import ValidationError
+from tiny_data import loader
+from torch.utils.data import DataLoader
+
+from har_prune import DistillConfig, HealConfig, TrainConfig, evaluate_model, train_model
+from har_prune.training.loop import DivergedError, _learning_rate_factor
+from har_prune.training.tracker import JsonLinesTracker
+
+
+def test_learns_and_keeps_the_epoch_that_validated_best():
+    model = har_transformer(2)
+    validation = loader(48, 2)
+    result = train_model(model, loader(96, 0, shuffle=True), validation, TrainConfig(epochs=12, learning_rate=3e-3))
+    assert evaluate_model(model, loader(48, 3)).accuracy > 0.9
+    assert evaluate_model(model, validation) == result.validation
+    assert result.steps == 72
+    assert result.samples_seen == 12 * 96
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_ran_before():
+    fresh, train, states = har_transformer(2), loader(64, 0, shuffle=True), []
+    for draws in (0, 5):
+        model = deepcopy(fresh)
+        torch.rand(draws)
+        list(train)
+        train_model(model, train, None, TrainConfig(epochs=2), seed=7)
+        states.append(model.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_half_an_epoch_and_a_batch_behind_it():
+    model = har_transformer(2)
+    assert train_model(model, loader(64, 0), None, TrainConfig(epochs=0.5)).steps == 2
+    assert train_model(model, loader(64, 0), None, TrainConfig(epochs=1.25)).steps == 5
+
+
+def test_a_copy_of_a_trained_model_is_a_model_of_its_own():
+    model = har_transformer(2)
+    train_model(model, loader(32, 0), None, TrainConfig(epochs=1), accelerator=Accelerator(cpu=True))
+    copy = deepcopy(model)
+    batch = next(iter(loader(16, 3)))
+    before = copy(batch["input_values"]).logits
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+    assert torch.equal(copy(batch["input_values"]).logits, before)
+
+
+def test_autocast_on_a_resnet_leaves_float32_contiguous_weights():
+    model = cifar_resnet()
+    batches = [{"pixel_values": torch.rand(3, 16, 16), "labels": torch.tensor(number % 3)} for number in range(24)]
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    train_model(model, DataLoader(batches, batch_size=8), None, TrainConfig(epochs=1, optimizer="sgd"),
+                accelerator=accelerator)  # fmt: skip
+    assert all(parameter.dtype == torch.float32 and parameter.is_contiguous() for parameter in model.parameters())
+    assert "forward" not in model.__dict__
+
+
+def test_distillation_pulls_the_student_to_the_teacher():
+    teacher, student = har_transformer(2), har_transformer(1)
+    train_model(teacher, loader(96, 0, shuffle=True), None, TrainConfig(epochs=10, learning_rate=3e-3))
+    batch = next(iter(loader(48, 3)))
+
+    @torch.no_grad()
+    def distance():
+        given, wanted = (m(batch["input_values"]).logits.log_softmax(1) for m in (student, teacher))
+        return torch.nn.functional.kl_div(given, wanted, log_target=True, reduction="batchmean").item()
+
+    before = distance()
+    config = TrainConfig(epochs=10, learning_rate=3e-3)
+    train_model(student, loader(96, 0), None, config, teacher=teacher, distill=DistillConfig(weight=1.0))
+    assert distance() < 0.3 * before
+
+
+def test_learning_rates():
+    cosine = _learning_rate_factor(TrainConfig(epochs=1, warmup=0.1), 100)
+    assert [round(cosine(step), 3) for step in (0, 9, 10, 55, 100)] == [0.091, 0.909, 1.0, 0.5, 0.0]
+    step = _learning_rate_factor(TrainConfig(epochs=1, warmup=0, schedule="step"), 200)
+    assert [step(number) for number in (0, 99, 100, 149, 150)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    constant = _learning_rate_factor(TrainConfig(epochs=1, warmup=0, schedule="constant"), 9)
+    assert {constant(number) for number in range(9)} == {1.0}
+
+
+def test_a_diverging_run_stops_with_advice():
+    with pytest.raises(DivergedError, match="lower learning_rate"):
+        train_model(
+            har_transformer(2), loader(32, 0), None,
+            TrainConfig(epochs=3, learning_rate=1e30, optimizer="sgd", max_grad_norm=None, warmup=0),
+        )  # fmt: skip
+
+
+def test_metrics_go_to_trackers(tmp_path):
+    accelerator = Accelerator(cpu=True, log_with=[JsonLinesTracker(tmp_path / "metrics.jsonl")])
+    accelerator.init_trackers("test")
+    train_model(har_transformer(1), loader(32, 0), loader(32, 1), TrainConfig(epochs=2), accelerator=accelerator)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert '"train/validation_accuracy"' in lines[0]
+
+
+def test_settings_have_ranges():
+    with pytest.raises(ValidationError):
+        TrainConfig(epochs=0)
+    with pytest.raises(ValidationError):
+        TrainConfig(epochs=1, learning_rat=1)
+    assert HealConfig(epochs=1, distill=True).distill == DistillConfig()
+    assert HealConfig(epochs=1, distill=False).distill is None
+    assert math.isclose(DistillConfig().weight, 0.7)
