@@ -37,13 +37,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a path to write to; the file becomes `path` when the block ends. A reader sees the old one or the new."""
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")  # keeps the suffix: some writers look at it
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON; a reader sees the old file or the new one."""
-    partial = path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(path.parent)
+    """Writes a value as JSON, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def remove_partial(folder: Path) -> None:

@@ -57,5 +57,9 @@ class SaveVerificationError(HarPruneError, RuntimeError):
     """A saved folder did not load back as the model that was saved; nothing was left behind."""
 
 
+class DivergedError(HarPruneError, RuntimeError):
+    """The training loss is no longer finite."""
+
+
 class ProcessGroupError(HarPruneError, RuntimeError):
     """The number of launched processes is not the number of processes that know of each other."""

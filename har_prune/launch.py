@@ -1,33 +1,63 @@
 """The one Accelerator of a run, and the checks that its processes know of each other."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker
+from accelerate.tracking import GeneralTracker, get_available_trackers
 
-from har_prune.errors import ProcessGroupError
+from har_prune.errors import ProcessGroupError, RecipeError
 
 
 def make_accelerator(
-    precision: str = "fp32", num_threads: int | None = None, trackers: Iterable[GeneralTracker] = ()
+    precision: str = "fp32",
+    num_threads: int | None = None,
+    trackers: Sequence[GeneralTracker | str] = (),
+    logging_dir: Path | None = None,
 ) -> Accelerator:
     """Makes the Accelerator of a run.
 
     Args:
         precision: "fp32", "bf16", "fp16", or "auto": bf16 where GPU or CPU compute in it, else fp32.
         num_threads: CPU threads of this process; None shares the cores among the processes of this machine.
-        trackers: Where `Accelerator.log` sends metrics.
+        trackers: Where `Accelerator.log` sends metrics: trackers, or names accelerate knows, e.g. "tensorboard".
+        logging_dir: Where trackers write that need a folder.
 
     Raises:
         ProcessGroupError: Several processes were launched that would each work alone.
+        RecipeError: A tracker that is not installed, or fp16 without a GPU.
     """
-    # cpu=True is what makes Accelerate join processes on a machine without a GPU (1.15).
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision=_mixed_precision(precision), log_with=list(trackers)
-    )
+    # accelerate leaves out a tracker it cannot import, without a word.
+    available = [str(name) for name in get_available_trackers()]
+    for name in trackers:
+        if isinstance(name, str) and name not in available:
+            raise RecipeError(f"tracker {name!r} is unknown or not installed (installed: {', '.join(available)}).")
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise RecipeError("precision fp16 needs a GPU; on this machine use auto, bf16 or fp32.")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ:
+        # What `accelerate launch --cpu --num_processes N` leaves behind: it starts one process (accelerate 1.15).
+        raise ProcessGroupError(
+            "accelerate launch was asked for several processes on CPU and started one. Use `torchrun --standalone "
+            "--nproc_per_node N har_prune/run.py ...`, or ask for one; unset MASTER_ADDR if it was set by hand."
+        )
+    try:
+        accelerator = Accelerator(
+            # True is what makes Accelerate join processes on a machine without a GPU (1.15).
+            cpu=not torch.cuda.is_available(),
+            mixed_precision=_mixed_precision(precision),
+            log_with=list(trackers),
+            project_dir=logging_dir,
+        )
+    except ValueError as error:
+        if launched == 1:
+            raise
+        raise ProcessGroupError(
+            f"WORLD_SIZE={launched} processes cannot join: {error}. Start them with `torchrun --standalone "
+            "--nproc_per_node N har_prune/run.py ...`; for one process unset WORLD_SIZE."
+        ) from error
     if launched != accelerator.num_processes:
         raise ProcessGroupError(
             f"{launched} processes were launched (WORLD_SIZE) and this one knows of {accelerator.num_processes}: they "
@@ -36,8 +66,15 @@ def make_accelerator(
         )
     # accelerate launch and torchrun set OMP_NUM_THREADS=1, which leaves the other cores idle.
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // local))
+    torch.set_num_threads(num_threads or max(1, _cores() // local))
     return accelerator
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _mixed_precision(precision: str) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -84,7 +85,7 @@ def _config(fields: dict[str, Any], given: dict[str, Any]) -> Any:
         raise RecipeError(f"model.config has fields {model_type} does not know: {hints}")
     try:
         return AutoConfig.for_model(model_type, **{**given, **fields})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, StrictDataclassError) as error:
         raise RecipeError(f"model.config: {str(error).strip().splitlines()[-1].strip()}") from error
 
 

@@ -53,6 +53,7 @@ class Recipe(BaseModel):
         "fp32", description="autocast while training; auto: bf16 where the processor computes in it"
     )
     num_threads: int | None = Field(None, ge=1, description="CPU threads a process; null: cores / processes")
+    log_with: tuple[str, ...] = Field((), description="trackers of accelerate beside metrics.jsonl, e.g. tensorboard")
     data: DataConfig
     model: ModelConfig
     train: TrainConfig | None = Field(None, description="left out: the checkpoint is trained already")

@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from har_prune.atomic import whole_folder
+from har_prune.atomic import whole_file, whole_folder
 from har_prune.blocks.stack import find_blocks
 from har_prune.data.batches import inputs_for, make_loader
 from har_prune.data.load import LabelledData, load_data
@@ -128,8 +128,10 @@ def keep(
 ) -> None:
     """Writes report and plot, saves the verified checkpoint, prints the table and how to load the result."""
     pruned = folder.path / "pruned"
-    (folder.path / "report.md").write_text(run_report(history, command), encoding="utf-8")
-    plot_trajectory(history, folder.path / "trajectory.png")
+    with whole_file(folder.path / "report.md") as partial:
+        partial.write_text(run_report(history, command), encoding="utf-8")
+    with whole_file(folder.path / "trajectory.png") as partial:
+        plot_trajectory(history, partial)
     if not pruned.exists():
         save_pruned(model, pruned, history=history, processor=processor, example_inputs=example)
     auto_class = auto_class_of(model).__name__
@@ -176,13 +178,14 @@ def main(
     try:
         resolved = load_recipe(recipe, overrides)
         tracker = JsonLinesTracker(resolved.output_dir / "metrics.jsonl")
-        accelerator = make_accelerator(resolved.precision, resolved.num_threads, [tracker])
+        trackers = [tracker, *resolved.log_with]
+        accelerator = make_accelerator(resolved.precision, resolved.num_threads, trackers, resolved.output_dir)
         console.quiet = not accelerator.is_main_process
         if dry_run:
             show_plan(resolved)
         else:
             run(resolved, accelerator, shlex.join(["accelerate", "launch", "har_prune/run.py", *sys.argv[1:]]))
-    except HarPruneError as error:
+    except (HarPruneError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 

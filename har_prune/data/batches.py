@@ -61,13 +61,19 @@ class ImageInputs:
         return {"pixel_values": values.contiguous(memory_format=torch.channels_last)}
 
 
-def inputs_for(data: LabelledData, processor: Any | None, checkpoint: str) -> Inputs:
-    """The preparation of a data set's batches for a model.
+def inputs_for(data: LabelledData, processor: Any, checkpoint: str) -> Inputs:
+    """The preparation of a data set's batches for a model; `processor` is None where the checkpoint has none.
 
     Raises:
         CheckpointError: The checkpoint has no processor of the kind the data needs.
     """
     if data.kind == "sensor" and hasattr(processor, "sampling_rate_hz"):
+        channels = data.values.shape[2]
+        if processor.num_channels != channels:
+            raise CheckpointError(
+                f"checkpoint {checkpoint} takes {processor.num_channels} channels ({processor.channel_names}) and the "
+                f"data have {channels} ({data.sensor.get('channels')}): use data of the same sensors."
+            )
         return SensorInputs(processor, data.sensor["sampling_rate_hz"])
     if data.kind == "image" and hasattr(processor, "do_rescale"):
         return ImageInputs(processor)

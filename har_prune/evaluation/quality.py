@@ -11,6 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from har_prune.processes import own_rows
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -45,21 +47,21 @@ def evaluate_model(
     Args:
         model: A classifier; its forward returns `logits` [B, num_labels].
         batches: Dicts of model inputs with `labels` [B]. With several processes every process iterates the same
-            batches and works on its share.
+            batches and works on its rows.
         accelerator: Decides the device and joins processes; None = one process, the device the model is on.
     """
     device = accelerator.device if accelerator else model.device
-    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     was_training = model.training
     model.to(device).eval()
     try:
-        for number, batch in enumerate(batches):
-            if number % processes == rank:
-                inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+        for batch in batches:
+            rows = own_rows(batch, accelerator)
+            if rows is not None:
+                labels.append(rows.pop("labels").cpu())
+                inputs = {key: value.to(device) for key, value in rows.items()}
                 logits.append(model(**inputs).logits.float().cpu())
-                labels.append(batch["labels"].cpu())
     finally:
         model.train(was_training)
     return _quality(model, *_gathered(logits, labels, accelerator))

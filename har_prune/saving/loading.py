@@ -28,7 +28,11 @@ def load_model(auto_class: Any, name_or_path: str | Path, **kwargs: Any) -> PreT
     """
     try:
         model, info = auto_class.from_pretrained(
-            name_or_path, output_loading_info=True, use_safetensors=True, **kwargs
+            name_or_path,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,  # without it transformers would ask on the terminal
+            **kwargs,
         )
     except SafetensorError as error:
         raise CheckpointError(

@@ -1,7 +1,7 @@
 """score_blocks: the importance of every removable block on a stream of batches."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import find_blocks
 from har_prune.errors import DataError, DegenerateFeaturesError
+from har_prune.processes import own_rows
+from har_prune.progress import Progress
 from har_prune.scoring.criteria import Criterion, make_criterion
 from har_prune.scoring.representation import RepresentationTap
 from har_prune.scoring.sweep import Sweep
@@ -53,7 +55,7 @@ def score_blocks(
     Args:
         model: The network.
         batches: Dicts of model inputs; labels are ignored. Memory does not grow with their number. With several
-            processes every process iterates the same batches and works on its share, so there are no padding rows.
+            processes every process iterates the same batches and works on its rows, so there are no padding rows.
         criterion: A registered name, e.g. "cka" or "cka_debiased".
         accelerator: Decides the device and joins processes; None = one process, the device the model is on.
         candidates: Block indices to score; None = every removable block.
@@ -76,10 +78,11 @@ def score_blocks(
     scorer = make_criterion(criterion, chosen)
     device = accelerator.device if accelerator else model.device
     rows = torch.zeros((), dtype=torch.float64, device=device)
-    with _evaluating(model, device), _evaluating(reference, device):
+    progress = Progress("score", len(batches) if isinstance(batches, Sized) else None, accelerator)
+    with _evaluating(model, device), _evaluating(reference, device), closing(progress):
         sweep = Sweep(stack, chosen, representation)
         reference_tap = None if reference is None else RepresentationTap(reference, representation)
-        for batch in _share(batches, accelerator):
+        for batch in _share(batches, accelerator, progress):
             inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
             own, features = sweep.run(inputs)
             rows += len(own)
@@ -108,17 +111,20 @@ def _evaluating(model: PreTrainedModel | None, device: torch.device) -> Iterator
             model.config.use_cache = use_cache
 
 
-def _share(batches: Iterable[Mapping[str, Any]], accelerator: Accelerator | None) -> Iterator[Mapping[str, Any]]:
-    """This process's batches: every num_processes-th."""
-    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-    seen = 0
-    for seen, batch in enumerate(batches, start=1):
-        if (seen - 1) % processes == rank:
-            yield batch
-    if seen < processes:
+def _share(
+    batches: Iterable[Mapping[str, Any]], accelerator: Accelerator | None, progress: Progress
+) -> Iterator[Mapping[str, Any]]:
+    """This process's rows of every batch."""
+    processes, fewest = accelerator.num_processes if accelerator else 1, 0
+    for batch in batches:
+        rows = own_rows(batch, accelerator)
+        if rows is not None:
+            yield rows
+        fewest += len(next(iter(batch.values()))) // processes  # what the last process gets
+        progress.advance()
+    if fewest == 0:
         raise DataError(
-            f"calibration has {seen} batches for {processes} processes: give at least one batch a process "
-            "(more samples, or a smaller batch size)."
+            f"there are no calibration samples for {processes} process(es): give at least one a process in some batch."
         )
 
 

@@ -52,11 +52,9 @@ class Sweep:
 
     def _replays(self, batch: Mapping[str, Any], kept: dict[int, Tensor]) -> Iterator[tuple[int, Tensor]]:
         for candidate in self.candidates:
-            forwards = {
-                block.module: self._handing_through(block.module, block.index == candidate, kept.get(candidate))
-                for block in self.stack.blocks[: candidate + 1]
-            }
-            del kept[candidate]
+            forwards = {block.module: self._handing_through(block.module) for block in self.stack.blocks[:candidate]}
+            module = self.stack.blocks[candidate].module
+            forwards[module] = self._handing_through(module, kept.pop(candidate))
             with patched_forward(forwards):
                 features = self.tap(batch)
             self.block_evaluations += len(self.stack) - candidate - 1
@@ -76,9 +74,10 @@ class Sweep:
 
         return forward
 
-    def _handing_through(self, module: nn.Module, is_candidate: bool, state: Tensor | None) -> Callable:
+    def _handing_through(self, module: nn.Module, state: Tensor | None = None) -> Callable:
+        """A forward that returns the given state, or else what it is given."""
+
         def forward(*args: Any, **kwargs: Any) -> Any:
-            hidden_states = state if is_candidate and state is not None else first_tensor(args, kwargs)
-            return self.stack.as_output(module, hidden_states)
+            return self.stack.as_output(module, first_tensor(args, kwargs) if state is None else state)
 
         return forward

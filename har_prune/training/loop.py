@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from har_prune.errors import DivergedError
 from har_prune.evaluation.quality import Quality, evaluate_model
 from har_prune.progress import Progress
 from har_prune.training.config import DistillConfig, TrainConfig
@@ -32,10 +33,6 @@ class TrainingResult:
     steps: int
     samples_seen: int
     validation: Quality | None
-
-
-class DivergedError(RuntimeError):
-    """The loss is no longer finite."""
 
 
 def train_model(
@@ -72,15 +69,14 @@ def train_model(
     accelerator = accelerator or Accelerator()
     set_seed(seed, device_specific=True)
     _reseed(train, seed)
-    steps_per_epoch = math.ceil(len(train) / accelerator.num_processes)
-    total_steps = max(1, round(config.epochs * steps_per_epoch))
-
     model.to(accelerator.device).train()
     if _is_convolutional(model):  # measured on CPU: a ResNet-56 step takes 0.75 of the time
         model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate_factor(config, total_steps))
     wrapped, wrapped_optimizer, loader = accelerator.prepare(model, optimizer, train)
+    steps_per_epoch = len(loader)  # of this process
+    total_steps = max(1, round(config.epochs * steps_per_epoch))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate_factor(config, total_steps))
     loss_of = _Loss(config.label_smoothing, teacher, distill or DistillConfig(), accelerator)
     keeper = _BestWeights(model)
 
@@ -106,6 +102,7 @@ def train_model(
         metrics = {f"{name}/loss": loss.item(), f"{name}/learning_rate": schedule.get_last_lr()[0]}
         epoch = step / steps_per_epoch
         if validation is not None and (step == total_steps or round(epoch) % config.validate_every == 0):
+            _share_buffers(model, accelerator)
             with accelerator.autocast():
                 quality = evaluate_model(model, validation, accelerator)
             model.train()
@@ -115,6 +112,7 @@ def train_model(
         accelerator.log(metrics, step=step)
     progress.close()
     _release(accelerator, model, wrapped)
+    _share_buffers(model, accelerator)
     keeper.restore()
     # Contiguous again: weights loaded from disk are, and a resumed run has to compute the same bits.
     model.to(memory_format=torch.contiguous_format)
@@ -203,6 +201,13 @@ def _learning_rate_factor(config: TrainConfig, total_steps: int) -> Callable[[in
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
 
     return factor
+
+
+def _share_buffers(model: PreTrainedModel, accelerator: Accelerator) -> None:
+    """Gives every process the main one's running statistics: each has seen other batches since the last step."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def _release(accelerator: Accelerator, model: PreTrainedModel, wrapped: nn.Module) -> None:

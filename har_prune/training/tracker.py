@@ -17,7 +17,7 @@ class JsonLinesTracker(GeneralTracker):
     name = "jsonl"
     requires_logging_directory = False
 
-    @on_main_process
+    # Not @on_main_process: asking for the rank before there is an Accelerator fixes the number of processes at one.
     def __init__(self, path: Path):
         super().__init__()
         self.path = path

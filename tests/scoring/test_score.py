@@ -100,7 +100,7 @@ def test_bad_input_is_named():
         score_blocks(model, batches, representation="har_transformer.nrm")
     with pytest.raises(NotRemovableError, match="block 9 does not exist"):
         score_blocks(model, batches, candidates=[9])
-    with pytest.raises(DataError, match="0 batches"):
+    with pytest.raises(DataError, match="no calibration samples"):
         score_blocks(model, [])
     with pytest.raises(ShapeError, match="at least 2 rows"):
         score_blocks(model, [example_inputs(model, batch_size=1)])

@@ -10,7 +10,8 @@ from tiny_data import loader
 from torch.utils.data import DataLoader
 
 from har_prune import DistillConfig, HealConfig, TrainConfig, evaluate_model, train_model
-from har_prune.training.loop import DivergedError, _learning_rate_factor
+from har_prune.errors import DivergedError
+from har_prune.training.loop import _learning_rate_factor
 from har_prune.training.tracker import JsonLinesTracker
 
 
