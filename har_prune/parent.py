@@ -14,8 +14,8 @@ from transformers import (
 
 from har_prune.data.load import LabelledData
 from har_prune.errors import CheckpointError, RecipeError
+from har_prune.loading import load_model, load_processor
 from har_prune.models.har_transformer import HarFeatureExtractor
-from har_prune.saving.loading import load_model, load_processor
 from har_prune.spelling import did_you_mean
 
 
@@ -67,8 +67,7 @@ def make_parent(fields: dict[str, Any], data: LabelledData, train: np.ndarray) -
             image_mean=pixels.mean(axis=(0, 2, 3), dtype=np.float64).tolist(),
             image_std=pixels.std(axis=(0, 2, 3), dtype=np.float64).tolist(),
         )
-    config = _config(fields, given)
-    return _auto_class(data).from_config(config), processor
+    return _build(_auto_class(data), _config(fields, given)), processor
 
 
 def _config(fields: dict[str, Any], given: dict[str, Any]) -> Any:
@@ -87,6 +86,13 @@ def _config(fields: dict[str, Any], given: dict[str, Any]) -> Any:
         return AutoConfig.for_model(model_type, **{**given, **fields})
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise RecipeError(f"model.config: {str(error).strip().splitlines()[-1].strip()}") from error
+
+
+def _build(auto_class: Any, config: Any) -> PreTrainedModel:
+    try:
+        return auto_class.from_config(config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"no {auto_class.__name__} can be built from model.config: {str(error)[:300]}") from error
 
 
 def _auto_class(data: LabelledData) -> Any:

@@ -69,8 +69,8 @@ class Recipe(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The resolved recipe without its place, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"output_dir"})
+        """The resolved recipe without its place and its trackers, as plain JSON values."""
+        return self.model_dump(mode="json", exclude={"output_dir", "log_with"})
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

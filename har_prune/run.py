@@ -21,6 +21,7 @@ import transformers
 import typer
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -33,25 +34,25 @@ from har_prune.data.protocols import Splits, make_splits
 from har_prune.errors import HarPruneError
 from har_prune.evaluation.macs import count_macs
 from har_prune.launch import make_accelerator
+from har_prune.loading import load_model
 from har_prune.parent import load_parent, make_parent
 from har_prune.pruning.config import PruneConfig
-from har_prune.pruning.history import PruningHistory
-from har_prune.pruning.loop import prune
-from har_prune.pruning.plan import candidates, check_reachable, protected_blocks
+from har_prune.pruning.loop import PruningResult, prune
+from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.store import RunFolder
 from har_prune.recipe import Recipe, load_recipe
 from har_prune.reporting.report import run_report
 from har_prune.reporting.summary import summary_table
 from har_prune.reporting.trajectory import plot_trajectory
-from har_prune.saving.loading import load_model
-from har_prune.saving.verified import auto_class_of, save_pruned
+from har_prune.saving.card import loading_code
+from har_prune.saving.verified import save_pruned
 from har_prune.training.loop import train_model
 from har_prune.training.tracker import JsonLinesTracker
 
 console = Console(stderr=True)
 
 
-def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistory:
+def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
     """The steps of a recipe; every step is one call.
 
     Raises:
@@ -62,16 +63,17 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistor
     model, processor = untrained_or_loaded(recipe, data, splits)
     inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
     example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
-    check_reachable(model, recipe.prune, example)
+    check_settings(model, recipe.prune, example)
 
-    folder = RunFolder(recipe.output_dir, recipe.identity, writes=accelerator.is_main_process)
-    accelerator.wait_for_everyone()
-    accelerator.init_trackers("har_prune")
     train = make_loader(data, splits.train, inputs, recipe.data.batch_size, augment=recipe.data.augment)
     sets = {
         name: make_loader(data, rows, inputs, recipe.data.batch_size)
         for name, rows in (("validation", splits.validation), ("test", splits.test))
     }
+    # Everything is checked; only now something is written.
+    folder = RunFolder(recipe.output_dir, recipe.identity, writes=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    accelerator.init_trackers("har_prune")
     if recipe.train is not None:
         path = recipe.output_dir / "parent"
         if not path.exists():
@@ -90,9 +92,9 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistor
     )
     result = prune(model, train, calibration, sets, config, accelerator=accelerator)
     if accelerator.is_main_process:
-        keep(folder, result.model, result.history, processor, example, command)
+        keep(folder, result, processor, example, command)
     accelerator.wait_for_everyone()
-    return result.history
+    accelerator.end_training()
 
 
 def untrained_or_loaded(recipe: Recipe, data: LabelledData, splits: Splits) -> tuple[PreTrainedModel, Any]:
@@ -118,29 +120,22 @@ def keep_parent(path: Path, model: PreTrainedModel, processor: Any, accelerator:
     accelerator.wait_for_everyone()
 
 
-def keep(
-    folder: RunFolder,
-    model: PreTrainedModel,
-    history: PruningHistory,
-    processor: Any,
-    example: dict[str, Tensor],
-    command: str,
-) -> None:
-    """Writes report and plot, saves the verified checkpoint, prints the table and how to load the result."""
-    pruned = folder.path / "pruned"
+def keep(folder: RunFolder, result: PruningResult, processor: Any, example: dict[str, Tensor], command: str) -> None:
+    """Saves the verified checkpoint, writes report and plot, prints the table and how to load the result."""
+    model, history, pruned = result.model, result.history, folder.path / "pruned"
+    if not pruned.exists():
+        save_pruned(model, pruned, history=history, processor=processor, example_inputs=example)
     with whole_file(folder.path / "report.md") as partial:
         partial.write_text(run_report(history, command), encoding="utf-8")
     with whole_file(folder.path / "trajectory.png") as partial:
         plot_trajectory(history, partial)
-    if not pruned.exists():
-        save_pruned(model, pruned, history=history, processor=processor, example_inputs=example)
-    auto_class = auto_class_of(model).__name__
-    remote = ", trust_remote_code=True" if getattr(model.config, "auto_map", None) else ""
     console.print(summary_table(history))
+    if not result.target_met:
+        console.print("min_accuracy ended the run before the other target was met.", style="yellow")
     console.print(f"Removed blocks, by index in the original network: {history.removed}")
     console.print(f"Report: {folder.path / 'report.md'}; plot: {folder.path / 'trajectory.png'}")
     console.print("Load the result:", style="bold")
-    print(f'  transformers.{auto_class}.from_pretrained("{pruned}"{remote})')
+    print(f"  transformers.{loading_code(model, str(pruned))}")
 
 
 def show_plan(recipe: Recipe) -> None:
@@ -150,7 +145,7 @@ def show_plan(recipe: Recipe) -> None:
     model, processor = untrained_or_loaded(recipe, data, splits)
     inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
     example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
-    check_reachable(model, recipe.prune, example)
+    check_settings(model, recipe.prune, example)
     stack = find_blocks(model)
     allowed = candidates(stack, recipe.prune, protected_blocks(model, recipe.prune.protected))
     samples = len(calibration_rows(recipe, splits))
@@ -190,8 +185,16 @@ def main(
         raise typer.Exit(2) from error
 
 
-if __name__ == "__main__":
+def quiet_libraries() -> None:
+    """Leaves the terminal to our own bars and messages."""
+    hidden = are_progress_bars_disabled()
     datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if not hidden:  # the line above hides ours as well
+        enable_progress_bars()
+
+
+if __name__ == "__main__":
+    quiet_libraries()
     app()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from datasets import ClassLabel, Dataset, Features, Image
 from families import cifar_resnet, har_transformer
 from fresh import logits_in_fresh_process
@@ -25,6 +26,7 @@ FAST = ["num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration
 
 
 def _run(recipe, out, *overrides):
+    AcceleratorState._reset_state(reset_partial_state=True)  # a user's run is a process of its own
     # One thread: several test workers share the cores.
     return CliRunner().invoke(app, [str(recipe), f"output_dir={out}", "num_threads=1", *overrides])
 

@@ -91,14 +91,23 @@ def _smaller_config(stack: BlockStack, removed: list[int]) -> Any:
         if fields.get(name) is not None:
             fields[name] = [fields[name][index] for stage in kept for index in stage]
 
-    originals = original_indices(stack.model)
-    before = (getattr(config, "har_prune", None) or {}).get("removed_blocks", [])
-    fields["har_prune"] = {
-        "original_depth": len(originals) + len(before),
-        "removed_blocks": sorted([*before, *(originals[index] for index in removed)]),
-    }
+    fields["har_prune"] = _provenance(stack, removed)
     fields.pop("num_labels", None)  # follows from id2label; giving both is an error in some versions
     return type(config)(**fields)
+
+
+def _provenance(stack: BlockStack, removed: list[int]) -> dict[str, Any]:
+    """What `config.har_prune` of the smaller model says: where it comes from and what is gone."""
+    config, originals = stack.model.config, original_indices(stack.model)
+    before = getattr(config, "har_prune", None) or {}
+    gone = before.get("removed_blocks", [])
+    parent = before.get("parent") or config.name_or_path
+    return {
+        **before,
+        **({"parent": str(parent)} if parent else {}),
+        "original_depth": len(originals) + len(gone),
+        "removed_blocks": sorted([*gone, *(originals[index] for index in removed)]),
+    }
 
 
 def _guess_depth_field(stack: BlockStack, fields: dict) -> str:
@@ -149,6 +158,7 @@ def _check_equals_bypassed(
 ) -> None:
     model = stack.model
     inputs = make_example_inputs(model) if inputs is None else inputs
+    inputs = {name: value.to(model.device) for name, value in inputs.items()}
     was_training = model.training
     model.eval()
     try:

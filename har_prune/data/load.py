@@ -99,7 +99,10 @@ def _load(name_or_path: str) -> tuple[DatasetDict, dict[str, Any]]:
     try:
         tables = _load_folder(folder) if folder.exists() else load_dataset(name_or_path)
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
-        raise DataError(f"data set {name_or_path!r} is neither a folder nor reachable on the Hub: {error}") from error
+        raise DataError(
+            f"data set {name_or_path!r} is neither a folder here nor reachable on the Hub ({error}). Sensor data are "
+            "prepared with `python -m data_prep`."
+        ) from error
     except Exception as error:  # load_dataset wraps whatever a reader raises
         raise DataError(f"data set {name_or_path!r} cannot be read: {error.__cause__ or error}") from error
     return tables, _sensor_facts(name_or_path)
@@ -132,6 +135,8 @@ def _label_column(table: Dataset, name_or_path: str) -> str:
 
 
 def _refuse_not_finite(windows: np.ndarray, table: Dataset, name_or_path: str) -> None:
+    if windows.ndim != 3:
+        raise DataError(f"data set {name_or_path!r}: input_values has shape {windows.shape}; expected [N, T, C].")
     bad = np.flatnonzero(~np.isfinite(windows).all(axis=(1, 2)))
     if len(bad):
         row = table[int(bad[0])]

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from har_prune.errors import DataError
 from har_prune.processes import own_rows
 
 
@@ -73,10 +74,17 @@ def _gathered(logits: list[Tensor], labels: list[Tensor], accelerator: Accelerat
         torch.distributed.all_gather_object(parts, (logits, labels))
         logits = [item for part in parts for item in part[0]]
         labels = [item for part in parts for item in part[1]]
+    if not labels:
+        raise DataError("there are no examples to evaluate on.")
     return torch.cat(logits), torch.cat(labels)
 
 
 def _quality(model: PreTrainedModel, logits: Tensor, labels: Tensor) -> Quality:
+    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise DataError(
+            f"labels go from {int(labels.min())} to {int(labels.max())} and the model tells {logits.shape[1]} classes "
+            "apart (0 to one less): use the data it was trained for, or train a new head."
+        )
     names = [str(model.config.id2label[index]) for index in range(logits.shape[1])]
     scores = load_metric().compute(
         predictions=logits.argmax(dim=1).tolist(), references=labels.tolist(), label_names=names

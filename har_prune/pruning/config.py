@@ -27,6 +27,11 @@ class Target(BaseModel):
             raise ValueError("give macs_reduction or blocks, not both")
         return self
 
+    @property
+    def only_accuracy(self) -> bool:
+        """Whether nothing but the accuracy limits."""
+        return self.macs_reduction is None and self.blocks is None
+
     def is_met(self, macs_reduction: float, blocks: int) -> bool:
         """Whether a network is small enough; False as long as only the accuracy limits."""
         if self.macs_reduction is not None:
@@ -51,7 +56,7 @@ class PruneSettings(BaseModel):
     )
     min_blocks_per_stage: int = Field(1, ge=1, description="blocks that stay in each stage")
     protected: tuple[int | str, ...] = Field(
-        (), description="blocks that stay: indices or names in the unpruned network"
+        (), description="blocks that stay: their indices or names in the given network"
     )
 
     @property

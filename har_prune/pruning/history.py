@@ -30,6 +30,7 @@ class PruningStep:
         parameters: Number of parameters.
         healed: Whether the network was trained in this iteration.
         samples_seen: Training examples seen in this iteration.
+        weights_sha256: Digest of the weights, to tell networks apart.
         latency_ms: Median time of one example; None when not measured. A timing: differs between runs.
         seconds: Time the iteration took. A timing: differs between runs.
     """
@@ -44,6 +45,7 @@ class PruningStep:
     parameters: int
     healed: bool
     samples_seen: int
+    weights_sha256: str
     latency_ms: float | None
     seconds: float
 

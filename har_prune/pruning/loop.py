@@ -1,11 +1,14 @@
 """The greedy loop: score, choose, remove, heal, evaluate, keep; until the target is met."""
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -13,13 +16,13 @@ from transformers import PreTrainedModel
 from har_prune.blocks.rebuild import original_indices, remove_blocks
 from har_prune.blocks.stack import find_blocks
 from har_prune.environment import environment
-from har_prune.errors import DataError, UnreachableTargetError
+from har_prune.errors import DataError, OutputFolderError, UnreachableTargetError
 from har_prune.evaluation.latency import measure_latency
 from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.quality import evaluate_model
 from har_prune.pruning.config import PruneConfig
 from har_prune.pruning.history import PruningHistory, PruningStep, ScoredBlock
-from har_prune.pruning.plan import candidates, check_reachable, choose, protected_blocks
+from har_prune.pruning.plan import candidates, check_settings, choose, protected_blocks
 from har_prune.pruning.store import RunFolder
 from har_prune.scoring.score import BlockScore, score_blocks
 from har_prune.training.loop import train_model
@@ -29,10 +32,17 @@ Batches = Iterable[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class PruningResult:
-    """The pruned network, in eval mode, and the record of how it came about."""
+    """What `prune` returns.
+
+    Args:
+        model: The pruned network, in eval mode.
+        history: The record of how it came about.
+        target_met: False when `min_accuracy` ended the run before the other target was met.
+    """
 
     model: PreTrainedModel
     history: PruningHistory
+    target_met: bool
 
 
 def prune(
@@ -50,7 +60,7 @@ def prune(
     last whole iteration; it ends with the same history and weights as a call that was never interrupted.
 
     Args:
-        model: A trained classifier; untouched.
+        model: A trained classifier; moved to the device and to eval mode, otherwise untouched.
         train: Labelled batches for healing; None only together with `config.heal` None.
         calibration: Batches the criterion sees; labels are ignored.
         evaluate: Labelled validation batches, or several named sets of them. Every set is measured in every
@@ -63,7 +73,7 @@ def prune(
 
     Raises:
         UnreachableTargetError: The target cannot be met; the message says what can.
-        OutputFolderError: The output folder belongs to another run.
+        OutputFolderError: The output folder belongs to another run, or to another network.
         DataError: There is no "validation" set, or no training data to heal with.
     """
     if not isinstance(evaluate, Mapping):
@@ -97,13 +107,18 @@ class _Run:
         self.config, self.accelerator = config, accelerator
         self.protected = protected_blocks(model, config.protected)
         self.example = _one_example(calibration)
-        check_reachable(model, config, self.example)
+        check_settings(model, config, self.example)
         self.folder: RunFolder | None = None
         if config.output_dir is not None:
             self.folder = RunFolder(config.output_dir, config.identity, writes=accelerator.is_main_process)
         accelerator.wait_for_everyone()
         self.steps = self.folder.steps() if self.folder else []
         self.environment = environment()  # of the code that runs, not of what is on disk when it ends
+        if self.steps and self.steps[0].weights_sha256 != weights_sha256(self.parent):
+            raise OutputFolderError(
+                f"output folder {config.output_dir} was made from another network than this one (its weights differ): "
+                "choose another output_dir."
+            )
 
     def to_the_end(self) -> PruningResult:
         if not self.steps:
@@ -118,21 +133,25 @@ class _Run:
             if self._holds_floor(step):
                 selected, result = step.iteration, model
         if selected == 0:
-            best = max(step.quality["validation"].accuracy for step in self.steps[1:])
+            best = max(step.quality["validation"].accuracy for step in self.steps[1:] if self._counts(step))
             raise UnreachableTargetError(
                 f"target min_accuracy={self.config.target.min_accuracy} allows no removal: the best network left has "
-                f"a validation accuracy of {best:.4f}. Lower it, or heal longer."
+                f"a validation accuracy of {best:.4f}. Lower it, or heal longer, in another output_dir."
             )
         history = self._history(selected)
         if self.folder:
             self.folder.save_history(history)
-        return PruningResult(result, history)
+        last = self.steps[selected]
+        target = self.config.target
+        met = target.is_met(history.macs_reduction(last), len(last.remaining)) or target.only_accuracy
+        return PruningResult(result, history, met)
 
     def _next_candidates(self, model: PreTrainedModel) -> list[int]:
         """Blocks that may go next; none when the run is over."""
         last = self.steps[-1]
-        below = not self._holds_floor(last) and (last.healed or self.config.heal is None)
-        return [] if below or self._is_final(model) else candidates(find_blocks(model), self.config, self.protected)
+        if (self._counts(last) and not self._holds_floor(last)) or self._is_final(model):
+            return []
+        return candidates(find_blocks(model), self.config, self.protected)
 
     def _is_final(self, model: PreTrainedModel) -> bool:
         """Whether the target is met, or nothing is left to remove."""
@@ -141,19 +160,26 @@ class _Run:
         return self.config.target.is_met(reduction, len(stack)) or not candidates(stack, self.config, self.protected)
 
     def _holds_floor(self, step: PruningStep) -> bool:
+        """Whether a network may be the result as far as accuracy goes."""
         floor = self.config.target.min_accuracy
-        return floor is None or step.iteration == 0 or step.quality["validation"].accuracy >= floor
+        return floor is None or (self._counts(step) and step.quality["validation"].accuracy >= floor)
+
+    def _counts(self, step: PruningStep) -> bool:
+        """Whether a network has had its healing; between two healings accuracy says nothing yet."""
+        return step.iteration == 0 or step.healed or self.config.heal is None
 
     def _refuse_impossible_floor(self) -> None:
         floor, accuracy = self.config.target.min_accuracy, self.steps[0].quality["validation"].accuracy
         if floor is not None and floor > accuracy:
             raise UnreachableTargetError(
                 f"target min_accuracy={floor} cannot be reached: the unpruned network has a validation accuracy of "
-                f"{accuracy:.4f}. Ask for less, or train longer."
+                f"{accuracy:.4f}. Ask for less, or train longer, in another output_dir."
             )
 
     def _iterate(self, model: PreTrainedModel, removable: list[int]) -> tuple[PreTrainedModel, PruningStep]:
         start = time.time()
+        # A calibration loader that draws at random has to draw the same in a resumed run.
+        set_seed(self.config.seed + len(self.steps))
         scores = score_blocks(
             model,
             self.calibration,
@@ -165,6 +191,7 @@ class _Run:
         )
         victim = choose(scores)
         smaller = remove_blocks(model, [victim], example_inputs=self.example)
+        smaller.config.har_prune["criterion"] = self.config.criterion
         samples_seen = self._heal(smaller, len(self.steps))
         return smaller, self._step(smaller, start, original_indices(model), scores, victim, samples_seen)
 
@@ -207,9 +234,18 @@ class _Run:
             parameters=model.num_parameters(),
             healed=samples_seen > 0,
             samples_seen=samples_seen,
-            latency_ms=measure_latency(model, self.example).median_ms if self.config.latency else None,
+            weights_sha256=weights_sha256(model),
+            latency_ms=self._latency(model),
             seconds=time.time() - start,
         )
+
+    def _latency(self, model: PreTrainedModel) -> float | None:
+        """On the main process alone: several at once would slow each other down."""
+        latency = None
+        if self.config.latency and self.accelerator.is_main_process:
+            latency = measure_latency(model, self.example).median_ms
+        self.accelerator.wait_for_everyone()
+        return latency
 
     def _keep(self, step: PruningStep, model: PreTrainedModel | None) -> None:
         self.steps.append(step)
@@ -228,6 +264,9 @@ class _Run:
         return self.folder.load(iteration, self.parent)
 
     def _history(self, selected: int) -> PruningHistory:
+        ended = self.folder.history() if self.folder else None
+        if ended is not None:
+            return ended  # a finished run started again: its record says what it was made with
         return PruningHistory(
             recipe=self.config.identity,
             seed=self.config.seed,
@@ -235,6 +274,15 @@ class _Run:
             iterations=tuple(self.steps),
             selected=selected,
         )
+
+
+def weights_sha256(model: PreTrainedModel) -> str:
+    """SHA-256 over names and bytes of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _one_example(calibration: Batches) -> dict[str, Tensor]:

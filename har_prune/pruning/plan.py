@@ -10,17 +10,23 @@ from har_prune.blocks.stack import BlockStack, find_blocks
 from har_prune.errors import NotRemovableError, UnreachableTargetError
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.config import PruneSettings
+from har_prune.scoring.criteria import make_criterion
+from har_prune.scoring.representation import RepresentationTap
 from har_prune.scoring.score import BlockScore
 from har_prune.spelling import did_you_mean
 
 
 def protected_blocks(model: PreTrainedModel, protected: Iterable[int | str]) -> set[int]:
-    """Protected blocks as indices into the unpruned model.
+    """Protected blocks as indices in the original network, which is another one when `model` was pruned before.
+
+    Args:
+        model: The network pruning starts from.
+        protected: Indices or names of its blocks.
 
     Raises:
         NotRemovableError: An index or a name is not a block of this model.
     """
-    stack = find_blocks(model)
+    stack, originals = find_blocks(model), original_indices(model)
     indices = set()
     for item in protected:
         if isinstance(item, str):
@@ -29,9 +35,9 @@ def protected_blocks(model: PreTrainedModel, protected: Iterable[int | str]) -> 
                     f"protected: no block is called {item!r}; blocks are {stack.names[0]!r} ... {stack.names[-1]!r}."
                     f"{did_you_mean(item, stack.names)}"
                 )
-            indices.add(stack.names.index(item))
+            indices.add(originals[stack.names.index(item)])
         elif 0 <= item < len(stack):
-            indices.add(item)
+            indices.add(originals[item])
         else:
             raise NotRemovableError(f"protected: block {item} does not exist: this model has 0-{len(stack) - 1}.")
     return indices
@@ -43,7 +49,7 @@ def candidates(stack: BlockStack, settings: PruneSettings, protected: set[int]) 
     Args:
         stack: Blocks of the current network.
         settings: Guards and floor.
-        protected: Indices in the unpruned network that stay.
+        protected: Indices in the original network that stay.
     """
     originals = original_indices(stack.model)
     allowed = []
@@ -60,17 +66,20 @@ def choose(scores: Iterable[BlockScore]) -> int:
     return min(scores, key=lambda score: (score.importance, score.index)).index
 
 
-def check_reachable(model: PreTrainedModel, settings: PruneSettings, inputs: dict[str, Tensor]) -> None:
-    """Refuses a target before any work is done for it.
+def check_settings(model: PreTrainedModel, settings: PruneSettings, inputs: dict[str, Tensor]) -> None:
+    """Refuses settings that cannot work before any work is done for them.
 
     Args:
-        model: The unpruned network.
-        settings: Target and guards.
+        model: The network pruning starts from.
+        settings: Criterion, representation, target and guards.
         inputs: Model inputs to count MACs on.
 
     Raises:
+        UnknownCriterionError, ShapeError: No such criterion or representation.
         UnreachableTargetError: Nothing may be removed, or removing all that may go is not enough; says what is.
     """
+    make_criterion(settings.criterion, [])
+    RepresentationTap(model, settings.representation)
     stack = find_blocks(model)
     allowed = candidates(stack, settings, protected_blocks(model, settings.protected))
     if not allowed:

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from har_prune.atomic import remove_partial, whole_folder, write_json
 from har_prune.blocks.rebuild import build_like
 from har_prune.errors import OutputFolderError
+from har_prune.loading import load_model
 from har_prune.pruning.history import PruningHistory, PruningStep
-from har_prune.saving.loading import load_model
 
 _IDENTITY = "recipe.json"
 _HISTORY = "history.json"
@@ -30,6 +30,8 @@ class RunFolder:
 
     def __init__(self, path: Path, identity: dict[str, Any], *, writes: bool = True):
         self.path, self.writes = path, writes
+        if not writes:
+            return  # the main process checks; looking while it writes would find half a folder
         known = path / _IDENTITY
         if known.exists():
             _refuse_other(path, json.loads(known.read_text(encoding="utf-8")), identity)
@@ -38,11 +40,10 @@ class RunFolder:
                 f"output folder {path} holds files that no run of har_prune made: choose another output_dir, or "
                 "empty it."
             )
-        if writes:
-            path.mkdir(parents=True, exist_ok=True)
-            remove_partial(path)
-            if not known.exists():
-                write_json(known, identity)
+        path.mkdir(parents=True, exist_ok=True)
+        remove_partial(path)
+        if not known.exists():
+            write_json(known, identity)
 
     def steps(self) -> list[PruningStep]:
         """The whole iterations, in order, from 0."""
@@ -64,6 +65,13 @@ class RunFolder:
         """Replaces history.json."""
         if self.writes:
             write_json(self.path / _HISTORY, history.to_json())
+
+    def history(self) -> PruningHistory | None:
+        """The record of a run that has ended here, if one has."""
+        record = self.path / _HISTORY
+        if not record.exists():
+            return None
+        return PruningHistory.from_json(json.loads(record.read_text(encoding="utf-8")))
 
     def load(self, iteration: int, parent: PreTrainedModel) -> PreTrainedModel:
         """The network of an iteration, of the parent's class and on its device.

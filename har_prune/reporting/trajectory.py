@@ -54,7 +54,7 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     accuracy_axes.legend()
 
     pruned = history.iterations[1:]
-    depth = len(history.iterations[0].remaining)
+    depth = max(history.iterations[0].remaining) + 1
     grid = [[float("nan")] * depth for _ in pruned]
     for row, step in enumerate(pruned):
         for score in step.scores:

@@ -6,29 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from har_prune.atomic import whole_folder, write_json
 from har_prune.blocks.inputs import example_inputs as make_example_inputs
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
+from har_prune.loading import load_model
 from har_prune.pruning.history import PruningHistory
+from har_prune.saving.auto_class import auto_class_of
 from har_prune.saving.card import model_card
-from har_prune.saving.loading import load_model
-
-_AUTO_CLASSES = (
-    AutoModelForSequenceClassification,
-    AutoModelForImageClassification,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModel,
-)
 
 
 def save_pruned(
@@ -66,20 +52,11 @@ def save_pruned(
                 processor.save_pretrained(folder)
             if history is not None:
                 write_json(folder / "history.json", history.to_json())
-            (folder / "README.md").write_text(model_card(model, auto_class_of(model), history), encoding="utf-8")
+            (folder / "README.md").write_text(model_card(model, history), encoding="utf-8")
             _verify(model, folder, make_example_inputs(model) if example_inputs is None else example_inputs)
     except FileExistsError as error:
         raise OutputFolderError(f"{error}: choose another directory, or remove it first.") from error
     return directory
-
-
-def auto_class_of(model: PreTrainedModel) -> Any:
-    """The Auto class that loads this model class; the class itself when none does."""
-    for auto_class in _AUTO_CLASSES:
-        found = auto_class._model_mapping.get(type(model.config), None)
-        if type(model) in (found if isinstance(found, (list, tuple)) else (found,)):
-            return auto_class
-    return type(model)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """score_blocks: the importance of every removable block on a stream of batches."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ def score_blocks(
         reference_tap = None if reference is None else RepresentationTap(reference, representation)
         for batch in _share(batches, accelerator, progress):
             inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+            if not rows:
+                sweep.check_replay(inputs)
             own, features = sweep.run(inputs)
             rows += len(own)
             scorer.update(own if reference_tap is None else reference_tap(inputs), features)
@@ -138,6 +141,9 @@ def _join_processes(scorer: Criterion, rows: Tensor, accelerator: Accelerator | 
 
 def _importance(scorer: Criterion, index: int, name: str) -> float:
     try:
-        return scorer.importance(index)
+        importance = scorer.importance(index)
     except DegenerateFeaturesError as error:
         raise DegenerateFeaturesError(f"block {index} ({name!r}) has no score: {error}") from error
+    if not math.isfinite(importance):
+        raise DegenerateFeaturesError(f"block {index} ({name!r}) has no score: the criterion gave {importance}.")
+    return importance

@@ -42,8 +42,12 @@ class HealConfig(TrainConfig):
     """Training after removals."""
 
     distill: DistillConfig | None = Field(None, description="true: with the defaults; null or false: labels alone")
-    interval: int = Field(1, ge=1, description="removals between two healings; the last removal is always healed")
-    final: TrainConfig | None = Field(None, description="another schedule for the healing after the last removal")
+    interval: int = Field(
+        1, ge=1, description="removals between two healings; a network that meets the target is always healed"
+    )
+    final: TrainConfig | None = Field(
+        None, description="another schedule for the healing that ends a run by macs_reduction or blocks"
+    )
 
     @field_validator("distill", mode="before")
     @classmethod

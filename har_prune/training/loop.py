@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from har_prune.errors import DivergedError
+from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.quality import Quality, evaluate_model
 from har_prune.progress import Progress
 from har_prune.training.config import DistillConfig, TrainConfig
@@ -75,6 +75,8 @@ def train_model(
     optimizer = _optimizer(model, config)
     wrapped, wrapped_optimizer, loader = accelerator.prepare(model, optimizer, train)
     steps_per_epoch = len(loader)  # of this process
+    if not steps_per_epoch:
+        raise DataError(f"{name}: there is not one training batch a process ({accelerator.num_processes} processes).")
     total_steps = max(1, round(config.epochs * steps_per_epoch))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate_factor(config, total_steps))
     loss_of = _Loss(config.label_smoothing, teacher, distill or DistillConfig(), accelerator)

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from har_prune import BlockScore, PruneConfig, Target, find_blocks, remove_blocks
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import NotRemovableError, UnreachableTargetError
-from har_prune.pruning.plan import candidates, check_reachable, choose, protected_blocks
+from har_prune.pruning.plan import candidates, check_settings, choose, protected_blocks
 
 
 def _config(**fields):
@@ -50,15 +50,15 @@ def test_a_target_out_of_reach_says_what_is_in_reach():
     with pytest.raises(
         UnreachableTargetError, match=r"macs_reduction=0.9 cannot be reached.*at most 0\.\d+"
     ) as caught:
-        check_reachable(model, _config(target={"macs_reduction": 0.9}), inputs)
+        check_settings(model, _config(target={"macs_reduction": 0.9}), inputs)
     advised = float(str(caught.value).split("at most ")[1].split(",")[0])
-    check_reachable(model, _config(target={"macs_reduction": advised}), inputs)
+    check_settings(model, _config(target={"macs_reduction": advised}), inputs)
     with pytest.raises(UnreachableTargetError, match="blocks=1 cannot be reached: at least 2 of 4"):
-        check_reachable(model, _config(target={"blocks": 1}, min_blocks_per_stage=2), inputs)
+        check_settings(model, _config(target={"blocks": 1}, min_blocks_per_stage=2), inputs)
     with pytest.raises(UnreachableTargetError, match="this network has 4 blocks"):
-        check_reachable(model, _config(target={"blocks": 4}), inputs)
+        check_settings(model, _config(target={"blocks": 4}), inputs)
     with pytest.raises(UnreachableTargetError, match=r"no block may be removed.*4 protected blocks"):
-        check_reachable(model, _config(protected=(0, 1, 2, 3)), inputs)
+        check_settings(model, _config(protected=(0, 1, 2, 3)), inputs)
 
 
 def test_a_target_has_one_goal():

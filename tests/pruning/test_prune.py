@@ -7,6 +7,7 @@ from tiny_data import loader
 
 from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune, train_model
 from har_prune.errors import DataError, NotRemovableError, OutputFolderError, UnreachableTargetError
+from har_prune.reporting import plot_trajectory, trajectory_markdown
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +54,27 @@ def test_an_accuracy_floor_keeps_the_smallest_network_above_it(parent):
     selected = result.history.iterations[result.history.selected]
     assert selected.quality["validation"].accuracy >= 0.8
     assert len(find_blocks(result.model)) == len(selected.remaining) < 5
+    assert result.target_met
     later = result.history.iterations[result.history.selected + 1 :]
     assert all(step.quality["validation"].accuracy < 0.8 for step in later)
+    both = _prune(parent, target={"min_accuracy": 0.8, "blocks": 1})
+    assert both.target_met == (len(find_blocks(both.model)) == 1)
+    assert both.history.iterations[both.history.selected].quality["validation"].accuracy >= 0.8
     with pytest.raises(UnreachableTargetError, match="unpruned network has a validation accuracy"):
         _prune(har_transformer(3), target={"min_accuracy": 0.999})
+
+
+def test_a_pruned_network_is_pruned_further(parent, tmp_path):
+    once = _prune(parent, target={"blocks": 4}).model
+    result = _prune(once, target={"blocks": 2}, protected=(0,))
+    kept = [index for index in range(5) if index not in once.config.har_prune["removed_blocks"]]
+    assert result.history.iterations[0].remaining == tuple(kept)
+    assert kept[0] in result.history.iterations[-1].remaining, "protected by its index in the given network"
+    assert len(result.model.config.har_prune["removed_blocks"]) == 3
+    assert result.model.config.har_prune["criterion"] == "cka"
+    assert trajectory_markdown(result.history).count("\n") == 4
+    plot_trajectory(result.history, tmp_path / "trajectory.png")
+    assert (tmp_path / "trajectory.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_original_network_as_reference(parent):
@@ -76,6 +94,8 @@ def test_continues_in_its_folder_and_refuses_another_runs(parent, tmp_path):
     assert all(torch.equal(value, state[key]) for key, value in result.model.state_dict().items())
     with pytest.raises(OutputFolderError, match=r"keys differ:\n  target.blocks: 3 there, 2 here"):
         _prune(parent, output_dir=out, target={"blocks": 2})
+    with pytest.raises(OutputFolderError, match="another network than this one"):
+        _prune(har_transformer(5), output_dir=out)
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("mine")

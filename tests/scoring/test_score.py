@@ -2,8 +2,15 @@ import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 from families import TINY, cifar_resnet, har_transformer
+from transformers.modeling_outputs import SequenceClassifierOutput
 
-from har_prune import find_blocks, register_criterion, remove_blocks, score_blocks
+from har_prune import (
+    HarTransformerForSequenceClassification,
+    find_blocks,
+    register_criterion,
+    remove_blocks,
+    score_blocks,
+)
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import (
     DataError,
@@ -55,6 +62,28 @@ def test_the_sweep_runs_only_the_blocks_behind_each_candidate():
         _, features = sweep.run(example_inputs(model))
         assert [block for block, _ in features] == list(range(6))
     assert sweep.block_evaluations == 6 + (5 + 4 + 3 + 2 + 1 + 0)  # removing and re-running: 6 + 6 * 5
+
+
+class _SumOfLayers(HarTransformerForSequenceClassification):
+    """Reads every hidden state at its head: a prefix handed through would be read as well."""
+
+    def forward(self, input_values, **kwargs):
+        hidden_states = self.har_transformer(input_values, output_hidden_states=True).hidden_states
+        return SequenceClassifierOutput(logits=self.classifier(sum(hidden_states).mean(dim=1)))
+
+
+def test_a_model_that_cannot_be_replayed_is_scored_all_the_same():
+    model = _SumOfLayers(har_transformer(3).config).eval()
+    batches = _batches(model)
+    sweep = Sweep(find_blocks(model), range(3))
+    with torch.no_grad():
+        sweep.check_replay(batches[0])
+    assert not sweep.replays
+    reference = _features(model, batches)
+    for score in score_blocks(model, batches):
+        with find_blocks(model).bypassed([score.index]):
+            without = _features(model, batches)
+        assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=1e-9)
 
 
 def test_scoring_leaves_the_model_as_it_was():

@@ -50,12 +50,19 @@ class _Graph:
                 layer["name"]: [node[0] for node in layer["inbound_nodes"][0]] if layer["inbound_nodes"] else []
                 for layer in layers
             }
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise CheckpointError(f"{where}: not the JSON of a Keras functional model (no {error}).") from error
         self.where = where
 
     def kind(self, name: str) -> str:
         return self.layers[name]["class_name"]
+
+    def first(self, kind: str) -> str:
+        """The first layer of a kind."""
+        found = next((name for name in self.layers if self.kind(name) == kind), None)
+        if found is None:
+            raise CheckpointError(f"{self.where}: there is no {kind} layer: not a ResNet v1.")
+        return found
 
     def back(self, name: str, kind: str) -> str:
         """The layer of a kind that feeds a layer, activations skipped."""
@@ -138,16 +145,14 @@ def convert(h5: Path, architecture: Path, pixel_mean: np.ndarray) -> CifarResNet
             raise CheckpointError(f"{path} does not exist.")
     try:
         graph = _Graph(json.loads(architecture.read_text(encoding="utf-8")), architecture)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise CheckpointError(f"{architecture}: not JSON ({error}).") from error
     weights, blocks = _Weights(h5), graph.blocks()
     if not blocks:
         raise CheckpointError(f"{architecture}: no residual blocks.")
     widths = [len(weights(block.conv2, "bias")) for block in blocks]
     stage_widths = list(dict.fromkeys(widths))
-    stem = next(name for name in graph.layers if graph.kind(name) == "Conv2D")
-    stem_norm = next(name for name in graph.layers if graph.kind(name) == "BatchNormalization")
-    head = next(name for name in graph.layers if graph.kind(name) == "Dense")
+    stem, stem_norm, head = (graph.first(kind) for kind in ("Conv2D", "BatchNormalization", "Dense"))
     config = CifarResNetConfig(
         hidden_sizes=stage_widths,
         depths=[widths.count(width) for width in stage_widths],
@@ -193,7 +198,7 @@ def main(
         model = convert(h5, json, np.load(pixel_mean, allow_pickle=False))
         processor = ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False)
         save_pruned(model, output, processor=processor)
-    except (HarPruneError, OSError) as error:
+    except (HarPruneError, OSError, ValueError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     console.print(f"ResNet-{2 * sum(model.config.depths) + 2}, depths {model.config.depths}, in {output}")

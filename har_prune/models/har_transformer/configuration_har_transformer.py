@@ -67,7 +67,10 @@ class HarTransformerConfig(PreTrainedConfig):
 
     def validate_sizes(self):
         """Sizes are positive, a patch fits the window and the heads divide the width."""
-        for name in ("num_channels", "window_size", "patch_size", "patch_stride", "hidden_size", "num_hidden_layers"):
+        for name in (
+            *("num_channels", "window_size", "patch_size", "patch_stride"),
+            *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         if self.patch_size > self.window_size:
