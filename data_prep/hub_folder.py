@@ -1,6 +1,5 @@
 """A folder in Hub format: parquet and a card. It appears whole or not at all."""
 
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,7 +50,8 @@ def write(recordings: Iterable[Recording], windowing: Windowing, out: Path) -> D
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PrepError(f"{out} exists and is not empty: choose another folder, or remove it first.")
-    partial = out.with_name(f".partial-{out.name}-{os.getpid()}")
+    partial = out.with_name(f".partial-{out.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
         table = to_dataset(recordings, windowing)
         (partial / "data").mkdir(parents=True)

@@ -12,13 +12,17 @@ _SCRIPT = """
 import sys
 sys.modules["har_prune"] = None  # `import har_prune` raises from here on
 import transformers
+import os, torch
 from safetensors.torch import load_file, save_file
 auto_class, folder, inputs, output, trust = sys.argv[1:]
 model, info = getattr(transformers, auto_class).from_pretrained(
     folder, trust_remote_code=trust == "True", output_loading_info=True
 )
+assert transformers.AutoModel.from_pretrained(folder, trust_remote_code=trust == "True").config.model_type
+if os.path.exists(os.path.join(folder, "preprocessor_config.json")):
+    auto_processor = "AutoFeatureExtractor" if "input_values" in load_file(inputs) else "AutoImageProcessor"
+    getattr(transformers, auto_processor).from_pretrained(folder, trust_remote_code=trust == "True")
 assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-import torch
 with torch.no_grad():
     save_file({"logits": model.eval()(**load_file(inputs))[0].contiguous()}, output)
 """
