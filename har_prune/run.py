@@ -12,6 +12,7 @@ if sys.path and sys.path[0] == str(Path(__file__).resolve().parent):
 
 import json
 import shlex
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import datasets
@@ -28,7 +29,7 @@ from transformers import PreTrainedModel
 
 from har_prune.atomic import whole_file, whole_folder
 from har_prune.blocks.stack import find_blocks
-from har_prune.data.batches import inputs_for, make_loader
+from har_prune.data.batches import Inputs, inputs_for, make_loader
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import Splits, make_splits
 from har_prune.errors import HarPruneError
@@ -52,19 +53,45 @@ from har_prune.training.tracker import JsonLinesTracker
 console = Console(stderr=True)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a recipe names, loaded and checked; nothing is written yet."""
+
+    data: LabelledData
+    splits: Splits
+    model: PreTrainedModel
+    processor: Any
+    inputs: Inputs
+    example: dict[str, Tensor]
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Loads data and network and refuses what cannot work.
+
+    Raises:
+        HarPruneError: Bad input.
+    """
+    data = load_data(recipe.data.name_or_path)
+    splits = make_splits(data, recipe.data, recipe.seed)
+    if recipe.model.name_or_path is not None:
+        model, processor = load_parent(recipe.model.name_or_path, data)
+    else:
+        set_seed(recipe.seed)
+        model, processor = make_parent(dict(recipe.model.config or {}), data, splits.train)
+    inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
+    example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
+    check_settings(model, recipe.prune, example)
+    return Prepared(data, splits, model, processor, inputs, example)
+
+
 def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
     """The steps of a recipe; every step is one call.
 
     Raises:
         HarPruneError: Bad input; nothing half-written is left behind.
     """
-    data = load_data(recipe.data.name_or_path)
-    splits = make_splits(data, recipe.data, recipe.seed)
-    model, processor = untrained_or_loaded(recipe, data, splits)
-    inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
-    example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
-    check_settings(model, recipe.prune, example)
-
+    made = prepare(recipe)
+    data, splits, model, inputs = made.data, made.splits, made.model, made.inputs
     train = make_loader(data, splits.train, inputs, recipe.data.batch_size, augment=recipe.data.augment)
     sets = {
         name: make_loader(data, rows, inputs, recipe.data.batch_size)
@@ -78,7 +105,7 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
         path = recipe.output_dir / "parent"
         if not path.exists():
             train_model(model, train, sets["validation"], recipe.train, accelerator=accelerator, seed=recipe.seed)
-            keep_parent(path, model, processor, accelerator)
+            keep_parent(path, model, made.processor, accelerator)
         # Also right after training: what is computed must not depend on whether the run was interrupted here.
         model = load_model(type(model), path).eval()
     calibration = make_loader(data, calibration_rows(recipe, splits), inputs, recipe.data.batch_size)
@@ -92,17 +119,9 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
     )
     result = prune(model, train, calibration, sets, config, accelerator=accelerator)
     if accelerator.is_main_process:
-        keep(folder, result, processor, example, command)
+        keep(folder, result, made.processor, made.example, command)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-
-
-def untrained_or_loaded(recipe: Recipe, data: LabelledData, splits: Splits) -> tuple[PreTrainedModel, Any]:
-    """The network a recipe starts from, and its processor."""
-    if recipe.model.name_or_path is not None:
-        return load_parent(recipe.model.name_or_path, data)
-    set_seed(recipe.seed)
-    return make_parent(dict(recipe.model.config or {}), data, splits.train)
 
 
 def calibration_rows(recipe: Recipe, splits: Splits) -> np.ndarray:
@@ -140,12 +159,8 @@ def keep(folder: RunFolder, result: PruningResult, processor: Any, example: dict
 
 def show_plan(recipe: Recipe) -> None:
     """The dry run: the resolved recipe, the blocks, and what a sweep costs."""
-    data = load_data(recipe.data.name_or_path)
-    splits = make_splits(data, recipe.data, recipe.seed)
-    model, processor = untrained_or_loaded(recipe, data, splits)
-    inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
-    example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
-    check_settings(model, recipe.prune, example)
+    made = prepare(recipe)
+    model, splits = made.model, made.splits
     stack = find_blocks(model)
     allowed = candidates(stack, recipe.prune, protected_blocks(model, recipe.prune.protected))
     samples = len(calibration_rows(recipe, splits))
@@ -153,7 +168,7 @@ def show_plan(recipe: Recipe) -> None:
     console.print_json(json.dumps({**recipe.identity, "output_dir": str(recipe.output_dir)}))
     console.print(f"examples: {len(splits.train)} train, {len(splits.validation)} validate, {len(splits.test)} test")
     console.print(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
-    console.print(f"{count_macs(model, example):,} MACs, {model.num_parameters():,} parameters")
+    console.print(f"{count_macs(model, made.example):,} MACs, {model.num_parameters():,} parameters")
     console.print(
         f"first sweep: {samples} samples x {evaluations} block evaluations "
         f"(removing and re-running: {len(stack) + len(allowed) * (len(stack) - 1)})"
