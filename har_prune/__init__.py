@@ -25,7 +25,7 @@ from har_prune.scoring.cka import CkaMoments, linear_cka
 from har_prune.scoring.criteria import register_criterion
 from har_prune.scoring.score import BlockScore, score_blocks
 from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
-from har_prune.training.loop import train_model
+from har_prune.training.loop import Teacher, train_model
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ __all__ = [
     "PruningStep",
     "Quality",
     "Target",
+    "Teacher",
     "TrainConfig",
     "count_macs",
     "evaluate_model",

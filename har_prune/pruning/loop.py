@@ -25,7 +25,7 @@ from har_prune.pruning.history import PruningHistory, PruningStep, ScoredBlock
 from har_prune.pruning.plan import candidates, check_settings, choose, protected_blocks
 from har_prune.pruning.store import RunFolder
 from har_prune.scoring.score import BlockScore, score_blocks
-from har_prune.training.loop import train_model
+from har_prune.training.loop import Teacher, train_model
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -206,8 +206,7 @@ class _Run:
             self.evaluate["validation"],
             heal.final if final and heal.final is not None else heal,
             accelerator=self.accelerator,
-            teacher=self.parent if heal.distill else None,
-            distill=heal.distill,
+            teacher=Teacher(self.parent, heal.distill) if heal.distill else None,
             seed=self.config.seed + iteration,
             name=f"heal-{iteration:03d}",
         ).samples_seen

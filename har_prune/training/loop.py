@@ -35,6 +35,14 @@ class TrainingResult:
     validation: Quality | None
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The network to distil from, and how much."""
+
+    model: PreTrainedModel
+    config: DistillConfig
+
+
 def train_model(
     model: PreTrainedModel,
     train: DataLoader,
@@ -42,8 +50,7 @@ def train_model(
     config: TrainConfig,
     *,
     accelerator: Accelerator | None = None,
-    teacher: PreTrainedModel | None = None,
-    distill: DistillConfig | None = None,
+    teacher: Teacher | None = None,
     seed: int = 0,
     name: str = "train",
 ) -> TrainingResult:
@@ -58,12 +65,12 @@ def train_model(
         validation: Batches that choose among epochs; None keeps the last weights.
         config: The schedule.
         accelerator: Device, precision, processes and trackers; None = a plain `Accelerator()`.
-        teacher: The network to distil from; without it the labels are all there is.
-        distill: How to distil; the defaults when None.
+        teacher: The network to distil from, and how; without it the labels are all there is.
         seed: Seed of everything random.
         name: Prefix of the metrics sent to trackers, and the title of the progress bar.
 
     Raises:
+        DataError: There is not one batch for each process.
         DivergedError: The loss became NaN or infinite.
     """
     accelerator = accelerator or Accelerator()
@@ -73,35 +80,28 @@ def train_model(
     if _is_convolutional(model):  # measured on CPU: a ResNet-56 step takes 0.75 of the time
         model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
-    wrapped, wrapped_optimizer, loader = accelerator.prepare(model, optimizer, train)
+    wrapped, optimizer, loader = accelerator.prepare(model, optimizer, train)
     steps_per_epoch = len(loader)  # of this process
     if not steps_per_epoch:
         raise DataError(f"{name}: there is not one training batch a process ({accelerator.num_processes} processes).")
     total_steps = max(1, round(config.epochs * steps_per_epoch))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate_factor(config, total_steps))
-    loss_of = _Loss(config.label_smoothing, teacher, distill or DistillConfig(), accelerator)
+    stepper = _Stepper(wrapped, optimizer, config, total_steps, _Loss(config, teacher, accelerator), accelerator)
     keeper = _BestWeights(model)
 
     step = samples = 0
     progress = Progress(name, total_steps, accelerator)
     while step < total_steps:
         for batch in loader:
-            with accelerator.autocast():
-                loss = loss_of(wrapped, batch)
-            accelerator.backward(loss)
-            if config.max_grad_norm is not None:
-                accelerator.clip_grad_norm_(wrapped.parameters(), config.max_grad_norm)
-            wrapped_optimizer.step()
-            schedule.step()
-            wrapped_optimizer.zero_grad()
+            loss = stepper(batch)
             step += 1
             samples += len(batch["labels"]) * accelerator.num_processes
             progress.advance()
             if step == total_steps:
                 break
         if not math.isfinite(loss.item()):
+            progress.close()
             raise DivergedError(f"{name}: the loss became {loss.item()} in step {step}: lower learning_rate.")
-        metrics = {f"{name}/loss": loss.item(), f"{name}/learning_rate": schedule.get_last_lr()[0]}
+        metrics = {f"{name}/loss": loss.item(), f"{name}/learning_rate": stepper.learning_rate}
         epoch = step / steps_per_epoch
         if validation is not None and (step == total_steps or round(epoch) % config.validate_every == 0):
             _share_buffers(model, accelerator)
@@ -135,14 +135,47 @@ def _reseed(loader: DataLoader, seed: int) -> None:
             owner.generator = generator
 
 
+class _Stepper:
+    """One optimiser step on one batch."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        total_steps: int,
+        loss_of: "_Loss",
+        accelerator: Accelerator,
+    ):
+        self.model, self.optimizer, self.loss_of, self.accelerator = model, optimizer, loss_of, accelerator
+        self.max_grad_norm = config.max_grad_norm
+        # On the optimizer inside: a schedule accelerate wraps would step once for each process.
+        inner = getattr(optimizer, "optimizer", optimizer)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(inner, _learning_rate_factor(config, total_steps))
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.schedule.get_last_lr()[0])
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
+        with self.accelerator.autocast():
+            loss = self.loss_of(self.model, batch)
+        self.accelerator.backward(loss)
+        if self.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return loss
+
+
 class _Loss:
     """Cross-entropy, or its mixture with the divergence from the teacher."""
 
-    def __init__(
-        self, smoothing: float, teacher: PreTrainedModel | None, distill: DistillConfig, accelerator: Accelerator
-    ):
-        self.smoothing, self.distill = smoothing, distill
-        self.teacher = None if teacher is None else teacher.to(accelerator.device).eval()
+    def __init__(self, config: TrainConfig, teacher: Teacher | None, accelerator: Accelerator):
+        self.smoothing, self.teacher = config.label_smoothing, teacher
+        if teacher is not None:
+            teacher.model.to(accelerator.device).eval()
 
     def __call__(self, model: Callable, batch: Mapping[str, Tensor]) -> Tensor:
         inputs = {key: value for key, value in batch.items() if key != "labels"}
@@ -150,13 +183,13 @@ class _Loss:
         loss = nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=self.smoothing)
         if self.teacher is None:
             return loss
-        temperature = self.distill.temperature
+        weight, temperature = self.teacher.config.weight, self.teacher.config.temperature
         with torch.no_grad():
-            wanted = (self.teacher(**inputs).logits.float() / temperature).log_softmax(dim=1)
+            wanted = (self.teacher.model(**inputs).logits.float() / temperature).log_softmax(dim=1)
         given = (logits / temperature).log_softmax(dim=1)
         divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
         # T^2 keeps the two gradients in proportion at any temperature (Hinton et al. 2015, section 2).
-        return (1 - self.distill.weight) * loss + self.distill.weight * temperature**2 * divergence
+        return (1 - weight) * loss + weight * temperature**2 * divergence
 
 
 class _BestWeights:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tiny_data import loader
 from torch.utils.data import DataLoader
 
-from har_prune import DistillConfig, HealConfig, TrainConfig, evaluate_model, train_model
+from har_prune import DistillConfig, HealConfig, Teacher, TrainConfig, evaluate_model, train_model
 from har_prune.errors import DivergedError
 from har_prune.training.loop import _learning_rate_factor
 from har_prune.training.tracker import JsonLinesTracker
@@ -76,7 +76,7 @@ def test_distillation_pulls_the_student_to_the_teacher():
 
     before = distance()
     config = TrainConfig(epochs=10, learning_rate=3e-3)
-    train_model(student, loader(96, 0), None, config, teacher=teacher, distill=DistillConfig(weight=1.0))
+    train_model(student, loader(96, 0), None, config, teacher=Teacher(teacher, DistillConfig(weight=1.0)))
     assert distance() < 0.3 * before
 
 
