@@ -9,7 +9,6 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     PreTrainedModel,
-    ViTImageProcessor,
 )
 
 from har_prune.data.load import LabelledData
@@ -59,6 +58,8 @@ def make_parent(fields: dict[str, Any], data: LabelledData, train: np.ndarray) -
             channel_units=data.sensor.get("units"),
         )
     else:
+        from transformers import ViTImageProcessor  # the import warns about torchvision: not where there are no images
+
         height, width = data.values.shape[2:]
         given["image_size"] = height
         pixels = data.values[train].astype(np.float32) / 255
