@@ -48,7 +48,7 @@ def make_accelerator(
             # True is what makes Accelerate join processes on a machine without a GPU (1.15).
             cpu=not torch.cuda.is_available(),
             mixed_precision=_mixed_precision(precision),
-            log_with=list(trackers),
+            log_with=list(trackers) or None,
             project_dir=logging_dir,
         )
     except ValueError as error:

@@ -6,14 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import tiny_cifar
 import torch
 from accelerate.state import AcceleratorState
-from datasets import ClassLabel, Dataset, Features, Image
-from families import cifar_resnet, har_transformer
+from families import har_transformer
 from fresh import logits_in_fresh_process
-from transformers import ViTImageProcessor
 from typer.testing import CliRunner
 
 from har_prune import HarFeatureExtractor, PruningHistory, save_pruned
@@ -162,26 +160,9 @@ def test_an_accelerator_that_does_not_join_its_processes_is_refused(monkeypatch)
         make_accelerator()
 
 
-@pytest.fixture(scope="module")
-def tiny_cifar(tmp_path_factory):
-    """60 images in the format of uoft-cs/cifar10, and a checkpoint for them."""
-    folder = tmp_path_factory.mktemp("cifar")
-    features = Features({"img": Image(), "label": ClassLabel(names=["cat", "dog", "ship"])})
-    generator = np.random.default_rng(0)
-    (folder / "data").mkdir()
-    for split, count in (("train", 45), ("test", 15)):
-        rows = {
-            "img": [generator.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(count)],
-            "label": [i % 3 for i in range(count)],
-        }
-        Dataset.from_dict(rows, features=features).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
-    model = cifar_resnet(depths=[9, 9, 9], image_size=32, id2label={0: "cat", 1: "dog", 2: "ship"}, num_labels=3)
-    processor = ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False)
-    return folder / "data", save_pruned(model, folder / "model", processor=processor)
-
-
-def test_every_recipe_runs_for_two_steps(root, tiny_cifar, tmp_path):
-    data, checkpoint = tiny_cifar
+def test_every_recipe_runs_for_two_steps(root, tmp_path):
+    (tmp_path / "cifar").mkdir()
+    data, checkpoint = tiny_cifar.make(tmp_path / "cifar")
     for recipe in sorted((root / "recipes").glob("*.yaml")):
         overrides = ["prune.target={blocks: 2}", "prune.calibration_samples=8", "evaluate.latency=false"]
         if recipe.name.startswith("cifar10"):

@@ -1,19 +1,15 @@
 """SIGKILL at many moments, start again, compare with a run nobody interrupted: history equal, weights bit-equal."""
 
 import json
-import multiprocessing
-import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from killed import die_at_call, in_new_process
 from safetensors.torch import load_file
 from tiny_data import loader
 
-import har_prune.atomic
-import har_prune.pruning.loop
-import har_prune.training.loop
 from har_prune import HealConfig, PruneConfig, prune
 from har_prune.models.har_transformer import HarTransformerConfig, HarTransformerForSequenceClassification
 
@@ -35,38 +31,9 @@ def _prune(out: Path) -> None:
     )
 
 
-def _die_at_call(module: object, name: str, number: int) -> None:
-    """The process kills itself at the start of the number-th call of a function."""
-    original, calls = getattr(module, name), [0]
-
-    def counting(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
-
-    setattr(module, name, counting)
-
-
 def _victim(out: Path, module: str, name: str, number: int) -> None:
-    modules = {
-        "os": os,
-        "atomic": har_prune.atomic,
-        "loop": har_prune.pruning.loop,
-        "training": har_prune.training.loop,
-    }
-    _die_at_call(modules[module], name, number)
+    die_at_call(module, name, number)
     _prune(out)
-
-
-def _in_new_process(target, *args) -> int:
-    # A fork server: each run gets a fresh process without paying for the imports again.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["har_prune", "tiny_data"])
-    process = context.Process(target=target, args=args)
-    process.start()
-    process.join(timeout=120)
-    return process.exitcode
 
 
 def _outcome(out: Path) -> tuple[dict, dict]:
@@ -81,7 +48,7 @@ def _outcome(out: Path) -> tuple[dict, dict]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("uninterrupted") / "out"
-    assert _in_new_process(_prune, out) == 0
+    assert in_new_process(_prune, out) == 0
     return _outcome(out)
 
 
@@ -89,21 +56,21 @@ def uninterrupted(tmp_path_factory):
     ("module", "name", "number"),
     [
         ("os", "replace", 1),  # the recipe is written and not yet in place
-        ("loop", "score_blocks", 1),
-        ("training", "evaluate_model", 2),  # in the middle of the first healing
-        ("atomic", "_sync", 6),  # an iteration is being written
+        ("har_prune.pruning.loop", "score_blocks", 1),
+        ("har_prune.training.loop", "evaluate_model", 2),  # in the middle of the first healing
+        ("har_prune.atomic", "_sync", 6),  # an iteration is being written
         ("os", "rename", 2),  # the first iteration is complete and not yet in place
-        ("loop", "remove_blocks", 2),
-        ("training", "evaluate_model", 3),  # in the middle of the second healing
+        ("har_prune.pruning.loop", "remove_blocks", 2),
+        ("har_prune.training.loop", "evaluate_model", 3),  # in the middle of the second healing
         ("os", "rename", 3),
         ("os", "replace", 5),  # all iterations are there, history.json is not
     ],
 )
 def test_killed_and_started_again_it_ends_the_same(module, name, number, uninterrupted, tmp_path):
     out = tmp_path / "out"
-    assert _in_new_process(_victim, out, module, name, number) == -signal.SIGKILL
+    assert in_new_process(_victim, out, module, name, number) == -signal.SIGKILL
     assert not (out / "history.json").exists()
-    assert _in_new_process(_prune, out) == 0
+    assert in_new_process(_prune, out) == 0
     history, weights = _outcome(out)
     expected_history, expected_weights = uninterrupted
     assert history == expected_history
