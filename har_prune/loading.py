@@ -15,6 +15,17 @@ _KEY_PROBLEMS = {
 }
 
 
+# Where the README and the recipes put things; nobody looks for these on the Hub.
+_OWN_FOLDERS = ("checkpoints", "data", "runs")
+
+
+def is_missing_folder(name_or_path: str | Path) -> bool:
+    """Whether a name can only mean a folder, and there is none. Asking the Hub would take minutes of retries."""
+    path = Path(name_or_path)
+    only_a_path = path.is_absolute() or str(name_or_path).startswith(".") or len(path.parts) > 2
+    return (only_a_path or path.parts[0] in _OWN_FOLDERS) and not path.exists()
+
+
 def load_model(auto_class: Any, name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
     """Loads a model; every weight must find its place.
 
@@ -26,6 +37,8 @@ def load_model(auto_class: Any, name_or_path: str | Path, **kwargs: Any) -> PreT
     Raises:
         CheckpointError: The checkpoint is missing, corrupt, has no safetensors, or does not fit its config.
     """
+    if is_missing_folder(name_or_path):
+        raise CheckpointError(f"checkpoint folder {name_or_path} does not exist: make it first, or give a Hub id.")
     try:
         model, info = auto_class.from_pretrained(
             name_or_path,

@@ -11,6 +11,7 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import DatasetCard
 
 from har_prune.errors import DataError
+from har_prune.loading import is_missing_folder
 
 SYNTHETIC = "synthetic"
 
@@ -88,8 +89,7 @@ def _synthetic() -> tuple[DatasetDict, dict[str, Any]]:
 
 def _load(name_or_path: str) -> tuple[DatasetDict, dict[str, Any]]:
     folder = Path(name_or_path)
-    looks_like_path = folder.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") != 1
-    if not folder.exists() and (looks_like_path or folder.parent.is_dir()):
+    if is_missing_folder(name_or_path):
         raise DataError(
             f"data folder {name_or_path} does not exist. Prepare it with `python -m data_prep`, or give the id of a "
             "data set on the Hub."

@@ -105,5 +105,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"model: a safetensors file is corrupt or cut off"):
         load_model(auto_class_of(cifar_resnet()), folder)
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
+    with pytest.raises(CheckpointError, match="does not exist: make it first"):
         load_model(AutoModelForSequenceClassification, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_model(AutoModelForSequenceClassification, tmp_path / "empty")
