@@ -104,10 +104,7 @@ def train_model(
         metrics = {f"{name}/loss": loss.item(), f"{name}/learning_rate": stepper.learning_rate}
         epoch = step / steps_per_epoch
         if validation is not None and (step == total_steps or round(epoch) % config.validate_every == 0):
-            _share_buffers(model, accelerator)
-            with accelerator.autocast():
-                quality = evaluate_model(model, validation, accelerator)
-            model.train()
+            quality = _validate(model, validation, accelerator)
             keeper.offer(epoch, quality)
             metrics |= {f"{name}/validation_accuracy": quality.accuracy, f"{name}/validation_loss": quality.loss}
             progress.note(f"validation accuracy {100 * quality.accuracy:.1f} %")
@@ -133,6 +130,13 @@ def _reseed(loader: DataLoader, seed: int) -> None:
     for owner in owners:
         if hasattr(owner, "generator"):
             owner.generator = generator
+
+
+def _validate(model: PreTrainedModel, validation: Iterable[Mapping[str, Any]], accelerator: Accelerator) -> Quality:
+    """Quality in the middle of training, at its precision."""
+    _share_buffers(model, accelerator)
+    with accelerator.autocast():
+        return evaluate_model(model, validation, accelerator)
 
 
 class _Stepper:
