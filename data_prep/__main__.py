@@ -39,7 +39,7 @@ def synthetic(
     window_s: WindowS = synthetic_data.WINDOW_S,
     overlap: Overlap = synthetic_data.OVERLAP,
     subjects: Annotated[int, typer.Option(min=1, help="Virtual subjects.")] = 12,
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
 ) -> None:
     """Synthetic six-activity data: nothing to download, and not real."""
     windowing = Windowing(synthetic_data.SOURCE, window_s, overlap)

@@ -52,7 +52,7 @@ def load_model(auto_class: Any, name_or_path: str | Path, **kwargs: Any) -> PreT
             f"checkpoint {name_or_path}: a safetensors file is corrupt or cut off ({error}). Copy or download it "
             "again."
         ) from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a config can be wrong in as many ways as its class has lines
         raise CheckpointError(f"checkpoint {name_or_path} cannot be loaded: {error}") from error
     problems = [f"{words}: {sorted(map(str, info[key]))[:5]}" for key, words in _KEY_PROBLEMS.items() if info[key]]
     if problems:
@@ -72,7 +72,7 @@ def load_processor(name_or_path: str | Path) -> Any | None:
     for auto_class in (AutoImageProcessor, AutoFeatureExtractor):
         try:
             return auto_class.from_pretrained(name_or_path, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     if Path(name_or_path, "preprocessor_config.json").exists():
         raise CheckpointError(f"checkpoint {name_or_path}: preprocessor_config.json cannot be read as a processor.")

@@ -78,6 +78,9 @@ def _config(fields: dict[str, Any], given: dict[str, Any]) -> Any:
         known = AutoConfig.for_model(model_type).to_dict()
     except ValueError as error:
         raise RecipeError(f"model.config.model_type={model_type!r}: {str(error).splitlines()[0][:200]}") from error
+    decided = [name for name in fields if name in given or name == "num_labels"]
+    if decided:
+        raise RecipeError(f"model.config.{decided[0]} is decided by the data: leave it out.")
     # transformers accepts any keyword and ignores what it does not know.
     unknown = [name for name in fields if name not in known]
     if unknown:

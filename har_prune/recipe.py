@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from har_prune.data.config import DataConfig
 from har_prune.errors import RecipeError
@@ -20,16 +20,16 @@ from har_prune.training.config import HealConfig, TrainConfig
 class ModelConfig(BaseModel):
     """The unpruned network: a checkpoint, or a config to train from scratch."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name_or_path: str | None = Field(None, description="folder or Hub id of a checkpoint")
+    name_or_path: str | None = Field(None, min_length=1, description="folder or Hub id of a checkpoint")
     config: dict[str, Any] | None = Field(None, description="model_type and fields of a config; needs a train section")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelConfig":
         if (self.name_or_path is None) == (self.config is None):
             raise ValueError("give name_or_path or config, one of them")
-        if self.config is not None and "model_type" not in self.config:
+        if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs a model_type, e.g. har_transformer")
         return self
 
@@ -37,7 +37,7 @@ class ModelConfig(BaseModel):
 class EvaluateConfig(BaseModel):
     """What is measured beside accuracy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     latency: bool = Field(True, description="time one example after each iteration")
 
@@ -45,14 +45,14 @@ class EvaluateConfig(BaseModel):
 class Recipe(BaseModel):
     """A whole run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    seed: int = Field(0, ge=0, description="seed of everything random")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
     output_dir: Path = Field(description="where the run is kept; started again there, it continues")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "fp32", description="autocast while training; auto: bf16 where the processor computes in it"
     )
-    num_threads: int | None = Field(None, ge=1, description="CPU threads a process; null: cores / processes")
+    num_threads: int | None = Field(None, ge=1, le=4096, description="CPU threads a process; null: cores / processes")
     log_with: tuple[str, ...] = Field((), description="trackers of accelerate beside metrics.jsonl, e.g. tensorboard")
     data: DataConfig
     model: ModelConfig
@@ -60,6 +60,11 @@ class Recipe(BaseModel):
     prune: PruneSettings
     heal: HealConfig | None = Field(None, description="left out: no training after removals")
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("output_dir")
+    @classmethod
+    def _home(cls, path: Path) -> Path:
+        return path.expanduser()
 
     @model_validator(mode="after")
     def _trained(self) -> "Recipe":
@@ -84,7 +89,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         RecipeError: The file is missing or not a YAML mapping, or keys or values are wrong: all of them at once.
     """
     if not path.is_file():
-        raise RecipeError(f"recipe {path} does not exist.")
+        raise RecipeError(f"recipe {path} {'is not a file' if path.exists() else 'does not exist'}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
@@ -112,7 +117,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"override {override!r}: {section!r} is not a section.")
         values = inner
-    values[key] = yaml.safe_load(text)
+    try:
+        values[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {override!r}: the value is not YAML ({error}).") from error
 
 
 def _explain(problem: Any) -> str:

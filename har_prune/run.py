@@ -32,7 +32,7 @@ from har_prune.blocks.stack import find_blocks
 from har_prune.data.batches import Inputs, inputs_for, make_loader
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import Splits, make_splits
-from har_prune.errors import HarPruneError
+from har_prune.errors import CheckpointError, HarPruneError
 from har_prune.evaluation.macs import count_macs
 from har_prune.launch import make_accelerator
 from har_prune.loading import load_model
@@ -80,8 +80,24 @@ def prepare(recipe: Recipe) -> Prepared:
         model, processor = make_parent(dict(recipe.model.config or {}), data, splits.train)
     inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
     example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
+    try_on(model, example)
     check_settings(model, recipe.prune, example)
     return Prepared(data, splits, model, processor, inputs, example)
+
+
+def try_on(model: PreTrainedModel, example: dict[str, Tensor]) -> None:
+    """Runs the network on one example of the data, before anything is built on it.
+
+    Raises:
+        CheckpointError: It cannot, or gives NaN.
+    """
+    try:
+        with torch.no_grad():
+            logits = model.eval()(**example).logits
+    except Exception as error:  # whatever a forward raises on inputs it was not made for
+        raise CheckpointError(f"{type(model).__name__} cannot run on these data: {error}") from error
+    if not bool(logits.isfinite().all()):
+        raise CheckpointError(f"{type(model).__name__} gives NaN or infinity: its weights are damaged.")
 
 
 def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,7 +120,31 @@ def test_bad_input_is_one_message_and_exit_code_2(quickstart, tmp_path):
     _refused(_run(quickstart, out, "model.config.hidden_size=50"), "not a multiple of num_attention_heads")
     _refused(_run(quickstart, out, "model.config.model_type=har"), "model_type='har'")
     _refused(_run(quickstart, out, "data.augment=[flip]"), "is not for sensor data")
+    _refused(_run(quickstart, out, "model.config.num_channels=99"), "num_channels is decided by the data")
+    _refused(_run(quickstart, out, "model.config={model_type: bert}"), "Bert")
+    _refused(_run(quickstart, out, "heal.learning_rate=.inf", "seed=99999999999"), "has 2 problem(s)")
+    _refused(_run(quickstart, out, "seed=[1"), "override 'seed=[1'", "is not YAML")
+    _refused(_run(quickstart, out, "model.name_or_path=''", "data.name_or_path=''"), "data.name_or_path")
     assert not out.exists(), "nothing half-written"
+
+
+def test_a_training_that_diverges_in_its_last_step_keeps_nothing(quickstart, tmp_path):
+    out = tmp_path / "out"
+    extreme = ["train.epochs=0.05", "train.learning_rate=1e30", "train.warmup=0", "train.max_grad_norm=null"]
+    _refused(_run(quickstart, out, *extreme), "lower learning_rate")
+    assert not (out / "parent").exists()
+    _refused(_run(quickstart, tmp_path / "heal", *FAST, "heal.learning_rate=1e30", "heal.warmup=0"), "lower learning")
+    assert not (tmp_path / "heal" / "iteration-001").exists()
+
+
+def test_a_damaged_output_folder_is_named(finished, quickstart, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    same = [*FAST, "prune.target.macs_reduction=0.2"]
+    (out / "iteration-001" / "step.json").write_text("{}")
+    _refused(_run(quickstart, out, *same), "step.json is not what this version writes")
+    (out / "recipe.json").write_text("{")
+    _refused(_run(quickstart, out, *same), "recipe.json is damaged")
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(quickstart, tmp_path):
@@ -131,6 +156,10 @@ def test_a_checkpoint_that_does_not_fit_is_refused(quickstart, tmp_path):
     weights = wrong_head / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     _refused(_run(quickstart, out, *load, f"model.name_or_path={wrong_head}"), "is corrupt or cut off")
+    damaged = save_pruned(har_transformer(2), tmp_path / "damaged", processor=extractor)
+    config = damaged / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": "x"'))
+    _refused(_run(quickstart, out, *load, f"model.name_or_path={damaged}"), "cannot be loaded")
     _refused(_run(quickstart, out, *load, "model.name_or_path=checkpoints/none"), "folder checkpoints/none does not")
     assert not out.exists()
 

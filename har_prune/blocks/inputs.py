@@ -7,22 +7,24 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.blocks.families import family_of
+from har_prune.errors import ShapeError
 
 # For models that work at any resolution and so name none: five halvings still leave two pixels.
 _FREE_IMAGE_SIZE = 64
 _SEQUENCE_LENGTH = 16
+_AUDIO_SAMPLES = 3200  # 0.2 s at 16 kHz: ten frames of a speech encoder
 
 
 def example_inputs(model: PreTrainedModel, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
     """Random inputs for one small forward, on the model's device.
 
     Args:
-        model: Any model whose main input is `input_values` (sensor windows), `pixel_values` or `input_ids`.
+        model: Any model whose main input is `input_values` (sensor windows, audio), `pixel_values` or `input_ids`.
         batch_size: Number of examples; they differ from each other.
         seed: Seed of the values; the global generator is left alone.
 
     Raises:
-        ValueError: The main input is of another kind; give inputs by hand.
+        ShapeError: The main input is of another kind; give inputs by hand.
     """
     config: Any = model.config
     generator = torch.Generator().manual_seed(seed)
@@ -32,6 +34,8 @@ def example_inputs(model: PreTrainedModel, batch_size: int = 2, seed: int = 0) -
     elif model.main_input_name == "input_values" and hasattr(config, "window_size"):
         shape = (batch_size, config.window_size, config.num_channels)
         inputs = {"input_values": torch.randn(shape, generator=generator)}
+    elif model.main_input_name == "input_values":
+        inputs = {"input_values": torch.randn((batch_size, _AUDIO_SAMPLES), generator=generator)}
     elif model.main_input_name == "pixel_values":
         size = getattr(config, "image_size", _FREE_IMAGE_SIZE)
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
@@ -40,7 +44,7 @@ def example_inputs(model: PreTrainedModel, batch_size: int = 2, seed: int = 0) -
         length = min(_SEQUENCE_LENGTH, getattr(config, "max_position_embeddings", _SEQUENCE_LENGTH))
         inputs = {"input_ids": torch.randint(config.vocab_size, (batch_size, length), generator=generator)}
     else:
-        raise ValueError(
+        raise ShapeError(
             f"no example inputs for {type(model).__name__} with main input {model.main_input_name!r}: "
             "pass example_inputs, a dict of model inputs"
         )

@@ -90,7 +90,9 @@ def _record(model: PreTrainedModel, modules: list[nn.Module], inputs: dict[str, 
 
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
     try:
-        model(**(example_inputs(model) if inputs is None else inputs))
+        # One example cannot show that an output follows its input.
+        usable = inputs is not None and all(len(value) > 1 for value in inputs.values())
+        model(**(inputs if inputs is not None and usable else example_inputs(model)))
     finally:
         for handle in handles:
             handle.remove()

@@ -4,6 +4,7 @@ Rebuilding, and not deleting from a module list, gets layer indices, layer types
 right by construction, and the result is by definition what `from_pretrained` will build.
 """
 
+import math
 from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
@@ -40,7 +41,7 @@ def remove_blocks(
         NotRemovableError: A block is fixed, or the config of this family cannot express the removal.
         UndeclaredLayerListError: A config list is as long as the model is deep and the family does not mention it.
     """
-    stack = find_blocks(model)
+    stack = find_blocks(model, example_inputs)
     removed = stack.check_removable(indices)
     config = _smaller_config(stack, removed)
     smaller = build_like(model, config)
@@ -170,6 +171,8 @@ def _check_equals_bypassed(
     scale = expected.abs().max().item()
     error = (actual - expected).abs().max().item() / (scale or 1.0)
     allowed = 1e-5 if expected.dtype in (torch.float32, torch.float64) else 2e-2
+    if not math.isfinite(error):
+        raise NotRemovableError("the outputs of this model are not finite: its weights hold NaN or infinity.")
     if not error <= allowed:
         raise NotRemovableError(
             f"{model.config.model_type} cannot express a network without blocks {removed}: rebuilt from its config it "

@@ -125,10 +125,14 @@ class BlockStack:
         return hidden_states if length is None else (hidden_states, *[None] * (length - 1))
 
 
-def find_blocks(model: PreTrainedModel) -> BlockStack:
+def find_blocks(model: PreTrainedModel, example_inputs: dict[str, Tensor] | None = None) -> BlockStack:
     """Finds the residual blocks of a model.
 
     Asks the family registry by `config.model_type`; a model without a family is probed in one small forward.
+
+    Args:
+        model: Any Transformers model.
+        example_inputs: Inputs of at least two examples for the probe; made up when None.
 
     Returns:
         The stack; `removable` lists what may go one at a time.
@@ -138,7 +142,7 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
     """
     family = family_of(model.config)
     if family is None:
-        containers = probe_containers(model)
+        containers = probe_containers(model, example_inputs)
         if not containers:
             raise unknown_family(model.config)
         stages = [(container.name, container.module, container.why_fixed) for container in containers]

@@ -11,9 +11,11 @@ from har_prune.training.augment import AUGMENTATIONS
 class DataConfig(BaseModel):
     """A data set, the protocol that splits it, and the batches made of it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name_or_path: str = Field(description="folder or Hub id for load_dataset; 'synthetic' = data_prep/synthetic.py")
+    name_or_path: str = Field(
+        min_length=1, description="folder or Hub id for load_dataset; 'synthetic' = data_prep/synthetic.py"
+    )
     protocol: Literal["official", "loso", "holdout"] = Field(
         "official",
         description="official: the data set's own test split; loso: one subject is the test; holdout: several are",

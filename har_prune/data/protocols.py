@@ -58,8 +58,8 @@ def _test_rows(data: LabelledData, config: DataConfig) -> np.ndarray:
     if config.protocol == "official":
         if "test" not in data.splits:
             raise DataError(
-                f"protocol 'official' needs a split called 'test'; the data set has {sorted(set(data.splits))}. "
-                "Choose protocol loso or holdout."
+                f"protocol 'official' needs a split called 'test'; the data set has "
+                f"{sorted(set(data.splits.tolist()))}. Choose protocol loso or holdout."
             )
         return np.flatnonzero(data.splits == "test")
     if data.subjects is None:

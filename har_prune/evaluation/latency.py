@@ -33,6 +33,8 @@ def measure_latency(
         warmup: Forwards that are not counted.
         repeats: Forwards that are; at least 2.
     """
+    if repeats < 2:
+        raise ValueError(f"repeats={repeats}: at least 2, for a median and a spread.")
     inputs = {name: value.to(model.device) for name, value in example_inputs.items()}
     was_training = model.training
     model.eval()

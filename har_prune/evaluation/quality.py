@@ -59,6 +59,8 @@ def evaluate_model(
     try:
         for batch in batches:
             rows = own_rows(batch, accelerator)
+            if "labels" not in batch:
+                raise DataError(f"an evaluation batch has no labels; it has {', '.join(batch)}.")
             if rows is not None:
                 labels.append(rows.pop("labels").cpu())
                 inputs = {key: value.to(device) for key, value in rows.items()}

@@ -11,7 +11,7 @@ from har_prune.training.config import HealConfig
 class Target(BaseModel):
     """When to stop. With `min_accuracy` alone the network gets as shallow as that allows."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     macs_reduction: float | None = Field(
         None, gt=0, lt=1, description="share of the unpruned MACs to remove, at least"
@@ -42,7 +42,7 @@ class Target(BaseModel):
 class PruneSettings(BaseModel):
     """How blocks are chosen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     target: Target
     criterion: str = Field("cka", description="a registered importance criterion")

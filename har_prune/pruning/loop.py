@@ -1,6 +1,7 @@
 """The greedy loop: score, choose, remove, heal, evaluate, keep; until the target is met."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from transformers import PreTrainedModel
 from har_prune.blocks.rebuild import original_indices, remove_blocks
 from har_prune.blocks.stack import find_blocks
 from har_prune.environment import environment
-from har_prune.errors import DataError, OutputFolderError, UnreachableTargetError
+from har_prune.errors import DataError, DivergedError, NotRemovableError, OutputFolderError, UnreachableTargetError
 from har_prune.evaluation.latency import measure_latency
 from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.quality import evaluate_model
 from har_prune.pruning.config import PruneConfig
 from har_prune.pruning.history import PruningHistory, PruningStep, ScoredBlock
-from har_prune.pruning.plan import candidates, check_settings, choose, protected_blocks
+from har_prune.pruning.plan import candidates, check_settings, protected_blocks, ranked
 from har_prune.pruning.store import RunFolder
 from har_prune.scoring.score import BlockScore, score_blocks
 from har_prune.training.loop import Teacher, train_model
@@ -82,6 +83,7 @@ def prune(
         raise DataError(f"evaluate has the sets {sorted(evaluate)}; one of them must be called 'validation'.")
     if config.heal is not None and train is None:
         raise DataError("config.heal asks for training, and there are no training batches.")
+    evaluate = {name: _repeatable(batches) for name, batches in evaluate.items()}
     run = _Run(model, train, _repeatable(calibration), evaluate, config, accelerator or Accelerator())
     return run.to_the_end()
 
@@ -189,11 +191,19 @@ class _Run:
             reference=self.parent if self.config.reference == "original" else None,
             representation=self.config.representation,
         )
-        victim = choose(scores)
-        smaller = remove_blocks(model, [victim], example_inputs=self.example)
+        victim, smaller = self._remove_least(model, ranked(scores))
         smaller.config.har_prune["criterion"] = self.config.criterion
         samples_seen = self._heal(smaller, len(self.steps))
         return smaller, self._step(smaller, start, original_indices(model), scores, victim, samples_seen)
+
+    def _remove_least(self, model: PreTrainedModel, ranking: list[int]) -> tuple[int, PreTrainedModel]:
+        """Removes the least important block whose removal the config of this family can express."""
+        for index in ranking:
+            try:
+                return index, remove_blocks(model, [index], example_inputs=self.example)
+            except NotRemovableError as error:
+                refused = error
+        raise UnreachableTargetError(f"none of the candidates {sorted(ranking)} can be removed: {refused}")
 
     def _heal(self, model: PreTrainedModel, iteration: int) -> int:
         """Trains when it is due; returns the number of examples seen."""
@@ -222,6 +232,9 @@ class _Run:
     ) -> PruningStep:
         """Measures a network and makes the record of its iteration; without a victim, that of the unpruned one."""
         quality = {split: evaluate_model(model, data, self.accelerator) for split, data in self.evaluate.items()}
+        for split, measured in quality.items():
+            if not math.isfinite(measured.loss):
+                raise DivergedError(f"iteration {len(self.steps)}: outputs on the {split} data are not finite.")
         return PruningStep(
             iteration=len(self.steps),
             removed=() if victim is None else (originals[victim],),

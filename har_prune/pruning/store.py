@@ -1,8 +1,9 @@
 """The output folder of a run: iterations that appear whole or not at all, and the way back into them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
@@ -11,6 +12,8 @@ from har_prune.blocks.rebuild import build_like
 from har_prune.errors import OutputFolderError
 from har_prune.loading import load_model
 from har_prune.pruning.history import PruningHistory, PruningStep
+
+Parsed = TypeVar("Parsed")
 
 _IDENTITY = "recipe.json"
 _HISTORY = "history.json"
@@ -34,7 +37,7 @@ class RunFolder:
             return  # the main process checks; looking while it writes would find half a folder
         known = path / _IDENTITY
         if known.exists():
-            _refuse_other(path, json.loads(known.read_text(encoding="utf-8")), identity)
+            _refuse_other(path, _read(known), identity)
         elif path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())):
             raise OutputFolderError(
                 f"output folder {path} holds files that no run of har_prune made: choose another output_dir, or "
@@ -49,7 +52,7 @@ class RunFolder:
         """The whole iterations, in order, from 0."""
         found: list[PruningStep] = []
         while (record := self._iteration(len(found)) / "step.json").exists():
-            found.append(PruningStep.from_json(json.loads(record.read_text(encoding="utf-8"))))
+            found.append(_parsed(record, PruningStep.from_json))
         return found
 
     def save(self, step: PruningStep, model: PreTrainedModel | None) -> None:
@@ -71,7 +74,7 @@ class RunFolder:
         record = self.path / _HISTORY
         if not record.exists():
             return None
-        return PruningHistory.from_json(json.loads(record.read_text(encoding="utf-8")))
+        return _parsed(record, PruningHistory.from_json)
 
     def load(self, iteration: int, parent: PreTrainedModel) -> PreTrainedModel:
         """The network of an iteration, of the parent's class and on its device.
@@ -86,6 +89,24 @@ class RunFolder:
 
     def _iteration(self, number: int) -> Path:
         return self.path / f"iteration-{number:03d}"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OutputFolderError(
+            f"{path} is damaged ({error}): choose another output_dir, or remove this one."
+        ) from error
+
+
+def _parsed(path: Path, parse: Callable[[Any], Parsed]) -> Parsed:
+    try:
+        return parse(_read(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise OutputFolderError(
+            f"{path} is not what this version writes ({error}): choose another output_dir, or remove this one."
+        ) from error
 
 
 def _refuse_other(path: Path, known: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ class DistillConfig(BaseModel):
     Source: Hinton et al. 2015, arXiv:1503.02531.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weight: Fraction = Field(0.7, description="share of the teacher in the loss; the labels have the rest")
     temperature: float = Field(2.0, gt=0, description="both softmaxes are taken of logits / temperature")
@@ -22,7 +22,7 @@ class DistillConfig(BaseModel):
 class TrainConfig(BaseModel):
     """One training run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: float = Field(gt=0, description="passes over the training data; may be a fraction")
     learning_rate: float = Field(1e-3, gt=0, description="peak, after the warm-up")

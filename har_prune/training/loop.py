@@ -113,6 +113,9 @@ def train_model(
     _release(accelerator, model, wrapped)
     _share_buffers(model, accelerator)
     keeper.restore()
+    finite = all(bool(value.isfinite().all()) for value in model.state_dict().values())
+    if not finite or (validation is not None and keeper.quality is None):
+        raise DivergedError(f"{name}: weights or outputs became NaN or infinite: lower learning_rate.")
     # Contiguous again: weights loaded from disk are, and a resumed run has to compute the same bits.
     model.to(memory_format=torch.contiguous_format)
     model.eval()
@@ -182,6 +185,8 @@ class _Loss:
             teacher.model.to(accelerator.device).eval()
 
     def __call__(self, model: Callable, batch: Mapping[str, Tensor]) -> Tensor:
+        if "labels" not in batch:
+            raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
         inputs = {key: value for key, value in batch.items() if key != "labels"}
         logits = model(**inputs).logits.float()
         loss = nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=self.smoothing)
@@ -206,6 +211,8 @@ class _BestWeights:
         self._state: dict[str, Tensor] = {}
 
     def offer(self, epoch: float, quality: Quality) -> None:
+        if not math.isfinite(quality.loss):
+            return
         if self.quality is None or (quality.accuracy, -quality.loss) > (self.quality.accuracy, -self.quality.loss):
             self.quality, self.epoch = quality, epoch
             self._state = {key: value.detach().clone() for key, value in self.model.state_dict().items()}

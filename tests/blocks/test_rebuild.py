@@ -9,6 +9,8 @@ from transformers import (
     LlamaForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Wav2Vec2Config,
+    Wav2Vec2ForSequenceClassification,
 )
 
 from har_prune import find_blocks, remove_blocks, save_pruned
@@ -85,9 +87,13 @@ def test_weights_are_copied_and_dtype_and_training_still_work():
     [
         (lambda: LlamaForCausalLM(LlamaConfig(hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
                                               intermediate_size=48, vocab_size=50)), 4),
+        (lambda: Wav2Vec2ForSequenceClassification(Wav2Vec2Config(
+            hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48, conv_dim=(16, 16),
+            conv_kernel=(10, 3), conv_stride=(5, 2), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+            classifier_proj_size=8, num_feat_extract_layers=2)), 4),
         (lambda: GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=4, n_head=4, vocab_size=50, n_positions=32)), 4),
     ],
-    ids=["llama", "gpt2"],
+    ids=["llama", "wav2vec2", "gpt2"],
 )  # fmt: skip
 def test_a_family_nobody_wrote_down_is_probed_and_rebuilt(make, depth):
     model = make().eval()
@@ -96,7 +102,7 @@ def test_a_family_nobody_wrote_down_is_probed_and_rebuilt(make, depth):
     assert stack.removable == list(range(depth))
     smaller, inputs = remove_blocks(model, [1]), example_inputs(model)
     with torch.no_grad(), stack.bypassed([1]):
-        torch.testing.assert_close(smaller(**inputs).logits, model(**inputs, use_cache=False).logits)
+        torch.testing.assert_close(smaller(**inputs).logits, model(**inputs).logits)
 
 
 def test_a_removal_the_config_cannot_express_is_refused():

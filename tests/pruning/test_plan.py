@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from har_prune import BlockScore, PruneConfig, Target, find_blocks, remove_blocks
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import NotRemovableError, UnreachableTargetError
-from har_prune.pruning.plan import candidates, check_settings, choose, protected_blocks
+from har_prune.pruning.plan import candidates, check_settings, protected_blocks, ranked
 
 
 def _config(**fields):
@@ -41,7 +41,7 @@ def test_protected_blocks_stay_by_index_and_by_name_also_after_removals():
 
 def test_the_least_important_goes_and_the_earliest_of_equals():
     scores = [BlockScore(i, str(i), importance, 8) for i, importance in enumerate([0.3, 0.1, 0.1, 0.2])]
-    assert choose(scores) == 1
+    assert ranked(scores) == [1, 2, 3, 0]
 
 
 def test_a_target_out_of_reach_says_what_is_in_reach():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from families import har_transformer
 from tiny_data import loader
+from transformers import SwinConfig, SwinForImageClassification
 
 from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune, train_model
 from har_prune.errors import DataError, NotRemovableError, OutputFolderError, UnreachableTargetError
@@ -104,12 +105,25 @@ def test_continues_in_its_folder_and_refuses_another_runs(parent, tmp_path):
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
+def test_a_family_that_expresses_only_some_removals_loses_those():
+    config = SwinConfig(
+        image_size=32, patch_size=4, embed_dim=8, depths=[2, 4], num_heads=[2, 2], window_size=4, num_labels=3
+    )
+    batches = [{"pixel_values": torch.rand(6, 3, 32, 32), "labels": torch.arange(6) % 3} for _ in range(2)]
+    model = SwinForImageClassification(config).eval()
+    result = prune(model, None, batches, batches, PruneConfig(target={"blocks": 5}, latency=False))
+    assert len(find_blocks(result.model)) == 5
+
+
 def test_bad_arguments_are_refused(parent, tmp_path):
     config = PruneConfig(target={"blocks": 3}, output_dir=tmp_path / "out")
     with pytest.raises(DataError, match="must be called 'validation'"):
         prune(parent, None, loader(), {"test": loader()}, config)
     with pytest.raises(DataError, match="no training batches"):
         prune(parent, None, loader(), loader(), config.model_copy(update={"heal": HealConfig(epochs=1)}))
+    unlabelled = [{"input_values": torch.zeros(2, 32, 6)}]
+    with pytest.raises(DataError, match="evaluation batch has no labels"):
+        prune(parent, None, loader(), unlabelled, PruneConfig(target={"blocks": 3}))
     with pytest.raises(DataError, match="no calibration batches"):
         prune(parent, None, [], loader(), config)
     with pytest.raises(UnreachableTargetError, match="no block may be removed"):
