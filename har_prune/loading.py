@@ -14,7 +14,6 @@ _KEY_PROBLEMS = {
     "unexpected_keys": "weights the model has no place for",
 }
 
-
 # Where the README and the recipes put things; nobody looks for these on the Hub.
 _OWN_FOLDERS = ("checkpoints", "data", "runs")
 

@@ -145,6 +145,8 @@ def test_a_damaged_output_folder_is_named(finished, quickstart, tmp_path):
     _refused(_run(quickstart, out, *same), "step.json is not what this version writes")
     (out / "recipe.json").write_text("{")
     _refused(_run(quickstart, out, *same), "recipe.json is damaged")
+    assert (out / "recipe.json").read_text() == "{", "left for a person to look at"
+    assert {path.name for path in out.iterdir()} == {path.name for path in finished[0].iterdir()}, "nothing lost"
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(quickstart, tmp_path):

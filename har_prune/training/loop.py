@@ -111,14 +111,9 @@ def train_model(
         accelerator.log(metrics, step=step)
     progress.close()
     _release(accelerator, model, wrapped)
-    _share_buffers(model, accelerator)
     keeper.restore()
-    finite = all(bool(value.isfinite().all()) for value in model.state_dict().values())
-    if not finite or (validation is not None and keeper.quality is None):
+    if not _is_finite(model) or (validation is not None and keeper.quality is None):
         raise DivergedError(f"{name}: weights or outputs became NaN or infinite: lower learning_rate.")
-    # Contiguous again: weights loaded from disk are, and a resumed run has to compute the same bits.
-    model.to(memory_format=torch.contiguous_format)
-    model.eval()
     return TrainingResult(keeper.epoch or step / steps_per_epoch, step, samples, keeper.quality)
 
 
@@ -256,8 +251,17 @@ def _share_buffers(model: PreTrainedModel, accelerator: Accelerator) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
+def _is_finite(model: PreTrainedModel) -> bool:
+    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
 def _release(accelerator: Accelerator, model: PreTrainedModel, wrapped: nn.Module) -> None:
+    """Takes everything off the model that training put on, and leaves it in eval mode."""
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     # Unwrapping leaves a bound `forward` on the instance; a deep copy of the model would call the original with it.
     model.__dict__.pop("forward", None)
     accelerator.free_memory()
+    _share_buffers(model, accelerator)
+    # Contiguous again: weights loaded from disk are, and a resumed run has to compute the same bits.
+    model.to(memory_format=torch.contiguous_format)
+    model.eval()
