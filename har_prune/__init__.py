@@ -21,9 +21,10 @@ from har_prune.pruning.config import PruneConfig, Target
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, prune
 from har_prune.saving.verified import save_pruned
-from har_prune.scoring.cka import CkaMoments, linear_cka
-from har_prune.scoring.criteria import register_criterion
-from har_prune.scoring.score import BlockScore, score_blocks
+from har_prune.scoring import CkaMoments, linear_cka, register_criterion
+from har_prune.scoring.config import CalibrationConfig, Layout, RaceConfig, ScoringConfig
+from har_prune.scoring.race import Race, race_blocks
+from har_prune.scoring.score import BlockScore, score_blocks, score_criteria
 from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
 from har_prune.training.loop import Teacher, train_model
 
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BlockScore",
     "BlockStack",
+    "CalibrationConfig",
     "CifarResNetConfig",
     "CifarResNetForImageClassification",
     "CifarResNetModel",
@@ -45,11 +47,15 @@ __all__ = [
     "HarTransformerModel",
     "HealConfig",
     "LatencyStats",
+    "Layout",
     "PruneConfig",
     "PruningHistory",
     "PruningResult",
     "PruningStep",
     "Quality",
+    "Race",
+    "RaceConfig",
+    "ScoringConfig",
     "Target",
     "Teacher",
     "TrainConfig",
@@ -59,10 +65,12 @@ __all__ = [
     "linear_cka",
     "measure_latency",
     "prune",
+    "race_blocks",
     "register_criterion",
     "register_family",
     "remove_blocks",
     "save_pruned",
     "score_blocks",
+    "score_criteria",
     "train_model",
 ]

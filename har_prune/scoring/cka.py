@@ -1,85 +1,108 @@
-"""Linear CKA from moments that add up over batches and processes, in float64.
+"""Linear CKA from sums over examples, in float64: they add up over batches, groups of examples and processes.
 
 For features X [N, Dx] and Y [N, Dy] everything CKA needs is a sum over rows: X'Y, the column sums, and for the
-debiased form three sums of squared norms. So the memory does not grow with N, and moments of two halves of the
-data add to the moments of the whole.
+debiased form a few sums of squared norms. So the memory does not grow with N, and the sums of two halves of the data
+add to the sums of the whole. All functions take leading dimensions, so that many pairs are handled at once.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
 from har_prune.errors import DegenerateFeaturesError, ShapeError
 
+Sums = list[Tensor]
+
 # Spread below this share of the size is rounding of float32 features, not signal.
 _CONSTANT = 1e-12
 
 
-class PairMoments:
-    """Sums over the rows of x [N, Dx] and y [N, Dy], from which their HSIC follows.
+def pair_sums(x: Tensor, y: Tensor) -> Sums:
+    """What HSIC needs of the rows of x [..., N, Dx] and y [..., N, Dy], float64; leading dimensions broadcast.
 
-    Holds Dx * Dy + 2 * (Dx + Dy) + 4 float64 numbers, whatever N is.
+    Returns:
+        Rows, X'Y, column sums of x and y, X'|y|^2, Y'|x|^2, and the sums of |x|^2, |y|^2 and |x|^2 |y|^2 over rows.
     """
-
-    def __init__(self) -> None:
-        self.sums: list[Tensor] = []
-
-    def update(self, x: Tensor, y: Tensor) -> None:
-        """Adds rows; x [N, Dx] and y [N, Dy] are float64 and on one device."""
-        x_norms, y_norms = x.square().sum(1), y.square().sum(1)
-        rows = torch.tensor(float(len(x)), dtype=torch.float64, device=x.device)
-        self.add([rows, x.T @ y, x.sum(0), y.sum(0), x.T @ y_norms, y.T @ x_norms,
-                  x_norms.sum(), y_norms.sum(), x_norms @ y_norms])  # fmt: skip
-
-    def add(self, sums: list[Tensor]) -> None:
-        """Adds the sums of other rows."""
-        self.sums = [total + new for total, new in zip(self.sums, sums, strict=True)] if self.sums else sums
-
-    @property
-    def count(self) -> int:
-        """Rows seen so far."""
-        return int(self.sums[0].item()) if self.sums else 0
-
-    def hsic(self, debiased: bool) -> float:
-        """HSIC with linear kernels, up to a factor that cancels in CKA.
-
-        Source: biased, ||Xc'Yc||_F^2: Kornblith et al. 2019, arXiv:1905.00414, eq. 3. Debiased: HSIC_1 of Song et
-        al. 2012 (JMLR 13, eq. 5), its sums over pairs of rows written as sums over rows.
-        """
-        n, cross, x_sum, y_sum, x_by_y, y_by_x, x_norms, y_norms, norms = self.sums
-        if not debiased:
-            return (cross - torch.outer(x_sum, y_sum) / n).square().sum().item()
-        # Kernel matrices K = XX' and L = YY' with zero diagonals: tr(KL), 1'K1 * 1'L1 and 1'KL1.
-        trace = cross.square().sum() - norms
-        totals = (x_sum @ x_sum - x_norms) * (y_sum @ y_sum - y_norms)
-        product = x_sum @ cross @ y_sum - x_sum @ x_by_y - y_sum @ y_by_x + norms
-        return (trace + totals / ((n - 1) * (n - 2)) - 2 * product / (n - 2)).item()
-
-    def is_constant(self) -> bool:
-        """Whether all rows of x are equal up to rounding; for moments of x with itself."""
-        return self.hsic(debiased=False) ** 0.5 <= _CONSTANT * self.sums[1].norm().item()
+    x_norms, y_norms = x.square().sum(-1), y.square().sum(-1)
+    rows = torch.full(x_norms.shape[:-1], x.shape[-2], dtype=torch.float64, device=x.device)
+    return [
+        rows,
+        x.mT @ y,
+        x.sum(-2),
+        y.sum(-2),
+        (x.mT @ y_norms[..., None])[..., 0],
+        (y.mT @ x_norms[..., None])[..., 0],
+        x_norms.sum(-1),
+        y_norms.sum(-1),
+        (x_norms * y_norms).sum(-1),
+    ]
 
 
-def cka(xx: PairMoments, xy: PairMoments, yy: PairMoments, *, debiased: bool = False) -> float:
-    """CKA from the moments of x with itself, x with y and y with itself.
+PAIR = 9  # tensors in a `pair_sums`
+
+
+def hsic(sums: Sums, debiased: bool) -> Tensor:
+    """HSIC with linear kernels, up to a factor that cancels in CKA; one number for each leading index.
+
+    Source: biased, ||Xc'Yc||_F^2: Kornblith et al. 2019, arXiv:1905.00414, eq. 3. Debiased: HSIC_1 of Song et al.
+    2012 (JMLR 13, eq. 5), its sums over pairs of rows written as sums over rows.
+    """
+    n, cross, x_sum, y_sum, x_by_y, y_by_x, x_norms, y_norms, norms = sums
+    if not debiased:
+        return centred_cross(sums).square().sum((-2, -1))
+    # Kernel matrices K = XX' and L = YY' with zero diagonals: tr(KL), 1'K1 * 1'L1 and 1'KL1.
+    trace = cross.square().sum((-2, -1)) - norms
+    totals = (x_sum.square().sum(-1) - x_norms) * (y_sum.square().sum(-1) - y_norms)
+    through = (x_sum[..., None, :] @ cross @ y_sum[..., None])[..., 0, 0]
+    product = through - (x_sum * x_by_y).sum(-1) - (y_sum * y_by_x).sum(-1) + norms
+    return trace + totals / ((n - 1) * (n - 2)) - 2 * product / (n - 2)
+
+
+def centred_cross(sums: Sums) -> Tensor:
+    """Xc'Yc [..., Dx, Dy], the columns of both centred."""
+    n, cross, x_sum, y_sum = sums[:4]
+    return cross - x_sum[..., :, None] * y_sum[..., None, :] / n[..., None, None]
+
+
+def cka(xx: Sums, xy: Sums, yy: Sums, *, debiased: bool = False) -> Tensor:
+    """CKA from the sums of x with itself, x with y and y with itself; one number for each leading index.
 
     Raises:
         ShapeError: Fewer than 2 rows (4 when debiased).
         DegenerateFeaturesError: Features hold NaN or infinity, or all rows of x (or of y) are equal.
     """
-    least = 4 if debiased else 2
-    if xy.count < least:
-        raise ShapeError(f"CKA{' (debiased)' if debiased else ''} needs at least {least} rows; there are {xy.count}.")
-    for name, moments in (("x", xx), ("y", yy)):
-        if not math.isfinite(moments.hsic(debiased)):
-            raise DegenerateFeaturesError(f"features {name} hold NaN or infinity: check inputs and weights.")
-        if moments.is_constant():
-            raise DegenerateFeaturesError(f"all rows of features {name} are equal, so CKA is 0/0.")
-    scale = xx.hsic(debiased) * yy.hsic(debiased)
-    if scale <= 0:
-        raise DegenerateFeaturesError("the debiased HSIC of features with themselves is not positive: use more rows.")
-    return xy.hsic(debiased) / math.sqrt(scale)
+    check_rows(xy, 4 if debiased else 2, "CKA (debiased)" if debiased else "CKA")
+    own_x, own_y = hsic(xx, debiased), hsic(yy, debiased)
+    for name, own, sums in (("x", own_x, xx), ("y", own_y, yy)):
+        check_spread(name, sums)
+        if not bool((own > 0).all()):
+            raise DegenerateFeaturesError(
+                f"the debiased HSIC of features {name} with themselves is not positive: use more rows."
+            )
+    return hsic(xy, debiased) / (own_x * own_y).sqrt()
+
+
+def check_rows(sums: Sums, least: int, name: str) -> None:
+    """Refuses sums over too few rows.
+
+    Raises:
+        ShapeError: There are fewer than `least`.
+    """
+    rows = int(sums[0].min())
+    if rows < least:
+        raise ShapeError(f"{name} needs at least {least} rows; there are {rows}.")
+
+
+def check_spread(name: str, own: Sums) -> None:
+    """Refuses features that are not finite or do not vary; `own` are their sums with themselves.
+
+    Raises:
+        DegenerateFeaturesError: They are so.
+    """
+    spread = hsic(own, debiased=False)
+    if not bool(spread.isfinite().all()):
+        raise DegenerateFeaturesError(f"features {name} hold NaN or infinity: check inputs and weights.")
+    if bool((spread.sqrt() <= _CONSTANT * own[1].square().sum((-2, -1)).sqrt()).any()):
+        raise DegenerateFeaturesError(f"all rows of features {name} are equal, so CKA is 0/0.")
 
 
 class CkaMoments:
@@ -94,7 +117,7 @@ class CkaMoments:
     """
 
     def __init__(self) -> None:
-        self.xx, self.xy, self.yy = PairMoments(), PairMoments(), PairMoments()
+        self._sums: list[Sums] = []  # x with itself, x with y, y with itself
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Adds rows: x [N, Dx] and y [N, Dy], the same examples in the same order.
@@ -105,24 +128,31 @@ class CkaMoments:
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
             raise ShapeError(f"features of shape {tuple(x.shape)} and {tuple(y.shape)}: expected [N, Dx] and [N, Dy].")
         x, y = x.double(), y.double()
-        self.xx.update(x, x)
-        self.xy.update(x, y)
-        self.yy.update(y, y)
+        self._add([pair_sums(x, x), pair_sums(x, y), pair_sums(y, y)])
 
     def merge(self, other: "CkaMoments") -> None:
         """Adds the rows another object has seen."""
-        for mine, theirs in ((self.xx, other.xx), (self.xy, other.xy), (self.yy, other.yy)):
-            if theirs.sums:
-                mine.add(theirs.sums)
+        if other._sums:
+            self._add(other._sums)
+
+    def _add(self, new: list[Sums]) -> None:
+        if self._sums:
+            new = [
+                [a + b for a, b in zip(mine, theirs, strict=True)]
+                for mine, theirs in zip(self._sums, new, strict=True)
+            ]
+        self._sums = new
 
     @property
     def count(self) -> int:
         """Rows seen so far."""
-        return self.xy.count
+        return int(self._sums[0][0]) if self._sums else 0
 
     def similarity(self, *, debiased: bool = False) -> float:
         """CKA of all rows seen; range and errors as in `linear_cka`."""
-        return cka(self.xx, self.xy, self.yy, debiased=debiased)
+        if not self._sums:
+            raise ShapeError("CKA needs at least 2 rows; there are 0.")
+        return float(cka(*self._sums, debiased=debiased))
 
 
 def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:

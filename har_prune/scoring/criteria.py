@@ -1,51 +1,82 @@
-"""The registry of importance criteria. A criterion sees features batch by batch and gives one number a block.
+"""The registry of importance criteria, and what a criterion is.
 
-To add one, write a class with the methods of `Criterion` and decorate it with `@register_criterion("name")`.
+To add one, write a class with the members of `Criterion` and decorate it with `@register_criterion("name")`. A
+criterion holds no totals: it turns measurements into sums over examples, and sums into importances. So every criterion
+streams, adds up across processes, and has confidence intervals and races, without doing anything for it.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from har_prune.blocks.stack import Block
 from har_prune.errors import UnknownCriterionError
-from har_prune.scoring.cka import PairMoments, cka
+from har_prune.scoring.cka import Sums
+from har_prune.scoring.evidence import Evidence
 from har_prune.spelling import did_you_mean
+
+# What is measured for a criterion. features: representation with and without each block. losses: the same for the
+# loss. hidden_states: input and output of each block. gradients: these, and the gradient of the loss at the output.
+Needs = Literal["features", "losses", "hidden_states", "gradients", "nothing"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a criterion is made for.
+
+    Args:
+        blocks: The candidates.
+        seed: Seed of everything a criterion draws.
+        groups: Parts the examples are summed in; each takes the memory of one set of sums.
+    """
+
+    blocks: list[Block]
+    seed: int = 0
+    groups: int = 1
 
 
 class Criterion(Protocol):
-    """What a criterion must offer. State is sums over examples, so that processes can add theirs."""
+    """What a criterion must offer. It is made by calling the class with a `Task`.
 
-    def update(self, reference: Tensor, features: Iterable[tuple[int, Tensor]]) -> None:
-        """Takes one batch.
+    Attributes:
+        needs: What is to be measured for it.
+        estimator: How the number is computed, for the record, where there is more than one way.
+    """
 
-        Args:
-            reference: Representation of the reference network, [N, D].
-            features: (block, representation without that block [N, D]) for every candidate; read it once.
+    needs: Needs
+    estimator: str
+
+    def value(self, block: Block) -> float:
+        """Importance of a block, for a criterion that needs nothing; the other methods are for those that measure."""
+
+    def start(self, first: Evidence) -> None:
+        """Sees a few examples, the same in every process, before any are summed."""
+
+    def sums(self, evidence: Evidence) -> Sums:
+        """Float64 tensors that add up over examples; each [C, ...], or [1, ...] where candidates share it."""
+
+    def importance(self, sums: Sums) -> Tensor:
+        """Importance [K] from sums with K leading entries (or 1, shared by all); higher = keep.
+
+        Raises:
+            HarPruneError: It is not defined.
         """
 
-    def sums(self) -> list[Tensor]:
-        """Tensors that add up across processes, in one order in every process."""
 
-    def load_sums(self, sums: list[Tensor]) -> None:
-        """Puts back what `sums` gave, added up over all processes."""
-
-    def importance(self, block: int) -> float:
-        """Importance of a block; higher = keep."""
-
-
-_CRITERIA: dict[str, Callable[[list[int]], Criterion]] = {}
+_CRITERIA: dict[str, Callable[[Task], Any]] = {}
 
 
 def register_criterion(name: str) -> Callable:
-    """Decorator: registers a class, called with the list of candidate blocks, as a criterion.
+    """Decorator: registers a class, called with a `Task`, as a criterion.
 
     Raises:
         ValueError: The name is taken.
     """
 
-    def register(make: Callable[[list[int]], Criterion]) -> Callable[[list[int]], Criterion]:
-        if name in _CRITERIA:
+    def register(make: Callable[[Task], Any]) -> Callable[[Task], Any]:
+        if name in _CRITERIA or name == CONSENSUS:
             raise ValueError(f"criterion {name!r} is registered already")
         _CRITERIA[name] = make
         return make
@@ -53,63 +84,42 @@ def register_criterion(name: str) -> Callable:
     return register
 
 
-def make_criterion(name: str, candidates: list[int]) -> Criterion:
-    """A fresh criterion for the given candidate blocks.
+CONSENSUS = "consensus"
+
+
+def members(name: str) -> list[str]:
+    """The criteria a name stands for: itself, or those of "consensus(a, b, ...)".
+
+    >>> members("consensus(cka, block_influence)")
+    ['cka', 'block_influence']
+
+    Raises:
+        UnknownCriterionError: Nothing is registered under a name.
+    """
+    head, _, rest = name.partition("(")
+    if head.strip() == CONSENSUS:
+        inner = [part.strip() for part in rest.removesuffix(")").split(",") if part.strip()]
+        if len(inner) < 2 or not rest.endswith(")"):
+            raise UnknownCriterionError(
+                f"criterion {name!r}: name the criteria whose ranks to average, e.g. 'consensus(cka, taylor)'."
+            )
+    else:
+        inner = [name]
+    known = sorted(_CRITERIA)
+    for part in inner:
+        if part not in known:
+            raise UnknownCriterionError(
+                f"unknown criterion {part!r} (known: {', '.join([*known, 'consensus(a, b, ...)'])})."
+                f"{did_you_mean(part, [*known, CONSENSUS])}"
+            )
+    return inner
+
+
+def make_criterion(name: str, task: Task) -> Criterion:
+    """A fresh criterion.
 
     Raises:
         UnknownCriterionError: Nothing is registered under the name.
     """
-    if name not in _CRITERIA:
-        known = sorted(_CRITERIA)
-        raise UnknownCriterionError(
-            f"unknown criterion {name!r} (known: {', '.join(known)}).{did_you_mean(name, known)}"
-        )
-    return _CRITERIA[name](candidates)
-
-
-@register_criterion("cka")
-class CkaCriterion:
-    """1 - linear CKA between the representation with and without the block, in [0, 1].
-
-    Costs one forward and, for each candidate, the blocks behind it; no backward.
-    Source: Pons et al., ICPR 2024, arXiv:2405.17081.
-    """
-
-    debiased = False
-
-    def __init__(self, candidates: list[int]):
-        self._reference = PairMoments()  # shared by all candidates
-        self._cross = {block: PairMoments() for block in candidates}
-        self._own = {block: PairMoments() for block in candidates}
-
-    def update(self, reference: Tensor, features: Iterable[tuple[int, Tensor]]) -> None:
-        reference = reference.double()
-        self._reference.update(reference, reference)
-        for block, without in features:
-            without = without.double()
-            self._cross[block].update(reference, without)
-            self._own[block].update(without, without)
-
-    def _moments(self) -> list[PairMoments]:
-        return [self._reference, *self._cross.values(), *self._own.values()]
-
-    def sums(self) -> list[Tensor]:
-        return [value for moments in self._moments() for value in moments.sums]
-
-    def load_sums(self, sums: list[Tensor]) -> None:
-        values = iter(sums)
-        for moments in self._moments():
-            moments.sums = [next(values) for _ in moments.sums]
-
-    def importance(self, block: int) -> float:
-        return 1.0 - cka(self._reference, self._cross[block], self._own[block], debiased=self.debiased)
-
-
-@register_criterion("cka_debiased")
-class DebiasedCkaCriterion(CkaCriterion):
-    """As "cka" with the debiased estimator: no upward bias when there are few examples for the width.
-
-    Costs the same as "cka". Source: Nguyen et al. 2021, arXiv:2010.15327.
-    """
-
-    debiased = True
+    members(name)
+    return _CRITERIA[name](task)

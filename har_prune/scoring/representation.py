@@ -37,13 +37,13 @@ class RepresentationTap:
             self._module = modules[name]
         self._value: Any = None
 
-    def __call__(self, batch: Mapping[str, Any]) -> Tensor:
-        """Runs the model on a batch and returns its representation, [N, D]."""
+    def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
+        """Runs the model on a batch; returns its representation, [N, D], and its output."""
         with self._listening():
             output = self.model(**batch)
         value = self._value if self._module is not None else _pooled_output(output)
         self._value = None
-        return _pool(value, batch.get("attention_mask"))
+        return _pool(value, batch.get("attention_mask")), output
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

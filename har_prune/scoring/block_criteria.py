@@ -1,0 +1,174 @@
+"""Criteria that look at a block itself: what it does to the hidden state, to the loss, or what it weighs."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
+
+from har_prune.blocks.stack import Block
+from har_prune.errors import DegenerateFeaturesError
+from har_prune.scoring.cka import Sums
+from har_prune.scoring.criteria import Needs, Task, register_criterion
+from har_prune.scoring.evidence import Evidence
+
+
+class MeanCriterion:
+    """Mean over examples of one number for each block and example.
+
+    Attributes:
+        of_block: (input, output, mask, gradient at the output) of a block -> the number for each example, [N]. Hidden
+            states are [N, positions, D]; the mask [N, positions] is 1 where a position counts; the gradient is None
+            unless `needs` is "gradients".
+    """
+
+    needs: Needs
+    estimator = "mean over examples"
+    of_block: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def start(self, first: Evidence) -> None:
+        """Nothing to prepare."""
+
+    def sums(self, evidence: Evidence) -> Sums:
+        values = evidence.values[self._name]
+        return [values.new_full((1,), values.shape[1]), values.sum(1)]
+
+    def importance(self, sums: Sums) -> Tensor:
+        count, total = sums
+        if not bool(total.isfinite().all()):
+            raise DegenerateFeaturesError("hidden states, gradients or losses hold NaN or infinity.")
+        return total / count
+
+
+def _mean_over_positions(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum(1) / mask.sum(1)
+
+
+def _cosine(before: Tensor, after: Tensor) -> Tensor:
+    return nn.functional.cosine_similarity(before.double(), after.double(), dim=-1)
+
+
+@register_criterion("block_influence")
+class BlockInfluence(MeanCriterion):
+    """1 - cosine of a block's input and output, mean over positions, in [0, 2].
+
+    Cost: one forward; no backward. Source: ShortGPT, Men et al. 2024, arXiv:2403.03853, eq. 1.
+    """
+
+    needs: Needs = "hidden_states"
+
+    def __init__(self, task: Task):
+        super().__init__("block_influence")
+
+    @staticmethod
+    def of_block(before: Tensor, after: Tensor, mask: Tensor, gradient: Tensor | None) -> Tensor:
+        """[N]."""
+        return _mean_over_positions(1 - _cosine(before, after), mask)
+
+
+@register_criterion("angular_distance")
+class AngularDistance(MeanCriterion):
+    """Angle between a block's input and output over pi, mean over positions, in [0, 1].
+
+    The paper looks at the last position of a language model only; a classifier reads all of them.
+
+    Cost: one forward; no backward. Source: Gromov et al. 2024, arXiv:2403.17887, eq. 6.
+    """
+
+    needs: Needs = "hidden_states"
+
+    def __init__(self, task: Task):
+        super().__init__("angular_distance")
+
+    @staticmethod
+    def of_block(before: Tensor, after: Tensor, mask: Tensor, gradient: Tensor | None) -> Tensor:
+        """[N]."""
+        return _mean_over_positions(_cosine(before, after).clamp(-1, 1).acos() / math.pi, mask)
+
+
+@register_criterion("taylor")
+class Taylor(MeanCriterion):
+    """First-order change of an example's loss when the block hands its input through, absolute value.
+
+    Cost: one forward and one backward. Needs labels.
+    Source: Molchanov et al. 2017, arXiv:1611.06440, eq. 8, with a block's residual branch as the feature map.
+    """
+
+    needs: Needs = "gradients"
+
+    def __init__(self, task: Task):
+        super().__init__("taylor")
+
+    @staticmethod
+    def of_block(before: Tensor, after: Tensor, mask: Tensor, gradient: Tensor | None) -> Tensor:
+        """[N]."""
+        if gradient is None:
+            raise ValueError("taylor needs the gradient")
+        return ((before - after).double() * gradient.double()).sum((1, 2)).abs()
+
+
+@register_criterion("loss_increase")
+class LossIncrease(MeanCriterion):
+    """How much the cross-entropy grows, in nats, without the block: remove and measure.
+
+    Cost: one forward and, for each candidate, the blocks behind it; no backward. Needs labels. Below 0 where the
+    network is better without. Source: the oracle of Molchanov et al. 2017, arXiv:1611.06440, section 2.2.
+    """
+
+    needs: Needs = "losses"
+
+    def __init__(self, task: Task):
+        super().__init__("loss_increase")
+
+
+class FixedCriterion:
+    """A criterion that looks at no data."""
+
+    needs: Needs = "nothing"
+    estimator = "exact"
+
+    def value(self, block: Block) -> float:
+        """Importance of a block."""
+        raise NotImplementedError
+
+
+@register_criterion("l1_norm")
+class L1Norm(FixedCriterion):
+    """Mean absolute weight of a block's linear and convolutional layers; a mean, so that stages compare.
+
+    Cost: no pass. Source: Li et al. 2017, arXiv:1608.08710, section 3.1, there for filters.
+    """
+
+    def __init__(self, task: Task):
+        pass
+
+    def value(self, block: Block) -> float:
+        total, count = 0.0, 0
+        for module in block.module.modules():
+            if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
+                with align_module_device(module):  # offloaded weights come back for the moment
+                    weights = [p for p in module.parameters(recurse=False) if p.ndim > 1]
+                    total += sum(weight.detach().double().abs().sum().item() for weight in weights)
+                    count += sum(weight.numel() for weight in weights)
+        if not count:
+            raise DegenerateFeaturesError("it has no weights.")
+        return total / count
+
+
+@register_criterion("random")
+class Random(FixedCriterion):
+    """Uniform in [0, 1), drawn with the seed: what every criterion has to beat.
+
+    Cost: no pass.
+    """
+
+    def __init__(self, task: Task):
+        self._seed = task.seed
+
+    def value(self, block: Block) -> float:
+        generator = torch.Generator().manual_seed(1_000_003 * self._seed + block.index)
+        return float(torch.rand((), generator=generator, dtype=torch.float64))

@@ -1,0 +1,31 @@
+"""What one micro-batch tells about the blocks."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Measurements on N examples for C candidate blocks.
+
+    Args:
+        blocks: Indices of the candidates, C of them.
+        reference: Representation of the reference network, [1, N, D]; D = 0 where no criterion needs features.
+        without: Representation without each candidate, [C, N, D]; likewise.
+        values: {criterion name: one number for each candidate and example, [C, N]}.
+    """
+
+    blocks: tuple[int, ...]
+    reference: Tensor
+    without: Tensor
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def rows(self, rows: slice) -> "Evidence":
+        """The same for some of the examples, in float64."""
+        return Evidence(
+            self.blocks,
+            self.reference[:, rows].double(),
+            self.without[:, rows].double(),
+            {name: values[:, rows].double() for name, values in self.values.items()},
+        )

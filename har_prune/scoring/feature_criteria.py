@@ -1,0 +1,196 @@
+"""Criteria that compare the representation with and without a block."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from har_prune.errors import ShapeError
+from har_prune.scoring.cka import PAIR, Sums, centred_cross, check_rows, check_spread, cka, pair_sums
+from har_prune.scoring.criteria import Needs, Task, register_criterion
+from har_prune.scoring.evidence import Evidence
+
+WIDEST = 4096  # columns; wider features are sketched
+BUDGET_BYTES = 2**30  # for the sums of one criterion; features that would need more are sketched
+_SKETCH_WIDTH = 1024  # at most
+
+
+class _PairCriterion:
+    """Sums of the reference with itself, with each candidate, and of each candidate with itself."""
+
+    needs: Needs = "features"
+    estimator = "exact"
+
+    def __init__(self, task: Task):
+        self.task = task
+
+    def start(self, first: Evidence) -> None:
+        """Nothing to prepare."""
+
+    def sums(self, evidence: Evidence) -> Sums:
+        reference, without = self.mapped(evidence)
+        return [
+            value
+            for x, y in ((reference[0], reference[1]), (reference[0], without[1]), (without[0], without[1]))
+            for value in pair_sums(x, y)
+        ]
+
+    def mapped(self, evidence: Evidence) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """(left, right) form of the reference [1, N, D] and of the representations without a block [C, N, D]."""
+        reference, without = evidence.reference, evidence.without
+        return (reference, reference), (without, without)
+
+    def _bytes(self, width: int) -> int:
+        return 8 * self.task.groups * (2 * len(self.task.blocks) + 1) * width**2
+
+
+@register_criterion("cka")
+class CkaCriterion(_PairCriterion):
+    """1 - linear CKA between the representation with and without the block, in [0, 1].
+
+    Features wider than 4,096 columns, or whose sums would need more than 1 GiB, are sketched: two independent count
+    sketches L and R (Charikar et al. 2002) stand for them, and ||(XL)'(YR)||^2 estimates ||X'Y||^2 without bias. One
+    sketch for both sides would add tr(X'X)^2 / width and push CKA towards 1. `sketch_error` bounds what is left.
+
+    Cost: one forward and, for each candidate, the blocks behind it; no backward. Memory: (2 C + 1) D^2 float64.
+    Source: Pons et al., ICPR 2024, arXiv:2405.17081.
+    """
+
+    debiased = False
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._sketches: list[tuple[Tensor, Tensor]] = []
+        self._width = 0
+
+    def start(self, first: Evidence) -> None:
+        width = _features(first).shape[-1]
+        if width <= WIDEST and self._bytes(width) <= BUDGET_BYTES:
+            return
+        self._width = min(_SKETCH_WIDTH, math.isqrt(BUDGET_BYTES // self._bytes(1)))
+        generator = torch.Generator().manual_seed(self.task.seed)
+        device = _features(first).device
+        self._sketches = [
+            (
+                torch.randint(self._width, (width,), generator=generator).to(device),
+                (torch.randint(2, (width,), generator=generator) * 2.0 - 1).double().to(device),
+            )
+            for _ in range(2)
+        ]
+        self.estimator = (
+            f"count sketch of {width} to {self._width} columns, relative error of an HSIC about "
+            f"{sketch_error(self._width):.0e}"
+        )
+
+    def mapped(self, evidence: Evidence) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        if not self._sketches:
+            return super().mapped(evidence)
+        left, right = self._sketches
+        reference, without = evidence.reference, evidence.without
+        return (self._sketch(reference, left), self._sketch(reference, right)), (
+            self._sketch(without, left),
+            self._sketch(without, right),
+        )
+
+    def _sketch(self, features: Tensor, sketch: tuple[Tensor, Tensor]) -> Tensor:
+        columns, signs = sketch
+        narrow = features.new_zeros((*features.shape[:-1], self._width))
+        return narrow.index_add_(-1, columns, features * signs)
+
+    def importance(self, sums: Sums) -> Tensor:
+        return 1 - cka(sums[:PAIR], sums[PAIR : 2 * PAIR], sums[2 * PAIR :], debiased=self.debiased)
+
+
+@register_criterion("cka_debiased")
+class DebiasedCkaCriterion(CkaCriterion):
+    """As "cka" with the debiased estimator: no upward bias when there are few examples for the width.
+
+    Cost: as "cka". Source: Nguyen et al. 2021, arXiv:2010.15327.
+    """
+
+    debiased = True
+
+
+def sketch_error(width: int) -> float:
+    """Standard deviation, relative to the HSIC, that a pair of count sketches of a width adds at most.
+
+    Reached where one direction holds all variance; in CKA most of it cancels, because numerator and denominator share
+    the sketches.
+    """
+    return 2 / math.sqrt(width)
+
+
+@register_criterion("cka_rbf")
+class RbfCkaCriterion(_PairCriterion):
+    """1 - CKA with Gaussian kernels, each as wide as the median distance between examples.
+
+    The kernel is a product of random Fourier features, drawn independently for the two sides of every product, which
+    keeps HSIC unbiased over the draw. Medians are taken over up to 64 examples.
+
+    Cost: as "cka". Memory: (2 C + 1) 512^2 float64, whatever the width.
+    Source: Kornblith et al. 2019, arXiv:1905.00414, section 3; Rahimi and Recht 2007 (NIPS 20).
+    """
+
+    WAVES = 512
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self.estimator = f"{self.WAVES} random Fourier features a side"
+        self._waves: list[tuple[Tensor, Tensor]] = []
+        self._scales: dict[int | None, Tensor] = {}
+
+    def start(self, first: Evidence) -> None:
+        features = _features(first)
+        generator = torch.Generator().manual_seed(self.task.seed)
+        for _ in range(2):
+            waves = torch.randn((features.shape[-1], self.WAVES), generator=generator, dtype=torch.float64)
+            phases = torch.rand(self.WAVES, generator=generator, dtype=torch.float64) * 2 * math.pi
+            self._waves.append((waves.to(features.device), phases.to(features.device)))
+        rows = features.double()
+        for block, x in zip((None, *first.blocks), rows, strict=True):
+            distances = torch.pdist(x)
+            self._scales[block] = distances.median() if len(distances) else x.new_ones(())
+
+    def mapped(self, evidence: Evidence) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        scale = torch.stack([self._scales[block] for block in evidence.blocks])[:, None, None]
+        reference, without = evidence.reference / self._scales[None], evidence.without / scale
+        left, right = self._waves
+        return (_waved(reference, left), _waved(reference, right)), (_waved(without, left), _waved(without, right))
+
+    def importance(self, sums: Sums) -> Tensor:
+        return 1 - cka(sums[:PAIR], sums[PAIR : 2 * PAIR], sums[2 * PAIR :])
+
+
+def _waved(features: Tensor, waves: tuple[Tensor, Tensor]) -> Tensor:
+    frequencies, phases = waves
+    return torch.cos(features @ frequencies + phases) * math.sqrt(2 / len(phases))
+
+
+@register_criterion("procrustes")
+class ProcrustesCriterion(_PairCriterion):
+    """1 - the nuclear norm of X'Y, X and Y centred and scaled to norm 1; half the orthogonal Procrustes distance.
+
+    Cost: as "cka", and one D x D singular value decomposition for each candidate.
+    Source: Ding et al. 2021, arXiv:2108.01661, section 2.
+    """
+
+    def start(self, first: Evidence) -> None:
+        width = _features(first).shape[-1]
+        if self._bytes(width) > BUDGET_BYTES:
+            raise ShapeError(
+                f"procrustes of {len(self.task.blocks)} candidates with {width} features each would need "
+                f"{self._bytes(width) / 2**30:.1f} GiB: choose a narrower representation, or cka."
+            )
+
+    def importance(self, sums: Sums) -> Tensor:
+        xx, xy, yy = sums[:PAIR], sums[PAIR : 2 * PAIR], sums[2 * PAIR :]
+        check_rows(xy, 2, "procrustes")
+        check_spread("x", xx)
+        check_spread("y", yy)
+        norms = [centred_cross(own).diagonal(dim1=-2, dim2=-1).sum(-1).sqrt() for own in (xx, yy)]
+        return 1 - torch.linalg.svdvals(centred_cross(xy)).sum(-1) / (norms[0] * norms[1])
+
+
+def _features(first: Evidence) -> Tensor:
+    """Reference and candidates, [C + 1, N, D]."""
+    return torch.cat([first.reference, first.without])

@@ -1,0 +1,55 @@
+"""Choosing micro-batch, threads and memory format by timing a few forwards."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from har_prune.scoring.config import Layout
+
+_MOST_EXAMPLES = 128  # timed at once on a CPU: above, caches decide and larger is never faster
+_SMALLEST = 16
+
+
+def choose_layout(
+    run: Callable[[Layout, Mapping[str, Any]], None], batch: Mapping[str, Any], device: torch.device
+) -> Layout:
+    """The fastest of the layouts that differ in one respect at a time: memory format, micro-batch, threads.
+
+    Args:
+        run: Measures a batch under a layout and returns when it is done.
+        batch: A typical batch, on the device.
+        device: Where the work is done.
+
+    Returns:
+        The layout. Timings decide, so two machines, and seldom two runs on one, may choose differently.
+    """
+    size = len(next(iter(batch.values())))
+    on_cpu = device.type == "cpu"
+    images = any(isinstance(v, Tensor) and v.ndim == 4 and v.is_floating_point() for v in batch.values())
+    threads = torch.get_num_threads() if on_cpu else 1
+    largest = min(size, _MOST_EXAMPLES) if on_cpu else size
+    few = {key: value[:largest] for key, value in batch.items()}
+
+    def fastest(layouts: list[Layout]) -> Layout:
+        if len(layouts) == 1:
+            return layouts[0]
+        seconds = []
+        for layout in layouts:
+            run(layout, few)  # warm: the first forward allocates
+            start = time.perf_counter()
+            run(layout, few)
+            seconds.append(time.perf_counter() - start)
+        return layouts[seconds.index(min(seconds))]
+
+    usual = min(64, largest) if on_cpu else largest
+    sizes = {2**power for power in range(int(math.log2(_SMALLEST)), 20)} | {usual}
+    best = fastest([Layout(micro_batch=usual, channels_last=last) for last in ((True, False) if images else (False,))])
+    best = fastest([best.model_copy(update={"micro_batch": n}) for n in sorted(sizes) if n <= largest] or [best])
+    if threads == 1 or largest < threads:
+        return best
+    own = min(best.micro_batch, largest // threads)
+    return fastest([best, best.model_copy(update={"workers": threads, "micro_batch": own})])

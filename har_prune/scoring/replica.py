@@ -1,0 +1,106 @@
+"""Copies of a model for scoring: they share its weights, and what is done to them never reaches the user's model."""
+
+import copy
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from transformers import PreTrainedModel
+
+from har_prune.scoring.representation import RepresentationTap
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_EXACT = 1e-6  # relative; what folding may change
+
+
+def replica(model: PreTrainedModel) -> PreTrainedModel:
+    """A module tree of its own over the same weights, in eval mode and without a key-value cache."""
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    twin = copy.deepcopy(model, shared).eval()
+    if getattr(twin.config, "use_cache", None):
+        twin.config.use_cache = False
+    return twin
+
+
+def is_placed(model: PreTrainedModel) -> bool:
+    """Whether accelerate placed the model (`device_map`, offload): its hooks hold on to the modules they are on."""
+    return getattr(model, "hf_device_map", None) is not None
+
+
+@torch.no_grad()
+def fold_batch_norm(twin: PreTrainedModel, batch: Mapping[str, Any], representation: str | None = None) -> None:
+    """Folds batch normalisation into the convolution before it, where that changes the representation by 1e-6 at most.
+
+    Args:
+        twin: A replica; changed in place.
+        batch: A few examples, to see which normalisation reads which convolution and to compare.
+        representation: As in `RepresentationTap`.
+    """
+    tap = RepresentationTap(twin, representation)
+    pairs, before = _adjacent(tap, batch)
+    if not pairs:
+        return
+    former = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
+    parents = [_parent(twin, norm) for _, norm in pairs]
+    for (conv, norm), (parent, name) in zip(pairs, parents, strict=True):
+        weight, bias = _folded(conv, norm)
+        conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+        setattr(parent, name, nn.Identity())
+    after, _ = tap.read(batch)
+    if not bool((after - before).abs().max() <= _EXACT * before.abs().max()):
+        for (conv, weight, old), (_, norm), (parent, name) in zip(former, pairs, parents, strict=True):
+            conv.weight, conv.bias = weight, old
+            setattr(parent, name, norm)
+
+
+def _folded(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that does what both do, computed in float64."""
+    values = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    in_float64: list[Any] = [None if value is None else value.double() for value in values]
+    weight, bias, mean, variance, scale, shift = in_float64
+    weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
+    return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
+
+
+def _parent(model: nn.Module, module: nn.Module) -> tuple[nn.Module, str]:
+    path, _, name = next(path for path, found in model.named_modules() if found is module).rpartition(".")
+    return model.get_submodule(path), name
+
+
+def _adjacent(tap: RepresentationTap, batch: Mapping[str, Any]) -> tuple[list[tuple[Any, Any]], Tensor]:
+    """Pairs of a convolution and the normalisation that reads its output, each module in one; the representation."""
+    made: dict[int, tuple[nn.Module, Tensor]] = {}
+    pairs: list[tuple[Any, Any]] = []
+    handles: list[Any] = []
+
+    def convolved(conv: nn.Module, args: tuple, output: Tensor) -> None:
+        made[id(output)] = conv, output  # alive, so that its id stays its own
+
+    def normalising(norm: nn.Module, args: tuple) -> None:
+        if id(args[0]) in made:
+            pairs.append((made[id(args[0])][0], norm))
+
+    for module in tap.model.modules():
+        if isinstance(module, _CONVOLUTIONS):
+            handles.append(module.register_forward_hook(convolved))
+        elif isinstance(module, _BATCH_NORMS) and module.track_running_stats:
+            handles.append(module.register_forward_pre_hook(normalising))
+    try:
+        before, _ = tap.read(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    modules = [module for pair in pairs for module in pair]
+    return [pair for pair in pairs if all(modules.count(module) == 1 for module in pair)], before
+
+
+def to_channels_last(twin: PreTrainedModel) -> None:
+    """Gives the 2-D convolutions of a replica weights of their own, channels last in memory."""
+    for module in twin.modules():
+        if isinstance(module, nn.Conv2d):
+            weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
+            module.weight = nn.Parameter(weight, requires_grad=False)

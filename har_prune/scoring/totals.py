@@ -1,0 +1,91 @@
+"""Sums of a criterion over groups of examples, and what follows from them: importance, its spread, its interval."""
+
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from har_prune.scoring.cka import Sums
+
+GROUPS = 32  # parts for intervals and races
+ROWS = 8  # neighbours in the data that stay in one group
+_RESAMPLES = 1000
+_CHUNK_BYTES = 2**28
+
+
+class Totals:
+    """Sums [C or 1, G, ...] of one criterion for C candidates in G groups.
+
+    Args:
+        example: Sums of a few rows, for shapes; their values are not counted.
+        groups: G; 1 where only the total is wanted.
+    """
+
+    def __init__(self, example: Sums, groups: int):
+        self.groups = groups
+        self._sums = [value.new_zeros((value.shape[0], groups, *value.shape[1:])) for value in example]
+
+    def add(self, group: int, sums: Sums) -> None:
+        """Adds the sums of rows of one group."""
+        for total, new in zip(self._sums, sums, strict=True):
+            total[:, group] += new
+
+    def keep(self, candidates: list[int]) -> None:
+        """Forgets all candidates but those at the given places."""
+        self._sums = [total if len(total) == 1 else total[candidates] for total in self._sums]
+
+    def joined(self, accelerator: Accelerator | None) -> "Totals":
+        """The totals of all processes; these stay as they are."""
+        if accelerator is None or accelerator.num_processes == 1:
+            return self
+        totals = Totals([], self.groups)
+        totals._sums = [accelerator.reduce(total.clone(), "sum") for total in self._sums]
+        return totals
+
+    def whole(self, candidate: int) -> Sums:
+        """Sums of all groups for one candidate, with one leading entry."""
+        return [total.sum(0, keepdim=True) for total in self._of(candidate)]
+
+    def without_one_group(self, candidate: int, importance: Callable[[Sums], Tensor]) -> Tensor:
+        """Importance with each group left out in turn, [G]: the jackknife. Groups without rows are skipped."""
+        sums = self._of(candidate)
+        filled = [group for group in range(self.groups) if bool(sums[0][group])]
+        return importance([(total.sum(0) - total)[filled] for total in sums])
+
+    def resampled(self, candidate: int, importance: Callable[[Sums], Tensor], seed: int) -> Tensor:
+        """Importance on groups drawn with replacement, [1000]: the bootstrap. One seed draws the same for all."""
+        sums = self._of(candidate)
+        filled = [group for group in range(self.groups) if bool(sums[0][group])]
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(len(filled), (_RESAMPLES, len(filled)), generator=generator)
+        counts = torch.zeros((_RESAMPLES, len(filled)), dtype=torch.float64).scatter_add_(
+            1, drawn, torch.ones(drawn.shape, dtype=torch.float64)
+        )
+        largest = max(total[0].numel() for total in sums)
+        pieces = []
+        for part in counts.to(sums[0].device).split(max(1, _CHUNK_BYTES // (8 * largest))):
+            pieces.append(importance([torch.tensordot(part, total[filled], 1) for total in sums]))
+        return torch.cat(pieces)
+
+    def _of(self, candidate: int) -> Sums:
+        """One candidate's sums, [G, ...]."""
+        return [total[0 if len(total) == 1 else candidate] for total in self._sums]
+
+
+def group_of(position: int, groups: int) -> int:
+    """The group of the example at a position of the data."""
+    return position // ROWS % groups
+
+
+def runs_of(positions: Tensor, groups: int) -> list[tuple[int, slice]]:
+    """(group, rows) for stretches of rows of one group; `positions` [N] in ascending order."""
+    if groups == 1:
+        return [(0, slice(0, len(positions)))]
+    stretches, start = [], 0
+    marks = [group_of(int(position), groups) for position in positions]
+    for row in range(1, len(marks) + 1):
+        if row == len(marks) or marks[row] != marks[start]:
+            stretches.append((marks[start], slice(start, row)))
+            start = row
+    return stretches

@@ -1,0 +1,181 @@
+"""Sweeps over replicas of a model, each in a thread of its own where that pays."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from har_prune.blocks.stack import find_blocks
+from har_prune.scoring.config import Layout
+from har_prune.scoring.evidence import Evidence
+from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last
+from har_prune.scoring.sweep import Sweep, Wanted
+
+
+class Workers:
+    """Runs sweeps micro-batch by micro-batch and gives their results back in order.
+
+    Args:
+        model: The network. It is left alone, except that one which accelerate has placed is used as it is.
+        candidates: Blocks to leave out, one at a time.
+        wanted: What to measure.
+        layout: Micro-batch, threads, memory format.
+        few: Some examples on the device, to prepare with.
+        precision: "bf16" runs under autocast.
+        representation: As in `RepresentationTap`.
+        reference: A network whose representation is the reference; None = the model itself.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        candidates: list[int],
+        wanted: Wanted,
+        layout: Layout,
+        few: Mapping[str, Any],
+        *,
+        precision: str = "fp32",
+        representation: str | None = None,
+        reference: PreTrainedModel | None = None,
+    ):
+        self.layout = layout
+        self._autocast = torch.bfloat16 if precision == "bf16" else None
+        self._device = model.device.type
+        placed = is_placed(model)
+        first = model if placed else self._prepared(model, few, representation)
+        count = 1 if placed else layout.workers
+        twins = [first, *(replica(first) for _ in range(count - 1))]
+        others = None if reference is None else self._prepared(reference, few, representation)
+        self.sweeps = [
+            Sweep(
+                find_blocks(twin, _features(few)),
+                candidates,
+                wanted,
+                representation,
+                None if others is None else replica(others),
+            )
+            for twin in twins
+        ]
+        self._pool = ThreadPoolExecutor(count) if count > 1 else None
+
+    def _prepared(self, model: PreTrainedModel, few: Mapping[str, Any], representation: str | None) -> PreTrainedModel:
+        twin = replica(model)
+        fold_batch_norm(twin, _features(few), representation)
+        if self.layout.channels_last:
+            to_channels_last(twin)
+        return twin
+
+    def check_replay(self, few: Mapping[str, Any]) -> None:
+        """See `Sweep.check_replay`."""
+        self._on(self.sweeps[0], lambda sweep: sweep.check_replay(few))
+        for sweep in self.sweeps[1:]:
+            sweep.replays = self.sweeps[0].replays
+
+    def measure_few(self, few: Mapping[str, Any]) -> Evidence:
+        """Measures a few examples at once, in this thread."""
+        evidence = self._on(self.sweeps[0], lambda sweep: sweep.run(self._arranged(few)))
+        self.sweeps[0].block_evaluations = 0
+        return evidence
+
+    @property
+    def block_evaluations(self) -> int:
+        """Blocks run, each for one micro-batch."""
+        return sum(sweep.block_evaluations for sweep in self.sweeps)
+
+    def drop(self, blocks: set[int]) -> None:
+        """Leaves candidates out from now on."""
+        for sweep in self.sweeps:
+            sweep.candidates = [index for index in sweep.candidates if index not in blocks]
+
+    def whole(self, batch: Mapping[str, Any]) -> None:
+        """Runs the whole network over a batch, to time it."""
+        for _ in self._map(
+            self._split([(batch, torch.empty(0))]), lambda sweep, batch: sweep.tap.read(_features(batch))
+        ):
+            pass
+
+    def measure(self, batches: Iterable[tuple[Mapping[str, Any], Tensor]]) -> Iterator[tuple[Evidence, Tensor]]:
+        """Measures batches.
+
+        Args:
+            batches: (batch, position of each of its rows among all examples [N]).
+
+        Yields:
+            What each micro-batch gave, and the positions of its rows, in order.
+        """
+        return self._map(self._split(batches), Sweep.run)
+
+    def _split(self, batches: Iterable[tuple[Mapping[str, Any], Tensor]]) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        step = self.layout.micro_batch
+        for batch, positions in batches:
+            for start in range(0, len(next(iter(batch.values()))), step):
+                part = {key: value[start : start + step] for key, value in batch.items()}
+                yield self._arranged(part), positions[start : start + step]
+
+    def _arranged(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        if not self.layout.channels_last:
+            return dict(batch)
+        return {
+            key: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+            for key, value in batch.items()
+        }
+
+    def _map(
+        self, parts: Iterable[tuple[dict[str, Any], Tensor]], run: Callable[..., Any]
+    ) -> Iterator[tuple[Any, Tensor]]:
+        if self._pool is None:
+            for part, positions in parts:
+                yield self._on(self.sweeps[0], partial(run, batch=part)), positions
+            return
+        free: SimpleQueue[Sweep] = SimpleQueue()
+        for sweep in self.sweeps:
+            free.put(sweep)
+
+        def work(part: dict[str, Any]) -> Any:
+            torch.set_num_threads(1)
+            sweep = free.get()
+            try:
+                return self._on(sweep, partial(run, batch=part))
+            finally:
+                free.put(sweep)
+
+        with _threads_restored():
+            waiting: deque[tuple[Future, Tensor]] = deque()
+            for part, positions in parts:
+                waiting.append((self._pool.submit(work, part), positions))
+                if len(waiting) >= 2 * len(self.sweeps):  # so that memory does not grow with the data
+                    future, rows = waiting.popleft()
+                    yield future.result(), rows
+            for future, rows in waiting:
+                yield future.result(), rows
+
+    def _on(self, sweep: Sweep, run: Callable[[Sweep], Any]) -> Any:
+        # Both are settings of a thread, and this may be any.
+        with torch.no_grad(), torch.autocast(self._device, self._autocast, enabled=self._autocast is not None):
+            return run(sweep)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """torch.set_num_threads in any thread is also the setting of threads to come."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _features(batch: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in batch.items() if key != "labels"}
