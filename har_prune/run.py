@@ -141,9 +141,9 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
 
 
 def calibration_rows(recipe: Recipe, splits: Splits) -> np.ndarray:
-    """A seeded sample of the rows that may calibrate; all of them when there are fewer than wanted."""
+    """A seeded sample of the rows that may calibrate, in random order; all when there are fewer than wanted."""
     shuffled = np.random.default_rng(recipe.seed).permutation(splits.calibration)
-    return np.sort(shuffled[: recipe.prune.calibration_samples])
+    return shuffled[: recipe.prune.calibration.samples]
 
 
 def keep_parent(path: Path, model: PreTrainedModel, processor: Any, accelerator: Accelerator) -> None:

@@ -21,7 +21,7 @@ from har_prune.errors import ProcessGroupError
 from har_prune.launch import make_accelerator
 from har_prune.run import app
 
-FAST = ["num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration_samples=32", "evaluate.latency=false"]
+FAST = ["num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration.samples=32", "evaluate.latency=false"]
 
 
 def _run(recipe, out, *overrides):
@@ -196,7 +196,7 @@ def test_every_recipe_runs_for_two_steps(root, tmp_path):
     (tmp_path / "cifar").mkdir()
     data, checkpoint = tiny_cifar.make(tmp_path / "cifar")
     for recipe in sorted((root / "recipes").glob("*.yaml")):
-        overrides = ["prune.target={blocks: 2}", "prune.calibration_samples=8", "evaluate.latency=false"]
+        overrides = ["prune.target={blocks: 2}", "prune.calibration.samples=8", "evaluate.latency=false"]
         if recipe.name.startswith("cifar10"):
             overrides += [
                 f"data.name_or_path={data}", f"model.name_or_path={checkpoint}", "data.batch_size=4",
@@ -231,7 +231,7 @@ def test_the_launchers(launcher, root, tmp_path):
     assert result.stdout.count("from_pretrained") == 1, "only the main process prints"
     assert (out / "pruned" / "model.safetensors").exists()
     history = json.loads((out / "history.json").read_text())
-    assert history["iterations"][1]["calibration_samples"] == 32
+    assert history["iterations"][1]["calibration"]["samples"] == 32
 
 
 def test_a_typed_mistake_reaches_the_shell_as_exit_code_2(root, tmp_path):

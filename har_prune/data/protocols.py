@@ -59,7 +59,8 @@ def _test_rows(data: LabelledData, config: DataConfig) -> np.ndarray:
         if "test" not in data.splits:
             raise DataError(
                 f"protocol 'official' needs a split called 'test'; the data set has "
-                f"{sorted(set(data.splits.tolist()))}. Choose protocol loso or holdout."
+                f"{sorted(set(data.splits.tolist()))}. Choose protocol loso or holdout; for har-prune score give "
+                "--test-subject."
             )
         return np.flatnonzero(data.splits == "test")
     if data.subjects is None:

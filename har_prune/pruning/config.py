@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from har_prune.scoring.config import CalibrationConfig
 from har_prune.training.config import HealConfig
 
 
@@ -45,8 +46,8 @@ class PruneSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     target: Target
-    criterion: str = Field("cka", description="a registered importance criterion")
-    calibration_samples: int = Field(1024, ge=2, description="examples the criterion sees")
+    criterion: str = Field("cka", description='an importance criterion, or "consensus(a, b, ...)"')
+    calibration: CalibrationConfig = CalibrationConfig()
     reference: Literal["current", "original"] = Field(
         "current", description="compare with the network of this iteration (the paper's code) or with the unpruned one"
     )

@@ -23,9 +23,10 @@ from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.quality import evaluate_model
 from har_prune.pruning.config import PruneConfig
 from har_prune.pruning.history import PruningHistory, PruningStep, ScoredBlock
-from har_prune.pruning.plan import candidates, check_settings, protected_blocks, ranked
+from har_prune.pruning.measure import Ranking, rank_candidates
+from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.store import RunFolder
-from har_prune.scoring.score import BlockScore, score_blocks
+from har_prune.scoring.config import Layout
 from har_prune.training.loop import Teacher, train_model
 
 Batches = Iterable[Mapping[str, Any]]
@@ -182,19 +183,27 @@ class _Run:
         start = time.time()
         # A calibration loader that draws at random has to draw the same in a resumed run.
         set_seed(self.config.seed + len(self.steps))
-        scores = score_blocks(
+        originals = original_indices(model)
+        ranking = rank_candidates(
             model,
             self.calibration,
-            criterion=self.config.criterion,
+            self.config,
+            removable,
+            originals,
+            parent=self.parent,
+            seed=self.config.seed + len(self.steps),
+            layout=self._layout(),
             accelerator=self.accelerator,
-            candidates=removable,
-            reference=self.parent if self.config.reference == "original" else None,
-            representation=self.config.representation,
         )
-        victim, smaller = self._remove_least(model, ranked(scores))
+        victim, smaller = self._remove_least(model, ranking.order)
         smaller.config.har_prune["criterion"] = self.config.criterion
         samples_seen = self._heal(smaller, len(self.steps))
-        return smaller, self._step(smaller, start, original_indices(model), scores, victim, samples_seen)
+        return smaller, self._step(smaller, start, originals, ranking, victim, samples_seen)
+
+    def _layout(self) -> Layout | None:
+        """How this run has cut the work of scoring so far: a resumed run has to compute the same bits."""
+        record = self.steps[-1].calibration
+        return Layout(**record.layout) if record and record.layout else None
 
     def _remove_least(self, model: PreTrainedModel, ranking: list[int]) -> tuple[int, PreTrainedModel]:
         """Removes the least important block whose removal the config of this family can express."""
@@ -226,7 +235,7 @@ class _Run:
         model: PreTrainedModel,
         start: float,
         originals: Sequence[int] = (),
-        scores: Sequence[BlockScore] = (),
+        ranking: Ranking | None = None,
         victim: int | None = None,
         samples_seen: int = 0,
     ) -> PruningStep:
@@ -239,8 +248,11 @@ class _Run:
             iteration=len(self.steps),
             removed=() if victim is None else (originals[victim],),
             remaining=tuple(original_indices(model)),
-            scores=tuple(ScoredBlock(originals[s.index], s.name, s.importance) for s in scores),
-            calibration_samples=scores[0].samples if scores else 0,
+            scores=tuple(
+                ScoredBlock(originals[score.index], score.name, score.importance, score.samples, score.interval)
+                for score in (ranking.scores if ranking else ())
+            ),
+            calibration=ranking.calibration if ranking else None,
             quality=quality,
             macs=count_macs(model, self.example),
             parameters=model.num_parameters(),

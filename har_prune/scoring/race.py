@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from har_prune.errors import UnknownCriterionError
 from har_prune.progress import Progress
-from har_prune.scoring.config import RaceConfig, ScoringConfig
+from har_prune.scoring.config import Layout, RaceConfig, ScoringConfig
 from har_prune.scoring.score import BlockScore, block_scores
 from har_prune.scoring.scorer import Batches, BlockScorer
 from har_prune.scoring.totals import GROUPS
@@ -37,6 +37,7 @@ class Race:
         ended: "decided": one block is left. "tie": those left are equal within the margin. "budget": the data ended.
         winner: The least important block: of those left the one with the lowest importance, of equals the first.
         samples: Examples seen.
+        layout: How the work was cut.
         block_evaluations: Blocks run, each counted once for every example; all processes together.
     """
 
@@ -45,6 +46,7 @@ class Race:
     ended: Literal["decided", "tie", "budget"]
     winner: int
     samples: int
+    layout: Layout | None
     block_evaluations: int
 
 
@@ -93,12 +95,13 @@ def race_blocks(
         )
     progress = Progress("race", len(batches) if isinstance(batches, Sized) else None, accelerator)
     with closing(progress), closing(scorer):
-        return _run(scorer, criterion, batches, race, progress, None if reference is None else "other")
+        return run_race(scorer, criterion, batches, race, progress, "current" if reference is None else "other")
 
 
-def _run(
-    scorer: BlockScorer, criterion: str, batches: Batches, race: RaceConfig, progress: Progress, reference: str | None
+def run_race(
+    scorer: BlockScorer, criterion: str, batches: Batches, race: RaceConfig, progress: Progress, reference: str
 ) -> Race:
+    """Runs a race on a scorer made with `GROUPS` groups for one criterion."""
     total, next_look = len(scorer.candidates), float(race.first)
     dropped: dict[int, BlockScore] = {}
     ended: Literal["decided", "tie", "budget"] = "budget"
@@ -120,16 +123,14 @@ def _run(
             break
     left = block_scores(scorer, reference)[criterion]
     dropped |= {score.index: score for score in left}
-    evaluations = torch.tensor(scorer.block_evaluations, device=scorer.device)
-    if scorer.accelerator is not None:
-        evaluations = scorer.accelerator.reduce(evaluations, "sum")
     return Race(
         scores=tuple(dropped[index] for index in sorted(dropped)),
         tied=tuple(score.index for score in left),
         ended=ended,
         winner=min(left, key=lambda score: (score.importance, score.index)).index,
         samples=scorer.samples,
-        block_evaluations=int(evaluations),
+        layout=scorer.layout,
+        block_evaluations=scorer.all_block_evaluations(),
     )
 
 

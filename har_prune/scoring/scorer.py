@@ -91,10 +91,10 @@ class BlockScorer:
         self.layout: Layout | None = None
         self.samples = 0
 
-    @property
-    def block_evaluations(self) -> int:
-        """Blocks this process ran, each counted once for every example."""
-        return self._workers.block_evaluations if self._workers else 0
+    def all_block_evaluations(self) -> int:
+        """Blocks that all processes ran together, each counted once for every example."""
+        own = torch.tensor(self._workers.block_evaluations if self._workers else 0, device=self.device)
+        return int(self.accelerator.reduce(own, "sum")) if self.accelerator else int(own)
 
     def feed(self, batches: Batches, advance: Callable[[], None] = lambda: None) -> None:
         """Takes batches. Every process must be given the same; each works on its rows.

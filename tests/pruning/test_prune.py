@@ -34,7 +34,7 @@ def test_prunes_to_a_depth_and_records_everything(parent):
     for step in history.iterations[1:]:
         least = min(step.scores, key=lambda score: score.importance)
         assert step.removed == (least.block,)
-        assert step.calibration_samples == 32
+        assert step.calibration.samples == 32
         assert step.samples_seen == 2 * 96
         assert set(step.quality) == {"validation", "test"}
     assert history.iterations[0].quality["test"].accuracy > 0.9, "the parent has learned the task"

@@ -11,18 +11,29 @@ from har_prune import HarFeatureExtractor, remove_blocks, save_pruned
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
 from har_prune.loading import load_model, load_processor
-from har_prune.pruning.history import PruningHistory, PruningStep, Quality
+from har_prune.pruning.history import (
+    Calibration,
+    PruningHistory,
+    PruningStep,
+    Quality,
+    RaceRecord,
+    ScoredBlock,
+)
 from har_prune.saving import auto_class_of
 
 
 def _history():
     quality = {"validation": Quality(0.9, 0.88, 0.3, 40), "test": Quality(0.85, 0.8, 0.4, 40)}
+    race = RaceRecord("tie", (1, 2), "lowest importance")
+    how = Calibration("cka", 64, 1, "current", "fp32", "exact", {"micro_batch": 8}, 640, race)
+    scores = (ScoredBlock(1, "a.1", 0.1, 64, (0.05, 0.2)), ScoredBlock(2, "a.2", 0.1, 32))
     steps = tuple(
         PruningStep(
-            n, (2,) * n, (0, 1, 2, 3)[: 4 - n], (), 64 * n, quality, 1000 - 200 * n, 500, False, 0, "", 1.5, 2.0
+            n, (2,) * n, (0, 1, 2, 3)[: 4 - n], scores[: 2 * n], how if n else None, quality, 1000 - 200 * n, 500,
+            False, 0, "", 1.5, 2.0,
         )
         for n in (0, 1)
-    )
+    )  # fmt: skip
     recipe = {"data": {"name_or_path": "data/wharf"}, "prune": {"criterion": "cka"}}
     return PruningHistory(recipe, 0, {"torch": "2"}, steps, selected=1)
 

@@ -1,0 +1,70 @@
+"""What benchmarks share: the matrix-product rate of the machine, and result files that say where they come from."""
+
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from har_prune.atomic import whole_file, write_json
+from har_prune.environment import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def alternating(runs: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each, run in turn after one round nobody counts."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for round_number in range(rounds + 1):
+        for name, run in runs.items():
+            _finish(device)
+            start = time.perf_counter()
+            run()
+            _finish(device)
+            if round_number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def matmul_gflops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """The best rate at which this machine multiplies square matrices, of several sizes."""
+    best = 0.0
+    for size in (1024, 2048, 4096):
+        a, b = (torch.randn((size, size), device=device, dtype=dtype) for _ in range(2))
+        seconds = alternating({"": lambda a=a, b=b: a @ b}, 9, device)[""]
+        best = max(best, 2 * size**3 / seconds / 1e9)
+    return best
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def write_result(name: str, title: str, facts: dict[str, Any], table: Sequence[dict[str, Any]]) -> None:
+    """Writes `results/NAME.json` and `.md`: command, commit, machine, versions, facts and a table."""
+    command = shlex.join(["python", *sys.argv])
+    made = environment()
+    write_json(
+        RESULTS / f"{name}.json", {"command": command, "environment": made, "facts": facts, "table": list(table)}
+    )
+    lines = [f"# {title}", "", f"    {command}", ""]
+    lines += [f"- {key}: {_text(value)}" for key, value in facts.items()]
+    machine = {key: value for key, value in made["machine"].items() if value is not None}
+    lines += [f"- commit: {made['commit']}", f"- machine: {_text(machine)}", ""]
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_text(row.get(column, "")) for column in columns) + " |" for row in table]
+    with whole_file(RESULTS / f"{name}.md") as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,72 @@
+"""Scores of one network by several criteria, side by side: a table, JSON, a heat map."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from scipy.stats import rankdata
+
+from har_prune.scoring.score import BlockScore
+
+Scores = dict[str, list[BlockScore]]
+
+
+def scores_table(scores: Scores) -> Table:
+    """One row a block, one column a criterion; the least important block of each criterion is bold."""
+    first = next(iter(scores.values()))
+    table = Table(title=f"Importance of {len(first)} blocks (higher = keep)")
+    table.add_column("block", justify="right")
+    table.add_column("name", no_wrap=True)
+    for name in scores:
+        table.add_column(name, justify="right")
+    least = {name: min(column, key=lambda score: (score.importance, score.index)) for name, column in scores.items()}
+    for place, score in enumerate(first):
+        cells = []
+        for name, column in scores.items():
+            found = column[place]
+            text = f"{found.importance:.6g}"
+            if found.interval is not None:
+                text += f" [{found.interval[0]:.4g}, {found.interval[1]:.4g}]"
+            cells.append(f"[bold]{text}[/bold]" if found is least[name] else text)
+        table.add_row(str(score.index), score.name, *cells)
+    return table
+
+
+def scores_json(scores: Scores) -> dict[str, Any]:
+    """Every criterion with what its scores have in common, and the importance of each block."""
+    shared = ("samples", "seed", "reference", "precision", "estimator")
+    return {
+        name: {
+            **{key: getattr(column[0], key) for key in shared},
+            "blocks": [
+                {"index": s.index, "name": s.name, "importance": s.importance, "interval": s.interval} for s in column
+            ],
+        }
+        for name, column in scores.items()
+    }
+
+
+def plot_scores(scores: Scores, path: Path) -> None:
+    """Draws criteria against blocks as a PNG.
+
+    The colour is the rank of a block by that criterion, from 0 for the least important: criteria have different
+    scales, and the choice depends on ranks alone.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    names, first = list(scores), next(iter(scores.values()))
+    grid = [rankdata([score.importance for score in scores[name]]) - 1 for name in names]
+    figure = Figure(figsize=(2.5 + 0.42 * len(first), 1.6 + 0.42 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(grid, aspect="auto", cmap="viridis", interpolation="nearest")
+    for row, ranks in enumerate(grid):
+        for column, rank in enumerate(ranks):
+            colour = "black" if rank > 0.6 * max(1, len(first) - 1) else "white"
+            axes.text(column, row, f"{rank:g}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(first)), [str(score.index) for score in first])
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="block", title="Rank by importance; 0 = goes first")
+    figure.colorbar(image, ax=axes, label="rank")
+    figure.savefig(path, dpi=120)
