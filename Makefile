@@ -1,9 +1,9 @@
-# make quickstart | test | lint. Each makes the virtual environment first; nothing else has to be installed.
+# make quickstart | test | lint | bench. Each makes the virtual environment first; nothing else has to be installed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test lint bench
 
 quickstart: $(VENV)/installed
 	$(BIN)/accelerate launch har_prune/run.py recipes/quickstart.yaml
@@ -16,6 +16,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The ResNet-56 and the images it needs: see the README, "CIFAR-10: a Keras ResNet-56".
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/scoring.py $(BENCH)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

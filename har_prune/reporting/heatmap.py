@@ -26,7 +26,7 @@ def scores_table(scores: Scores) -> Table:
             found = column[place]
             text = f"{found.importance:.6g}"
             if found.interval is not None:
-                text += f" [{found.interval[0]:.4g}, {found.interval[1]:.4g}]"
+                text += f"\n{found.interval[0]:.3g}-{found.interval[1]:.3g}"
             cells.append(f"[bold]{text}[/bold]" if found is least[name] else text)
         table.add_row(str(score.index), score.name, *cells)
     return table

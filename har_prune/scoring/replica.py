@@ -31,6 +31,14 @@ def is_placed(model: PreTrainedModel) -> bool:
     return getattr(model, "hf_device_map", None) is not None
 
 
+def working_device(model: PreTrainedModel) -> torch.device:
+    """Where a model computes: of a placed one the first accelerator of its map, else the CPU."""
+    if not is_placed(model):
+        return model.device
+    places = [place for place in model.hf_device_map.values() if place not in ("cpu", "disk")]
+    return torch.device(places[0] if places else "cpu")
+
+
 @torch.no_grad()
 def fold_batch_norm(twin: PreTrainedModel, batch: Mapping[str, Any], representation: str | None = None) -> None:
     """Folds batch normalisation into the convolution before it, where that changes the representation by 1e-6 at most.

@@ -20,7 +20,7 @@ from har_prune.scoring.cka import Sums
 from har_prune.scoring.config import Layout, ScoringConfig
 from har_prune.scoring.criteria import CONSENSUS, Criterion, Task, make_criterion, members
 from har_prune.scoring.layout import choose_layout
-from har_prune.scoring.replica import is_placed
+from har_prune.scoring.replica import is_placed, working_device
 from har_prune.scoring.sweep import Wanted
 from har_prune.scoring.totals import Totals, runs_of
 from har_prune.scoring.workers import Workers
@@ -81,7 +81,7 @@ class BlockScorer:
         self._streamed: dict[str, Criterion] = {
             part: criterion for part, criterion in self.criteria.items() if criterion.needs != "nothing"
         }
-        self.device = accelerator.device if accelerator else model.device
+        self.device = accelerator.device if accelerator and not is_placed(model) else working_device(model)
         self._model, self._reference, self._representation = model, reference, representation
         for network in (model, reference):
             if network is not None and not is_placed(network):

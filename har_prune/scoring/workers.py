@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from har_prune.blocks.stack import find_blocks
 from har_prune.scoring.config import Layout
 from har_prune.scoring.evidence import Evidence
-from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last
+from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last, working_device
 from har_prune.scoring.sweep import Sweep, Wanted
 
 
@@ -47,7 +47,7 @@ class Workers:
     ):
         self.layout = layout
         self._autocast = torch.bfloat16 if precision == "bf16" else None
-        self._device = model.device.type
+        self._device = working_device(model).type
         placed = is_placed(model)
         first = model if placed else self._prepared(model, few, representation)
         count = 1 if placed else layout.workers

@@ -1,0 +1,224 @@
+"""How fast, how exact and how large is scoring: `make bench`.
+
+    python benchmarks/scoring.py --checkpoint checkpoints/resnet56 --data ../shared/data/cifar10
+
+For ResNet-56 (24 candidates, CIFAR-10 images) and the HAR Transformer (12 blocks, width 64): our sweep against
+removing each candidate and running again, in one process, in turn, medians. The peer runs channels last and at its
+best batch size; "running alone" also grants it the removals for free. Work is counted in block evaluations and in
+multiply-accumulates.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import alternating, matmul_gflops, write_result
+from scipy.stats import kendalltau
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from har_prune import HarTransformerConfig, HarTransformerForSequenceClassification, find_blocks, remove_blocks
+from har_prune.data.load import load_data
+from har_prune.launch import make_accelerator
+from har_prune.loading import load_model
+from har_prune.models.cifar_resnet import CifarResNetForImageClassification
+from har_prune.pruning.config import PruneSettings
+from har_prune.pruning.plan import candidates
+from har_prune.scoring.cka import CkaMoments
+from har_prune.scoring.config import Layout, ScoringConfig
+from har_prune.scoring.representation import RepresentationTap
+from har_prune.scoring.score import Measured, measure
+from har_prune.scoring.sweep import Sweep, Wanted
+
+Batch = Mapping[str, Tensor]
+BATCH_SIZES = (32, 64, 128, 256)
+
+
+def removed_and_run(
+    model: PreTrainedModel, inputs: Batch, chosen: list[int], batch_size: int, *, removed: list[PreTrainedModel] | None
+) -> list[float]:
+    """Importance of each candidate the plain way; `removed` are networks made before, None = make them."""
+    example = {key: value[:1] for key, value in inputs.items()}
+    few = split(inputs, batch_size)
+    reference = features(model, few)
+    found = []
+    for place, index in enumerate(chosen):
+        smaller = remove_blocks(model, [index], example_inputs=example) if removed is None else removed[place]
+        moments = CkaMoments()
+        moments.update(reference, features(smaller.to(memory_format=torch.channels_last), few))
+        found.append(1 - moments.similarity())
+    return found
+
+
+def features(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> Tensor:
+    tap = RepresentationTap(model)
+    return torch.cat([tap.read(batch)[0] for batch in batches])
+
+
+def split(inputs: Batch, size: int) -> list[dict[str, Tensor]]:
+    count = len(next(iter(inputs.values())))
+    return [{key: value[n : n + size] for key, value in inputs.items()} for n in range(0, count, size)]
+
+
+def sweep_macs(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> int:
+    """Multiply-accumulates of one example's sweep, counted by torch while it runs."""
+    one = {key: value[:1].contiguous() for key, value in inputs.items()}
+    with FlopCounterMode(display=False) as counter:
+        Sweep(find_blocks(model), chosen, Wanted(features=True)).run(one)
+    return counter.get_total_flops() // 2
+
+
+def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list[int], rounds: int) -> dict[str, Any]:
+    """One row of the table."""
+    device, count = model.device, len(next(iter(inputs.values())))
+    accelerator = make_accelerator()
+    plain = model.to(memory_format=torch.channels_last)
+    smaller = [remove_blocks(plain, [index]).to(memory_format=torch.channels_last) for index in chosen]
+    batches = split(inputs, 128)
+    first = measure(model, batches, ["cka"], candidates=chosen, accelerator=accelerator)
+    assert first.layout is not None
+
+    def ours(precision: str = "fp32") -> Measured:
+        config = ScoringConfig(layout=first.layout, precision=precision)  # type: ignore[arg-type]
+        return measure(model, batches, ["cka"], candidates=chosen, accelerator=accelerator, config=config)
+
+    few = {key: value[:256] for key, value in inputs.items()}
+    by_size = alternating(
+        {str(n): (lambda n=n: removed_and_run(plain, few, chosen, n, removed=smaller)) for n in BATCH_SIZES}, 1, device
+    )
+    best = int(min(by_size, key=lambda size: by_size[size]))
+    seconds = alternating(
+        {
+            "ours": ours,
+            "bf16": lambda: ours("bf16"),
+            "plain": lambda: removed_and_run(plain, inputs, chosen, best, removed=None),
+            "without": lambda: removed_and_run(plain, inputs, chosen, best, removed=smaller),
+        },
+        rounds,
+        device,
+    )
+    exact = [score.importance for score in ours().scores["cka"]]
+    bf16 = [score.importance for score in ours("bf16").scores["cka"]]
+    in_float64 = double_error(model, {key: value[:32] for key, value in inputs.items()}, chosen)
+    rate = 2 * sweep_macs(model, inputs, chosen) * count / seconds["ours"] / 1e9
+    depth = len(find_blocks(model))
+    return {
+        "network": name,
+        "examples": count,
+        "candidates": len(chosen),
+        "ours s": round(seconds["ours"], 2),
+        "remove and run s": round(seconds["plain"], 2),
+        "times faster": round(seconds["plain"] / seconds["ours"], 2),
+        "times faster than running alone": round(seconds["without"] / seconds["ours"], 2),
+        "block evaluations an example": first.block_evaluations // count,
+        "remove and run, block evaluations": depth + len(chosen) * (depth - 1),
+        "GFLOP/s": round(rate),
+        "layout": ", ".join(f"{key} {value}" for key, value in first.layout.model_dump().items()),
+        "its batch size": best,
+        "largest difference, float64": f"{in_float64:.0e}",
+        "the same, fp32": f"{worst(exact, removed_and_run(plain, inputs, chosen, best, removed=smaller)):.0e}",
+        "bf16 s": round(seconds["bf16"], 2),
+        "bf16 largest difference": f"{worst(exact, bf16):.1e}",
+        "bf16 Kendall tau": round(float(kendalltau(exact, bf16).statistic), 3),
+    }
+
+
+def worst(some: list[float], others: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(some, others, strict=True))
+
+
+def double_error(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> float:
+    """Largest difference to the plain way where rounding cannot hide anything."""
+    twin = type(model)(model.config).eval().double()
+    twin.load_state_dict(model.state_dict())
+    few = {key: value.double() for key, value in inputs.items()}
+    found = measure(twin, [few], ["cka"], candidates=chosen).scores["cka"]
+    return worst([s.importance for s in found], removed_and_run(twin, few, chosen, 32, removed=None))
+
+
+def images(data: str, rows: int) -> Iterator[dict[str, Tensor]]:
+    """Batches of 64 training images, in order."""
+    loaded = load_data(data)
+    training = np.flatnonzero(loaded.splits == "train")[:rows]
+    for start in range(0, len(training), 64):
+        yield {"pixel_values": torch.from_numpy(loaded.values[training[start : start + 64]]).float() / 255}
+
+
+def peak_memory(checkpoint: str, data: str, rows: int) -> int:
+    """Bytes at the peak of a process that scores some images and does nothing else."""
+    script = [sys.executable, __file__, "--checkpoint", checkpoint, "--data", data, "--memory-of", str(rows)]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_peak_memory(model: PreTrainedModel, data: str, rows: int, chosen: list[int]) -> None:
+    config = ScoringConfig(layout=Layout(micro_batch=64, channels_last=True), precision="bf16")
+    measure(model, images(data, rows), ["cka"], candidates=chosen, accelerator=make_accelerator(), config=config)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def cases(model: PreTrainedModel, data: str, chosen: list[int]) -> Iterable[tuple[str, Callable[[], tuple]]]:
+    def resnet() -> tuple:
+        batches = list(islice(images(data, 1024), 16))
+        pixels = torch.cat([batch["pixel_values"] for batch in batches]).contiguous(memory_format=torch.channels_last)
+        return model, {"pixel_values": pixels}, chosen
+
+    def transformer() -> tuple:
+        torch.manual_seed(0)
+        config = HarTransformerConfig(
+            num_channels=3, window_size=160, num_hidden_layers=12, hidden_size=64, intermediate_size=128, num_labels=12
+        )
+        network = HarTransformerForSequenceClassification(config).eval()
+        return network, {"input_values": torch.randn(1024, 160, 3)}, list(range(12))
+
+    return [("ResNet-56", resnet), ("HAR Transformer, 12 blocks, width 64", transformer)]
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="checkpoints/resnet56")
+    parser.add_argument("--data", default="../shared/data/cifar10")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--skip-memory", action="store_true", help="leave out the sweep over 50,000 images")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    model = load_model(CifarResNetForImageClassification, arguments.checkpoint).eval()
+    chosen = candidates(find_blocks(model), PruneSettings(target={"blocks": 1}, guards="paper"), set())
+    if arguments.memory_of is not None:
+        print_peak_memory(model, arguments.data, arguments.memory_of, chosen)
+        return
+    device = make_accelerator().device
+    facts: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads",
+        "matrix product, fp32 GFLOP/s": round(matmul_gflops(device)),
+        "matrix product, bf16 GFLOP/s": round(matmul_gflops(device, torch.bfloat16)),
+    }
+    table = []
+    for name, make in cases(model, arguments.data, chosen):
+        network, inputs, its_candidates = make()
+        network = network.to(device)
+        inputs = {key: value.to(device) for key, value in inputs.items()}
+        table.append(against_plain(name, network, inputs, its_candidates, arguments.rounds))
+        table[-1]["of the matrix product %"] = round(
+            100 * table[-1]["GFLOP/s"] / facts["matrix product, fp32 GFLOP/s"]
+        )
+        print(table[-1], flush=True)
+    facts["matrix product afterwards, fp32 GFLOP/s"] = round(matmul_gflops(device))
+    if not arguments.skip_memory:
+        peaks = [peak_memory(arguments.checkpoint, arguments.data, rows) for rows in (1024, 50_000)]
+        facts["peak memory, 1,024 images, bytes"], facts["peak memory, 50,000 images, bytes"] = peaks
+        facts["peak memory, 50,000 over 1,024"] = f"{peaks[1] / peaks[0]:.3f}"
+    write_result("scoring", "Scoring: speed, exactness, memory", facts, table)
+
+
+if __name__ == "__main__":
+    main()
