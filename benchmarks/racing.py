@@ -8,9 +8,12 @@ its own random order. Block evaluations are counted as the sweep would make them
 """
 
 import argparse
+import multiprocessing
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
 from har_prune.scoring.config import RaceConfig, ScoringConfig
 from har_prune.scoring.evidence import Evidence
-from har_prune.scoring.race import run_race
+from har_prune.scoring.race import Race, run_race
 from har_prune.scoring.scorer import BlockScorer
 from har_prune.scoring.totals import GROUPS, Totals
 
@@ -109,30 +112,37 @@ def races(model: Any, features: Tensor, chosen: list[int], depth: int, seeds: in
     best = min(truth, key=lambda index: truth[index])
     print("full sample:", {index: round(value, 6) for index, value in sorted(truth.items(), key=lambda kv: kv[1])})
     whole = count * cost(depth, chosen)
-    for confidence, margin in SETTINGS:
-        found, work, samples, ended = [], [], [], Counter[str]()
-        for seed in range(seeds):
-            order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
-            scorer = StoredScorer(model, StoredWorkers(features, chosen, depth))
+    _SHARED.update(model=model, features=features, chosen=chosen, depth=depth)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        for confidence, margin in SETTINGS:
             config = RaceConfig(confidence=confidence, tie_margin=margin)
-            race = run_race(scorer, "cka", [{"rows": part} for part in order.split(64)], config, Progress("", 1), "")
-            found.append(race.winner)
-            work.append(race.block_evaluations)
-            samples.append(race.samples)
-            ended[race.ended] += 1
-        row = {
-            "confidence": confidence,
-            "tie_margin": margin,
-            "seeds": seeds,
-            "same block %": 100 * sum(index == best for index in found) / seeds,
-            "within the margin %": 100 * sum(truth[index] - truth[best] <= margin for index in found) / seeds,
-            "fewer block evaluations, mean": round(whole / statistics.mean(work), 1),
-            "least": round(whole / max(work), 1),
-            "samples, median": statistics.median(samples),
-            "ended": dict(ended),
-        }
-        print(row, flush=True)
-        yield row
+            runs = list(pool.map(one_race, range(seeds), repeat(config)))
+            found, work = [run.winner for run in runs], [run.block_evaluations for run in runs]
+            row = {
+                "confidence": confidence,
+                "tie_margin": margin,
+                "seeds": seeds,
+                "same block %": 100 * sum(index == best for index in found) / seeds,
+                "within the margin %": 100 * sum(truth[index] - truth[best] <= margin for index in found) / seeds,
+                "fewer block evaluations, mean": round(whole / statistics.mean(work), 1),
+                "least": round(whole / max(work), 1),
+                "samples, median": statistics.median(run.samples for run in runs),
+                "ended": dict(Counter(run.ended for run in runs)),
+            }
+            print(row, flush=True)
+            yield row
+
+
+_SHARED: dict[str, Any] = {}  # what forked processes read
+
+
+def one_race(seed: int, config: RaceConfig) -> Race:
+    """A race over one random order of the data."""
+    features = _SHARED["features"]
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(features.shape[1]))
+    scorer = StoredScorer(_SHARED["model"], StoredWorkers(features, _SHARED["chosen"], _SHARED["depth"]))
+    batches = [{"rows": part} for part in order.split(64)]
+    return run_race(scorer, "cka", batches, config, Progress("", 1), "current")
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ class Criterion(Protocol):
     Attributes:
         needs: What is to be measured for it.
         estimator: How the number is computed, for the record, where there is more than one way.
+        first_rows: Examples `start` needs; may be left out for 2.
     """
 
     needs: Needs
@@ -55,7 +56,10 @@ class Criterion(Protocol):
         """Sees a few examples, the same in every process, before any are summed."""
 
     def sums(self, evidence: Evidence) -> Sums:
-        """Float64 tensors that add up over examples; each [C, ...], or [1, ...] where candidates share it."""
+        """Float64 tensors that add up over examples; each [C, ...], or [1, ...] where candidates share it.
+
+        The first counts examples, [1].
+        """
 
     def importance(self, sums: Sums) -> Tensor:
         """Importance [K] from sums with K leading entries (or 1, shared by all); higher = keep.

@@ -27,8 +27,6 @@ from har_prune.scoring.workers import Workers
 
 Batches = Iterable[Mapping[str, Any]]
 
-_FIRST_ROWS = 64  # criteria prepare on these
-
 
 class BlockScorer:
     """Sums what criteria need over batches, and turns the sums into importances.
@@ -136,7 +134,8 @@ class BlockScorer:
 
         Every process does this with the same rows, so that all draw and measure the same.
         """
-        few = {key: value[:_FIRST_ROWS] for key, value in batch.items()}
+        rows = max(getattr(criterion, "first_rows", 2) for criterion in self._streamed.values())
+        few = {key: value[:rows] for key, value in batch.items()}
         wanted = Wanted.by(self._streamed)
 
         def made(layout: Layout) -> Workers:

@@ -6,12 +6,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from har_prune.errors import ShapeError
 from har_prune.scoring.cka import Sums
 
 GROUPS = 32  # parts for intervals and races
 ROWS = 8  # neighbours in the data that stay in one group
+_FEWEST = 8  # groups a spread can be told from
 _RESAMPLES = 1000
-_CHUNK_BYTES = 2**28
+_CHUNK_BYTES = 2**24  # of resampled sums at a time: what stays in the caches
 
 
 class Totals:
@@ -50,23 +52,29 @@ class Totals:
     def without_one_group(self, candidate: int, importance: Callable[[Sums], Tensor]) -> Tensor:
         """Importance with each group left out in turn, [G]: the jackknife. Groups without rows are skipped."""
         sums = self._of(candidate)
-        filled = [group for group in range(self.groups) if bool(sums[0][group])]
+        filled = self._filled(sums)
         return importance([(total.sum(0) - total)[filled] for total in sums])
 
     def resampled(self, candidate: int, importance: Callable[[Sums], Tensor], seed: int) -> Tensor:
         """Importance on groups drawn with replacement, [1000]: the bootstrap. One seed draws the same for all."""
         sums = self._of(candidate)
-        filled = [group for group in range(self.groups) if bool(sums[0][group])]
+        filled = self._filled(sums)
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randint(len(filled), (_RESAMPLES, len(filled)), generator=generator)
         counts = torch.zeros((_RESAMPLES, len(filled)), dtype=torch.float64).scatter_add_(
             1, drawn, torch.ones(drawn.shape, dtype=torch.float64)
         )
+        sums = [total[filled] for total in sums]
         largest = max(total[0].numel() for total in sums)
-        pieces = []
-        for part in counts.to(sums[0].device).split(max(1, _CHUNK_BYTES // (8 * largest))):
-            pieces.append(importance([torch.tensordot(part, total[filled], 1) for total in sums]))
-        return torch.cat(pieces)
+        parts = counts.to(sums[0].device).split(max(1, _CHUNK_BYTES // (8 * largest)))
+        return torch.cat([importance([torch.tensordot(part, total, 1) for total in sums]) for part in parts])
+
+    def _filled(self, sums: Sums) -> list[int]:
+        """The groups that have rows; a criterion's first tensor counts them."""
+        filled = [group for group in range(self.groups) if bool(sums[0][group])]
+        if len(filled) < _FEWEST:
+            raise ShapeError(f"an interval or a race needs at least {_FEWEST * ROWS} examples; there are too few.")
+        return filled
 
     def _of(self, candidate: int) -> Sums:
         """One candidate's sums, [G, ...]."""

@@ -7,7 +7,13 @@ from tiny_data import loader
 from transformers import SwinConfig, SwinForImageClassification
 
 from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune, train_model
-from har_prune.errors import DataError, NotRemovableError, OutputFolderError, UnreachableTargetError
+from har_prune.errors import (
+    DataError,
+    NotRemovableError,
+    OutputFolderError,
+    UnknownCriterionError,
+    UnreachableTargetError,
+)
 from har_prune.reporting import plot_trajectory, trajectory_markdown
 
 
@@ -131,3 +137,35 @@ def test_bad_arguments_are_refused(parent, tmp_path):
     with pytest.raises(NotRemovableError, match="protected: block 7"):
         _prune(parent, protected=(7,), output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists(), "nothing half-written"
+
+
+def test_a_race_is_recorded_with_how_it_ended(parent):
+    calibration = {"samples": 512, "race": {"first": 64, "tie_margin": 0}}
+    config = PruneConfig(target={"blocks": 3}, latency=False, calibration=calibration)
+    result = prune(parent, None, list(loader(512, 1)), loader(48, 2), config)
+    first, second = result.history.iterations[1:]
+    for step in (first, second):
+        race = step.calibration.race
+        assert race.ended in ("decided", "budget")
+        assert step.removed[0] in race.tied
+        assert (race.tie_broken_by is None) == (len(race.tied) == 1)
+        assert step.calibration.samples <= 512
+        assert {score.block for score in step.scores} == {1, 2, 3, 4, 0} - {b for b in first.removed if step is second}
+    assert second.calibration.layout == first.calibration.layout, "a run keeps the layout it chose"
+    full = PruneConfig(target={"blocks": 4}, latency=False)
+    chosen = prune(parent, None, list(loader(512, 1)), loader(48, 2), full).history
+    assert chosen.removed == [first.removed[0]], "the race finds what the full sample finds"
+    assert first.calibration.block_evaluations <= chosen.iterations[1].calibration.block_evaluations
+    assert PruningHistory.from_json(json.loads(json.dumps(result.history.to_json()))) == result.history
+
+
+def test_a_race_of_a_criterion_without_data_is_refused_before_any_work(parent):
+    with pytest.raises(UnknownCriterionError, match=r"'random' cannot race.*Leave calibration\.race out"):
+        _prune(parent, criterion="random", calibration={"race": True})
+
+
+def test_a_network_can_be_pruned_by_a_consensus(parent):
+    result = _prune(parent, criterion="consensus(cka, loss_increase, l1_norm)")
+    step = result.history.iterations[1]
+    assert step.removed[0] == min(step.scores, key=lambda score: (score.importance, score.block)).block
+    assert step.calibration.criterion.startswith("consensus")

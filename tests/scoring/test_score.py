@@ -6,10 +6,12 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from har_prune import (
     HarTransformerForSequenceClassification,
+    ScoringConfig,
     find_blocks,
     register_criterion,
     remove_blocks,
     score_blocks,
+    score_criteria,
 )
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import (
@@ -145,21 +147,36 @@ def test_a_criterion_is_registered_once():
         register_criterion("cka")(list)
 
 
+SIZES = [(40, 40, 17), (1, 1, 1), (2, 7)]  # also a process without any example, and an uneven end
+
+
 def _scores_in_processes(path):
     torch.set_num_threads(1)  # a forked process cannot use the OpenMP threads of its parent
     torch.manual_seed(0)
-    model = har_transformer()
+    model = har_transformer().double()
     accelerator = Accelerator(cpu=True)
-    scores = score_blocks(model, _batches(model), accelerator=accelerator)
     assert accelerator.num_processes == 2
+    found = [_numbers(model, sizes, accelerator) for sizes in SIZES]
+    with pytest.raises(DataError, match=r"1 calibration samples for 2 process\(es\)"):
+        score_blocks(model, _batches(model, (1,)), accelerator=accelerator)
     if accelerator.is_main_process:
-        torch.save([score.importance for score in scores] + [scores[0].samples], path)
+        torch.save(found, path)
+
+
+def _numbers(model, sizes, accelerator=None):
+    """Every importance, and where there are enough examples its interval."""
+    batches = _batches(model, sizes)
+    batches = [{**batch, "labels": torch.arange(size) % 3} for batch, size in zip(batches, sizes, strict=True)]
+    config = ScoringConfig(interval=0.9 if sum(sizes) > 64 else None)
+    names = ["cka", "cka_rbf", "procrustes", "taylor"]
+    scores = score_criteria(model, batches, names, accelerator=accelerator, config=config)
+    assert {score.samples for column in scores.values() for score in column} == {sum(sizes)}
+    return [number for name in names for s in scores[name] for number in (s.importance, *(s.interval or ()))]
 
 
 def test_two_processes_score_like_one(tmp_path):
     debug_launcher(_scores_in_processes, (tmp_path / "scores.pt",), num_processes=2)
-    *importances, samples = torch.load(tmp_path / "scores.pt")
     torch.manual_seed(0)
-    model = har_transformer()
-    assert samples == 21
-    assert importances == pytest.approx([s.importance for s in score_blocks(model, _batches(model))], abs=1e-9)
+    model = har_transformer().double()
+    for sizes, found in zip(SIZES, torch.load(tmp_path / "scores.pt"), strict=True):
+        assert found == pytest.approx(_numbers(model, sizes), abs=1e-9)

@@ -64,9 +64,11 @@ class CifarResNetLayer(nn.Module):
                 self.shortcut = nn.Sequential(projection, *norm)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        branch = nn.functional.relu(self.norm1(self.conv1(hidden_states)))
+        # In place on tensors made here: on a CPU fresh memory costs as much as the arithmetic.
+        branch = nn.functional.relu(self.norm1(self.conv1(hidden_states)), inplace=True)
         branch = self.norm2(self.conv2(branch))
-        return nn.functional.relu(branch + self.shortcut(hidden_states))
+        branch += self.shortcut(hidden_states)
+        return nn.functional.relu(branch, inplace=True)
 
 
 class CifarResNetStage(nn.Module):
@@ -102,7 +104,7 @@ class CifarResNetEmbeddings(nn.Module):
             )
         if self.pixel_mean is not None:
             pixel_values = pixel_values - self.pixel_mean
-        return nn.functional.relu(self.normalization(self.convolution(pixel_values)))
+        return nn.functional.relu(self.normalization(self.convolution(pixel_values)), inplace=True)
 
 
 class CifarResNetEncoder(nn.Module):
