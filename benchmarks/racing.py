@@ -90,7 +90,7 @@ def extracted(model: Any, batches: Iterable[Any], chosen: list[int], rows: int, 
         return torch.load(cache)
     scorer = BlockScorer(model, ["cka"], chosen, ScoringConfig(), accelerator=make_accelerator())
     features, done, progress = None, 0, Progress("features", rows // 64)
-    for evidence, positions in scorer._measured(scorer._own(batches, progress.advance)):
+    for evidence, positions in scorer._measured(scorer._own(progress.counting(batches))):
         both = torch.cat([evidence.reference, evidence.without])
         features = torch.empty((len(both), rows, both.shape[2])) if features is None else features
         features[:, positions] = both
@@ -142,7 +142,7 @@ def one_race(seed: int, config: RaceConfig) -> Race:
     order = torch.from_numpy(np.random.default_rng(seed).permutation(features.shape[1]))
     scorer = StoredScorer(_SHARED["model"], StoredWorkers(features, _SHARED["chosen"], _SHARED["depth"]))
     batches = [{"rows": part} for part in order.split(64)]
-    return run_race(scorer, "cka", batches, config, Progress("", 1), "current")
+    return run_race(scorer, batches, config)
 
 
 def main() -> None:

@@ -35,11 +35,22 @@ from har_prune.pruning.plan import candidates
 from har_prune.scoring.cka import CkaMoments
 from har_prune.scoring.config import Layout, ScoringConfig
 from har_prune.scoring.representation import RepresentationTap
-from har_prune.scoring.score import Measured, measure
+from har_prune.scoring.score import block_scores
+from har_prune.scoring.scorer import BlockScorer
 from har_prune.scoring.sweep import Sweep, Wanted
 
 Batch = Mapping[str, Tensor]
 BATCH_SIZES = (32, 64, 128, 256)
+
+
+def swept(
+    model: PreTrainedModel, batches: Iterable[Batch], chosen: list[int], config: ScoringConfig
+) -> tuple[list[float], BlockScorer]:
+    """Importance of each candidate our way, and the scorer, which knows what it did."""
+    scorer = BlockScorer(model, ["cka"], chosen, config)
+    scorer.feed(batches)
+    scorer.close()
+    return [score.importance for score in block_scores(scorer)["cka"]], scorer
 
 
 def removed_and_run(
@@ -79,16 +90,15 @@ def sweep_macs(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> int:
 def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list[int], rounds: int) -> dict[str, Any]:
     """One row of the table."""
     device, count = model.device, len(next(iter(inputs.values())))
-    accelerator = make_accelerator()
     plain = model.to(memory_format=torch.channels_last)
     smaller = [remove_blocks(plain, [index]).to(memory_format=torch.channels_last) for index in chosen]
     batches = split(inputs, 128)
-    first = measure(model, batches, ["cka"], candidates=chosen, accelerator=accelerator)
+    _, first = swept(model, batches, chosen, ScoringConfig())
     assert first.layout is not None
 
-    def ours(precision: str = "fp32") -> Measured:
-        config = ScoringConfig(layout=first.layout, precision=precision)  # type: ignore[arg-type]
-        return measure(model, batches, ["cka"], candidates=chosen, accelerator=accelerator, config=config)
+    def ours(precision: str = "fp32") -> list[float]:
+        config = ScoringConfig.model_validate({"layout": first.layout, "precision": precision})
+        return swept(model, batches, chosen, config)[0]
 
     few = {key: value[:256] for key, value in inputs.items()}
     by_size = alternating(
@@ -105,8 +115,7 @@ def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list
         rounds,
         device,
     )
-    exact = [score.importance for score in ours().scores["cka"]]
-    bf16 = [score.importance for score in ours("bf16").scores["cka"]]
+    exact, bf16 = ours(), ours("bf16")
     in_float64 = double_error(model, {key: value[:32] for key, value in inputs.items()}, chosen)
     rate = 2 * sweep_macs(model, inputs, chosen) * count / seconds["ours"] / 1e9
     depth = len(find_blocks(model))
@@ -118,7 +127,7 @@ def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list
         "remove and run s": round(seconds["plain"], 2),
         "times faster": round(seconds["plain"] / seconds["ours"], 2),
         "times faster than running alone": round(seconds["without"] / seconds["ours"], 2),
-        "block evaluations an example": first.block_evaluations // count,
+        "block evaluations an example": first.all_block_evaluations() // count,
         "remove and run, block evaluations": depth + len(chosen) * (depth - 1),
         "GFLOP/s": round(rate),
         "layout": ", ".join(f"{key} {value}" for key, value in first.layout.model_dump().items()),
@@ -140,8 +149,8 @@ def double_error(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> fl
     twin = type(model)(model.config).eval().double()
     twin.load_state_dict(model.state_dict())
     few = {key: value.double() for key, value in inputs.items()}
-    found = measure(twin, [few], ["cka"], candidates=chosen).scores["cka"]
-    return worst([s.importance for s in found], removed_and_run(twin, few, chosen, 32, removed=None))
+    found, _ = swept(twin, [few], chosen, ScoringConfig())
+    return worst(found, removed_and_run(twin, few, chosen, 32, removed=None))
 
 
 def images(data: str, rows: int) -> Iterator[dict[str, Tensor]]:
@@ -161,7 +170,7 @@ def peak_memory(checkpoint: str, data: str, rows: int) -> int:
 
 def print_peak_memory(model: PreTrainedModel, data: str, rows: int, chosen: list[int]) -> None:
     config = ScoringConfig(layout=Layout(micro_batch=64, channels_last=True), precision="bf16")
-    measure(model, images(data, rows), ["cka"], candidates=chosen, accelerator=make_accelerator(), config=config)
+    swept(model.to(make_accelerator().device), images(data, rows), chosen, config)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 

@@ -1,7 +1,12 @@
 """Progress bars: on the main process of each machine, off with HF_HUB_DISABLE_PROGRESS_BARS=1."""
 
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 from accelerate import Accelerator
 from huggingface_hub.utils import tqdm
+
+Item = TypeVar("Item")
 
 
 class Progress:
@@ -17,6 +22,12 @@ class Progress:
         hidden = accelerator is not None and not accelerator.is_local_main_process
         # None lets huggingface_hub's switch (environment variable or disable_progress_bars()) decide.
         self._bar = tqdm(desc=title, total=total, leave=False, dynamic_ncols=True, disable=True if hidden else None)
+
+    def counting(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, the bar advanced behind each."""
+        for item in items:
+            yield item
+            self.advance()
 
     def advance(self) -> None:
         """One step more."""

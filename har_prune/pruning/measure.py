@@ -1,18 +1,22 @@
 """One iteration's scores: all candidates on all samples, or a race; and the record of how they were measured."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from har_prune.progress import Progress
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import Calibration, RaceRecord
 from har_prune.pruning.plan import ranked
 from har_prune.scoring.config import Layout
-from har_prune.scoring.race import race_blocks
-from har_prune.scoring.score import BlockScore, measure
+from har_prune.scoring.race import run_race
+from har_prune.scoring.score import BlockScore, block_scores
+from har_prune.scoring.scorer import BlockScorer
+from har_prune.scoring.totals import GROUPS
 
 LOWEST = "lowest importance"
 
@@ -51,34 +55,38 @@ def rank_candidates(
         layout: The one this run has used so far; None = choose.
         accelerator: Device and processes.
     """
-    arguments: dict[str, Any] = {
-        "accelerator": accelerator,
-        "candidates": candidates,
-        "reference": parent if settings.reference == "original" else None,
-        "representation": settings.representation,
-        "config": settings.calibration.scoring(seed, layout),
-    }
     race = settings.calibration.race
-    record = None
-    if race is None:
-        found = measure(model, batches, [settings.criterion], **arguments)
-        scores: Sequence[BlockScore] = found.scores[settings.criterion]
-        order, work = ranked(scores), (found.samples, found.layout, found.block_evaluations)
-    else:
-        run = race_blocks(model, batches, race, criterion=settings.criterion, **arguments)
-        scores, work = run.scores, (run.samples, run.layout, run.block_evaluations)
-        order = [run.winner, *(index for index in ranked(scores) if index != run.winner)]
-        tied = tuple(originals[index] for index in run.tied)
-        record = RaceRecord(run.ended, tied, LOWEST if len(tied) > 1 else None)
-    samples, used, evaluations = work
+    scorer = BlockScorer(
+        model,
+        [settings.criterion],
+        candidates,
+        settings.calibration.scoring(seed, layout),
+        accelerator=accelerator,
+        reference=parent if settings.reference == "original" else None,
+        representation=settings.representation,
+        groups=1 if race is None and settings.calibration.interval is None else GROUPS,
+    )
+    progress = Progress("score", len(batches) if isinstance(batches, Sized) else None, accelerator)
+    with closing(progress), closing(scorer):
+        if race is None:
+            scorer.feed(progress.counting(batches))
+            scores: Sequence[BlockScore] = block_scores(scorer)[settings.criterion]
+            order, record = ranked(scores), None
+        else:
+            run = run_race(scorer, progress.counting(batches), race, progress)
+            scores = run.scores
+            order = [run.winner, *(index for index in ranked(scores) if index != run.winner)]
+            tied = tuple(originals[index] for index in run.tied)
+            record = RaceRecord(run.ended, tied, LOWEST if len(tied) > 1 else None)
+        evaluations = scorer.all_block_evaluations()
     calibration = Calibration(
         criterion=settings.criterion,
-        samples=samples,
+        samples=scorer.samples,
         seed=seed,
         reference=settings.reference,
         precision=settings.calibration.precision,
         estimator=scores[0].estimator,
-        layout=None if used is None else used.model_dump(),
+        layout=None if scorer.layout is None else scorer.layout.model_dump(),
         block_evaluations=evaluations,
         race=record,
     )

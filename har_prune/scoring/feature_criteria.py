@@ -127,11 +127,11 @@ class RbfCkaCriterion(_PairCriterion):
     The kernel is a product of random Fourier features, drawn independently for the two sides of every product, which
     keeps HSIC unbiased over the draw. Medians are taken over up to 64 examples.
 
-    Cost: as "cka". Memory: (2 C + 1) 256^2 float64, whatever the width.
+    Cost: as "cka". Memory: (2 C + 1) 512^2 float64, whatever the width.
     Source: Kornblith et al. 2019, arXiv:1905.00414, section 3; Rahimi and Recht 2007 (NIPS 20).
     """
 
-    WAVES = 256
+    WAVES = 512
     first_rows = 64
 
     def __init__(self, task: Task):

@@ -89,39 +89,43 @@ def race_blocks(
         representation=representation,
         groups=GROUPS,
     )
-    if criterion not in scorer.criteria or scorer.criteria[criterion].needs == "nothing":
-        raise UnknownCriterionError(
-            f"criterion {criterion!r} cannot race: it is a consensus or looks at no data. Set race to false."
-        )
     progress = Progress("race", len(batches) if isinstance(batches, Sized) else None, accelerator)
     with closing(progress), closing(scorer):
-        return run_race(scorer, criterion, batches, race, progress, "current" if reference is None else "other")
+        return run_race(scorer, progress.counting(batches), race, progress)
 
 
-def run_race(
-    scorer: BlockScorer, criterion: str, batches: Batches, race: RaceConfig, progress: Progress, reference: str
-) -> Race:
-    """Runs a race on a scorer made with `GROUPS` groups for one criterion."""
+def run_race(scorer: BlockScorer, batches: Batches, race: RaceConfig, progress: Progress | None = None) -> Race:
+    """Runs a race on a scorer of one criterion, made with `totals.GROUPS` groups.
+
+    Raises:
+        UnknownCriterionError: The criterion cannot race.
+    """
+    (criterion,) = scorer.names
+    if not scorer.can_race:
+        raise UnknownCriterionError(
+            f"criterion {criterion!r} cannot race: it is a consensus or looks at no data. Leave race out."
+        )
     total, next_look = len(scorer.candidates), float(race.first)
     dropped: dict[int, BlockScore] = {}
     ended: Literal["decided", "tie", "budget"] = "budget"
     for batch in batches:
-        scorer.feed([batch], progress.advance)
+        scorer.feed([batch])
         if scorer.samples < next_look:
             continue
         while next_look <= scorer.samples:
             next_look *= race.growth
-        scores = block_scores(scorer, reference)[criterion]
+        scores = block_scores(scorer)[criterion]
         verdict = judge([score.importance for score in scores], scorer.jackknife(), race, total)
         losers = {score.index: score for score, lost in zip(scores, verdict.lost, strict=True) if lost}
         dropped |= losers
         if losers:
             scorer.drop(set(losers))
-        progress.note(f"{len(scorer.candidates)} left")
+        if progress is not None:
+            progress.note(f"{len(scorer.candidates)} left of {total}, {scorer.samples} samples")
         if len(scorer.candidates) == 1 or verdict.equal:
             ended = "decided" if len(scorer.candidates) == 1 else "tie"
             break
-    left = block_scores(scorer, reference)[criterion]
+    left = block_scores(scorer)[criterion]
     dropped |= {score.index: score for score in left}
     return Race(
         scores=tuple(dropped[index] for index in sorted(dropped)),

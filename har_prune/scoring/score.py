@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from har_prune.progress import Progress
-from har_prune.scoring.config import Layout, ScoringConfig
+from har_prune.scoring.config import ScoringConfig
 from har_prune.scoring.scorer import Batches, BlockScorer
 from har_prune.scoring.totals import GROUPS
 
@@ -108,41 +108,6 @@ def score_criteria(
     Returns:
         {criterion: one score for each candidate, by index}.
     """
-    measured = measure(
-        model,
-        batches,
-        criteria,
-        accelerator=accelerator,
-        candidates=candidates,
-        reference=reference,
-        representation=representation,
-        config=config,
-    )
-    return measured.scores
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Scores by criterion, and what they took: `block_evaluations` counts each block once for every example."""
-
-    scores: dict[str, list[BlockScore]]
-    samples: int
-    layout: Layout | None
-    block_evaluations: int
-
-
-def measure(
-    model: PreTrainedModel,
-    batches: Batches,
-    criteria: list[str],
-    *,
-    accelerator: Accelerator | None = None,
-    candidates: Iterable[int] | None = None,
-    reference: PreTrainedModel | None = None,
-    representation: str | None = None,
-    config: ScoringConfig | None = None,
-) -> Measured:
-    """As `score_criteria`, with a record of the work."""
     config = config or ScoringConfig()
     scorer = BlockScorer(
         model,
@@ -156,12 +121,11 @@ def measure(
     )
     progress = Progress("score", len(batches) if isinstance(batches, Sized) else None, accelerator)
     with closing(progress), closing(scorer):
-        scorer.feed(batches, progress.advance)
-        scores = block_scores(scorer, "current" if reference is None else "other")
-        return Measured(scores, scorer.samples, scorer.layout, scorer.all_block_evaluations())
+        scorer.feed(progress.counting(batches))
+        return block_scores(scorer)
 
 
-def block_scores(scorer: BlockScorer, reference: str) -> dict[str, list[BlockScore]]:
+def block_scores(scorer: BlockScorer) -> dict[str, list[BlockScore]]:
     """What a scorer has found so far, by criterion."""
     config, importances = scorer.config, scorer.importances()
     intervals = scorer.intervals(config.interval) if config.interval is not None else {}
@@ -175,7 +139,7 @@ def block_scores(scorer: BlockScorer, reference: str) -> dict[str, list[BlockSco
                 name,
                 intervals[name][place] if intervals else None,
                 config.seed,
-                reference,
+                scorer.reference,
                 config.precision,
                 scorer.estimator(name),
             )

@@ -46,6 +46,7 @@ class BlockScorer:
         candidates: Those still scored.
         samples: Examples this process was given, those of other processes included.
         layout: How the work is cut; known once data were seen.
+        reference: "current" where the model itself is the reference, else "other".
 
     Raises:
         UnknownFamilyError, UnknownCriterionError: Nothing is registered under a name.
@@ -87,14 +88,20 @@ class BlockScorer:
         self._totals: dict[str, Totals] = {}
         self._workers: Workers | None = None
         self.layout: Layout | None = None
+        self.reference = "current" if reference is None else "other"
         self.samples = 0
+
+    @property
+    def can_race(self) -> bool:
+        """Whether importance is one criterion's, with a spread that examples tell."""
+        return len(self.names) == 1 and self.names[0] in self._streamed
 
     def all_block_evaluations(self) -> int:
         """Blocks that all processes ran together, each counted once for every example."""
         own = torch.tensor(self._workers.block_evaluations if self._workers else 0, device=self.device)
         return int(self.accelerator.reduce(own, "sum")) if self.accelerator else int(own)
 
-    def feed(self, batches: Batches, advance: Callable[[], None] = lambda: None) -> None:
+    def feed(self, batches: Batches) -> None:
         """Takes batches. Every process must be given the same; each works on its rows.
 
         Raises:
@@ -103,13 +110,13 @@ class BlockScorer:
         """
         if not self._streamed:
             return
-        for evidence, positions in self._measured(self._own(batches, advance)):
+        for evidence, positions in self._measured(self._own(batches)):
             for group, rows in runs_of(positions, self.groups):
                 part = evidence.rows(rows)
                 for name, criterion in self._streamed.items():
                     self._totals[name].add(group, criterion.sums(part))
 
-    def _own(self, batches: Batches, advance: Callable[[], None]) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def _own(self, batches: Batches) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """This process's rows of each batch on the device, and their positions in the data."""
         for batch in batches:
             size = len(next(iter(batch.values())))
@@ -120,7 +127,6 @@ class BlockScorer:
             if rows is not None:
                 positions = rows.pop("")
                 yield _on(rows, self.device), positions
-            advance()
 
     def _measured(self, own: Iterator[tuple[dict[str, Any], Tensor]]) -> Iterator:
         first = next(own, None)  # prepares the workers
