@@ -20,6 +20,7 @@ lint: $(VENV)/installed
 # The ResNet-56 and the images it needs: see the README, "CIFAR-10: a Keras ResNet-56".
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/scoring.py $(BENCH)
+	$(BIN)/python benchmarks/scoring.py --memory $(BENCH)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -10,11 +10,10 @@ multiply-accumulates.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from har_prune import HarTransformerConfig, HarTransformerForSequenceClassification, find_blocks, remove_blocks
-from har_prune.data.load import load_data
+from har_prune.data.load import LabelledData, load_data
 from har_prune.launch import make_accelerator
 from har_prune.loading import load_model
 from har_prune.models.cifar_resnet import CifarResNetForImageClassification
@@ -153,9 +152,8 @@ def double_error(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> fl
     return worst(found, removed_and_run(twin, few, chosen, 32, removed=None))
 
 
-def images(data: str, rows: int) -> Iterator[dict[str, Tensor]]:
+def images(loaded: LabelledData, rows: int) -> Iterator[dict[str, Tensor]]:
     """Batches of 64 training images, in order."""
-    loaded = load_data(data)
     training = np.flatnonzero(loaded.splits == "train")[:rows]
     for start in range(0, len(training), 64):
         yield {"pixel_values": torch.from_numpy(loaded.values[training[start : start + 64]]).float() / 255}
@@ -169,14 +167,18 @@ def peak_memory(checkpoint: str, data: str, rows: int) -> int:
 
 
 def print_peak_memory(model: PreTrainedModel, data: str, rows: int, chosen: list[int]) -> None:
+    loaded = load_data(data)
     config = ScoringConfig(layout=Layout(micro_batch=64, channels_last=True), precision="bf16")
-    swept(model.to(make_accelerator().device), images(data, rows), chosen, config)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # What reading the data took is not scoring's: the peak is counted from here.
+    Path("/proc/self/clear_refs").write_text("5")
+    swept(model.to(make_accelerator().device), images(loaded, rows), chosen, config)
+    status = Path("/proc/self/status").read_text().splitlines()
+    print(1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1]))
 
 
 def cases(model: PreTrainedModel, data: str, chosen: list[int]) -> Iterable[tuple[str, Callable[[], tuple]]]:
     def resnet() -> tuple:
-        batches = list(islice(images(data, 1024), 16))
+        batches = list(images(load_data(data), 1024))
         pixels = torch.cat([batch["pixel_values"] for batch in batches]).contiguous(memory_format=torch.channels_last)
         return model, {"pixel_values": pixels}, chosen
 
@@ -197,13 +199,19 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="checkpoints/resnet56")
     parser.add_argument("--data", default="../shared/data/cifar10")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--skip-memory", action="store_true", help="leave out the sweep over 50,000 images")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory instead; Linux only")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     model = load_model(CifarResNetForImageClassification, arguments.checkpoint).eval()
     chosen = candidates(find_blocks(model), PruneSettings(target={"blocks": 1}, guards="paper"), set())
     if arguments.memory_of is not None:
         print_peak_memory(model, arguments.data, arguments.memory_of, chosen)
+        return
+    if arguments.memory:
+        peaks = {rows: peak_memory(arguments.checkpoint, arguments.data, rows) for rows in (1024, 50_000)}
+        table = [{"images": rows, "peak bytes": peak} for rows, peak in peaks.items()]
+        ratio = f"{peaks[50_000] / peaks[1024]:.3f}"
+        write_result("scoring_memory", "Peak memory of a sweep over ResNet-56", {"50,000 over 1,024": ratio}, table)
         return
     device = make_accelerator().device
     facts: dict[str, Any] = {
@@ -222,10 +230,6 @@ def main() -> None:
         )
         print(table[-1], flush=True)
     facts["matrix product afterwards, fp32 GFLOP/s"] = round(matmul_gflops(device))
-    if not arguments.skip_memory:
-        peaks = [peak_memory(arguments.checkpoint, arguments.data, rows) for rows in (1024, 50_000)]
-        facts["peak memory, 1,024 images, bytes"], facts["peak memory, 50,000 images, bytes"] = peaks
-        facts["peak memory, 50,000 over 1,024"] = f"{peaks[1] / peaks[0]:.3f}"
     write_result("scoring", "Scoring: speed, exactness, memory", facts, table)
 
 
