@@ -37,7 +37,7 @@ from har_prune.scoring.config import RaceConfig, ScoringConfig
 from har_prune.scoring.evidence import Evidence
 from har_prune.scoring.race import Race, run_race
 from har_prune.scoring.scorer import BlockScorer
-from har_prune.scoring.totals import GROUPS, ROWS, Totals
+from har_prune.scoring.totals import GROUPS, Totals, group_of
 
 SETTINGS = [(0.95, 1e-3), (0.99, 1e-3), (0.99, 8e-4)]  # confidence, tie margin
 
@@ -56,7 +56,7 @@ class StoredWorkers:
     def measure(self, batches: Iterable[tuple[dict[str, Any], Tensor]]) -> Iterator[tuple[Evidence, Tensor]]:
         for batch, positions in batches:
             self.block_evaluations += len(positions) * cost(self.depth, self.candidates)
-            by_group = torch.argsort(positions // ROWS % GROUPS, stable=True)  # fewer, longer stretches of a group
+            by_group = torch.argsort(group_of(positions, GROUPS), stable=True)  # fewer, longer stretches of a group
             yield self.evidence(batch["rows"][by_group]), positions[by_group]
 
     def drop(self, blocks: set[int]) -> None:

@@ -7,10 +7,10 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.rebuild import original_indices
 from har_prune.blocks.stack import BlockStack, find_blocks
-from har_prune.errors import NotRemovableError, UnknownCriterionError, UnreachableTargetError
+from har_prune.errors import NotRemovableError, UnreachableTargetError
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.config import PruneSettings
-from har_prune.scoring.criteria import Task, make_criterion, members
+from har_prune.scoring.criteria import members, refuse_race
 from har_prune.scoring.representation import RepresentationTap
 from har_prune.scoring.score import BlockScore
 from har_prune.spelling import did_you_mean
@@ -78,13 +78,9 @@ def check_settings(model: PreTrainedModel, settings: PruneSettings, inputs: dict
         UnknownCriterionError, ShapeError: No such criterion or representation.
         UnreachableTargetError: Nothing may be removed, or removing all that may go is not enough; says what is.
     """
-    for name in members(settings.criterion):
-        needs = make_criterion(name, Task([])).needs
-        if settings.calibration.race is not None and (needs == "nothing" or name != settings.criterion):
-            raise UnknownCriterionError(
-                f"criterion {settings.criterion!r} cannot race: it is a consensus or looks at no data. "
-                "Leave calibration.race out."
-            )
+    members(settings.criterion)
+    if settings.calibration.race is not None:
+        refuse_race(settings.criterion)
     RepresentationTap(model, settings.representation)
     stack = find_blocks(model)
     allowed = candidates(stack, settings, protected_blocks(model, settings.protected))

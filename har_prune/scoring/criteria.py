@@ -119,6 +119,18 @@ def members(name: str) -> list[str]:
     return inner
 
 
+def refuse_race(name: str) -> None:
+    """Refuses a criterion whose spread examples do not tell.
+
+    Raises:
+        UnknownCriterionError: It is a consensus, or looks at no data.
+    """
+    if members(name) != [name] or make_criterion(name, Task([])).needs == "nothing":
+        raise UnknownCriterionError(
+            f"criterion {name!r} cannot race: it is a consensus or looks at no data. Leave calibration.race out."
+        )
+
+
 def make_criterion(name: str, task: Task) -> Criterion:
     """A fresh criterion.
 

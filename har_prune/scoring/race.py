@@ -17,9 +17,9 @@ from scipy.stats import t as student
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from har_prune.errors import UnknownCriterionError
 from har_prune.progress import Progress
 from har_prune.scoring.config import Layout, RaceConfig, ScoringConfig
+from har_prune.scoring.criteria import refuse_race
 from har_prune.scoring.score import BlockScore, block_scores
 from har_prune.scoring.scorer import Batches, BlockScorer
 from har_prune.scoring.totals import GROUPS
@@ -101,10 +101,7 @@ def run_race(scorer: BlockScorer, batches: Batches, race: RaceConfig, progress: 
         UnknownCriterionError: The criterion cannot race.
     """
     (criterion,) = scorer.names
-    if not scorer.can_race:
-        raise UnknownCriterionError(
-            f"criterion {criterion!r} cannot race: it is a consensus or looks at no data. Leave race out."
-        )
+    refuse_race(criterion)
     total, next_look = len(scorer.candidates), float(race.first)
     dropped: dict[int, BlockScore] = {}
     ended: Literal["decided", "tie", "budget"] = "budget"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from scipy.stats import rankdata
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -73,7 +74,9 @@ class BlockScorer:
         self.names, self.groups = names, groups
         self.criteria = {part: make_criterion(part, task) for name in names for part in members(name)}
         self._fixed = {
-            part: torch.tensor([self._named(index, part, criterion.value) for index in self.candidates])
+            part: torch.tensor(
+                [self._named(index, part, criterion.value) for index in self.candidates], dtype=torch.float64
+            )
             for part, criterion in self.criteria.items()
             if criterion.needs == "nothing"
         }
@@ -90,11 +93,6 @@ class BlockScorer:
         self.layout: Layout | None = None
         self.reference = "current" if reference is None else "other"
         self.samples = 0
-
-    @property
-    def can_race(self) -> bool:
-        """Whether importance is one criterion's, with a spread that examples tell."""
-        return len(self.names) == 1 and self.names[0] in self._streamed
 
     def all_block_evaluations(self) -> int:
         """Blocks that all processes ran together, each counted once for every example."""
@@ -151,13 +149,17 @@ class BlockScorer:
             )  # fmt: skip
 
         with _as_it_was(self._model), _as_it_was(self._reference):
-            self.layout = self.config.layout or self._chosen(made, batch)
+            self.layout = self.config.layout or self._agreed(self._chosen(made, batch))
             self._workers = made(self.layout)
             self._workers.check_replay(few)
             evidence = self._workers.measure_few(few)
         for name, criterion in self._streamed.items():
             criterion.start(evidence)
             self._totals[name] = Totals(criterion.sums(evidence.rows(slice(0, 2))), self.groups)
+
+    def _agreed(self, layout: Layout) -> Layout:
+        """The main process's choice: the one on record, from which a resumed run computes the same bits."""
+        return broadcast_object_list([layout])[0] if self.accelerator else layout
 
     def _chosen(self, made: Callable[[Layout], Workers], batch: dict[str, Any]) -> Layout:
         if is_placed(self._model):
@@ -205,7 +207,7 @@ class BlockScorer:
 
     def intervals(self, level: float) -> dict[str, list[tuple[float, float]]]:
         """Bootstrap percentile interval of each candidate's importance, at a level such as 0.95."""
-        parts = {name: values[:, None].expand(-1, 1000) for name, values in self._fixed.items()}
+        parts = {name: values[:, None] for name, values in self._fixed.items()}
         for name, totals in self._joined().items():
             parts[name] = self._for_each(name, partial(totals.resampled, seed=self.config.seed))
         bounds = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

@@ -81,17 +81,17 @@ class Totals:
         return [total[0 if len(total) == 1 else candidate] for total in self._sums]
 
 
-def group_of(position: int, groups: int) -> int:
-    """The group of the example at a position of the data."""
-    return position // ROWS % groups
+def group_of(positions: Tensor, groups: int) -> Tensor:
+    """The group of the example at each position of the data, [N]."""
+    return positions // ROWS % groups
 
 
 def runs_of(positions: Tensor, groups: int) -> list[tuple[int, slice]]:
-    """(group, rows) for stretches of rows of one group; `positions` [N] in ascending order."""
+    """(group, rows) for stretches of neighbouring rows of one group; `positions` [N] in the data."""
     if groups == 1:
         return [(0, slice(0, len(positions)))]
     stretches, start = [], 0
-    marks = [group_of(int(position), groups) for position in positions]
+    marks = group_of(positions, groups).tolist()
     for row in range(1, len(marks) + 1):
         if row == len(marks) or marks[row] != marks[start]:
             stretches.append((marks[start], slice(start, row)))

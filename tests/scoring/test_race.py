@@ -73,7 +73,7 @@ def test_the_jackknife_error_is_the_error_of_the_mean():
 def test_a_criterion_that_cannot_race_is_refused():
     model = _graded()
     for name in ("random", "consensus(cka, block_influence)"):
-        with pytest.raises(UnknownCriterionError, match=r"cannot race.*Leave race out"):
+        with pytest.raises(UnknownCriterionError, match=r"cannot race.*Leave calibration.race out"):
             race_blocks(model, _batches(model, 1), RaceConfig(), criterion=name)
 
 
