@@ -23,7 +23,7 @@ import torch
 from measuring import write_result
 from torch import Tensor
 
-from har_prune.blocks.stack import find_blocks
+from har_prune.blocks.find import find_blocks
 from har_prune.data.batches import inputs_for, make_loader
 from har_prune.data.config import DataConfig
 from har_prune.data.load import load_data

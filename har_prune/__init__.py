@@ -4,8 +4,9 @@ Importing it registers its own models with transformers' Auto classes and change
 """
 
 from har_prune.blocks.families import Family, register_family
+from har_prune.blocks.find import find_blocks
 from har_prune.blocks.rebuild import remove_blocks
-from har_prune.blocks.stack import BlockStack, find_blocks
+from har_prune.blocks.stack import BlockStack
 from har_prune.errors import HarPruneError
 from har_prune.evaluation.latency import LatencyStats, measure_latency
 from har_prune.evaluation.macs import count_macs
@@ -16,6 +17,11 @@ from har_prune.models.har_transformer import (
     HarTransformerConfig,
     HarTransformerForSequenceClassification,
     HarTransformerModel,
+)
+from har_prune.models.pruned_mobilenet_v2 import (
+    PrunedMobileNetV2Config,
+    PrunedMobileNetV2ForImageClassification,
+    PrunedMobileNetV2Model,
 )
 from har_prune.pruning.config import PruneConfig, Target
 from har_prune.pruning.history import PruningHistory, PruningStep
@@ -49,6 +55,9 @@ __all__ = [
     "LatencyStats",
     "Layout",
     "PruneConfig",
+    "PrunedMobileNetV2Config",
+    "PrunedMobileNetV2ForImageClassification",
+    "PrunedMobileNetV2Model",
     "PruningHistory",
     "PruningResult",
     "PruningStep",

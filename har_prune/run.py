@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.atomic import whole_file, whole_folder
-from har_prune.blocks.stack import find_blocks
+from har_prune.blocks.find import find_blocks
 from har_prune.data.batches import Inputs, inputs_for, make_loader
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import Splits, make_splits

@@ -81,11 +81,10 @@ def test_the_result_loads_without_har_prune_and_gives_the_saved_logits(finished,
     config = DataConfig(name_or_path="synthetic", protocol="holdout", test_subjects=("s10", "s11", "s12"))
     train = make_splits(data, config, 0).train
     assert extractor.channel_mean == pytest.approx(data.values[train].mean(axis=(0, 1)), rel=1e-4)
-    logits = logits_in_fresh_process(
-        "AutoModelForSequenceClassification", out / "pruned", inputs, tmp_path, trust_remote_code=True
-    )
+    job = ("AutoModelForSequenceClassification", out / "pruned", inputs)
+    logits = logits_in_fresh_process({"pruned": job}, tmp_path)
     with torch.no_grad():
-        torch.testing.assert_close(logits, model.eval()(**inputs).logits, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(logits["pruned"], model.eval()(**inputs).logits, rtol=1e-5, atol=1e-6)
 
 
 def test_a_finished_run_started_again_says_the_same_and_another_recipe_is_refused(finished, quickstart):

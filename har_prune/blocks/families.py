@@ -4,15 +4,19 @@ A family is data about one architecture: where its residual blocks are and which
 some of them go. To add one, write a function from the config to a `Family` and decorate it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedConfig
 
 from har_prune.errors import UnknownFamilyError
+from har_prune.models.pruned_mobilenet_v2 import PRUNED_CLASSES
 from har_prune.spelling import did_you_mean
+
+# What configs of backbones compute from the number of stages or blocks.
+_BACKBONE_FIELDS = ("stage_names", "out_features", "out_indices")
 
 
 def _any_block(stage: int, position: int, block: nn.Module) -> str | None:
@@ -26,21 +30,28 @@ class Family:
     Args:
         containers: Dotted path, below the base model, of the module list that holds the blocks. One `*` stands for
             the children of a list: "encoder.stages.*.layers" is one stage a match, in order.
-        depth_field: Config field with the depth: an int, or for a family with stages the list of depths.
+        depth_field: Config field with the depth: an int, or for a family with stages the list of depths. None where
+            the depth is the length of a per-layer list.
         per_layer_fields: Config lists with one entry a block; they lose the entries of the removed blocks.
         unrelated_fields: Config lists that may happen to be as long as the model is deep and are not per block.
         derived_fields: Config fields the config class computes from the depth; dropped before rebuilding.
         why_fixed: (stage, position in stage, block) -> why this block can never go, or None.
+        period: Blocks of a stage alternate with this period (Swin: 2, plain and shifted windows), so what is left
+            must keep its place in it. Such blocks go together with the next `period - 1`.
         example_inputs: config -> inputs for one small forward, where the generic ones do not fit.
+        rebuilt_as: Class of a model -> the class a smaller one has, where the stock config cannot say which blocks
+            are left.
     """
 
     containers: str
-    depth_field: str
+    depth_field: str | None
     per_layer_fields: tuple[str, ...] = ()
     unrelated_fields: tuple[str, ...] = ()
     derived_fields: tuple[str, ...] = ()
     why_fixed: Callable[[int, int, nn.Module], str | None] = _any_block
+    period: int = 1
     example_inputs: Callable[[Any], dict] | None = None
+    rebuilt_as: Mapping[type, type] = field(default_factory=dict)
 
 
 _FAMILIES: dict[str, Callable[[Any], Family]] = {}
@@ -82,10 +93,18 @@ def unknown_family(config: PreTrainedConfig) -> UnknownFamilyError:
     )
 
 
-def _changes_shape(stage: int, position: int, block: nn.Module) -> str | None:
-    if isinstance(block.shortcut, nn.Identity):
-        return None
-    return "it changes the width or the resolution of the hidden state"
+_CHANGES_SHAPE = "it changes the width or the resolution of the hidden state"
+
+
+def _with_projection(stage: int, position: int, block: nn.Module) -> str | None:
+    return None if isinstance(block.shortcut, nn.Identity) else _CHANGES_SHAPE
+
+
+def _without_shortcut(stage: int, position: int, block: nn.Module) -> str | None:
+    return None if block.use_residual else _CHANGES_SHAPE
+
+
+# har_prune's own
 
 
 @register_family("har_transformer")
@@ -95,19 +114,97 @@ def _har_transformer(config: PreTrainedConfig) -> Family:
 
 @register_family("cifar_resnet")
 def _cifar_resnet(config: PreTrainedConfig) -> Family:
-    return Family("encoder.stages.*.layers", "depths", why_fixed=_changes_shape)
+    return Family("encoder.stages.*.layers", "depths", why_fixed=_with_projection)
 
 
+# Images
+
+
+@register_family("regnet")
 @register_family("resnet")
 def _resnet(config: PreTrainedConfig) -> Family:
-    return Family("encoder.stages.*.layers", "depths", why_fixed=_changes_shape)
+    return Family("encoder.stages.*.layers", "depths", why_fixed=_with_projection, derived_fields=_BACKBONE_FIELDS)
 
 
+@register_family("convnext")
+def _convnext(config: PreTrainedConfig) -> Family:
+    return Family("encoder.stages.*.layers", "depths", derived_fields=_BACKBONE_FIELDS)
+
+
+@register_family("pruned_mobilenet_v2")
+@register_family("mobilenet_v2")
+def _mobilenet_v2(config: PreTrainedConfig) -> Family:
+    return Family(
+        "layer", None, per_layer_fields=("kept_blocks",), why_fixed=_without_shortcut, rebuilt_as=PRUNED_CLASSES
+    )
+
+
+@register_family("deit")
 @register_family("vit")
 def _vit(config: PreTrainedConfig) -> Family:
     return Family("layers", "num_hidden_layers")
 
 
+@register_family("dinov2")
+def _dinov2(config: PreTrainedConfig) -> Family:
+    return Family("encoder.layer", "num_hidden_layers", derived_fields=_BACKBONE_FIELDS)
+
+
+@register_family("swinv2")
+@register_family("swin")
+def _swin(config: PreTrainedConfig) -> Family:
+    # A block shifts its windows when its position in the stage is odd.
+    return Family(
+        "encoder.layers.*.blocks", "depths", unrelated_fields=("num_heads",), derived_fields=_BACKBONE_FIELDS, period=2
+    )
+
+
+# Text, audio, time series
+
+
+@register_family("roberta")
 @register_family("bert")
 def _bert(config: PreTrainedConfig) -> Family:
     return Family("encoder.layer", "num_hidden_layers")
+
+
+@register_family("distilbert")
+def _distilbert(config: PreTrainedConfig) -> Family:
+    return Family("transformer.layer", "n_layers")
+
+
+@register_family("wav2vec2")
+def _wav2vec2(config: PreTrainedConfig) -> Family:
+    # Lists about the convolutions before the blocks.
+    stem = ("conv_dim", "conv_stride", "conv_kernel", "tdnn_dim", "tdnn_kernel", "tdnn_dilation")
+    return Family("encoder.layers", "num_hidden_layers", unrelated_fields=stem)
+
+
+@register_family("patchtst")
+def _patchtst(config: PreTrainedConfig) -> Family:
+    return Family("encoder.layers", "num_hidden_layers")
+
+
+@register_family("patchtsmixer")
+def _patchtsmixer(config: PreTrainedConfig) -> Family:
+    return Family("encoder.mlp_mixer_encoder.mixers", "num_layers")
+
+
+# Decoders
+
+
+@register_family("gpt2")
+def _gpt2(config: PreTrainedConfig) -> Family:
+    return Family("h", "n_layer")
+
+
+@register_family("llama")
+def _llama(config: PreTrainedConfig) -> Family:
+    return Family("layers", "num_hidden_layers")
+
+
+@register_family("gemma3_text")
+@register_family("qwen3")
+@register_family("qwen2")
+def _with_layer_types(config: PreTrainedConfig) -> Family:
+    return Family("layers", "num_hidden_layers", per_layer_fields=("layer_types",))

@@ -19,7 +19,8 @@ def example_inputs(model: PreTrainedModel, batch_size: int = 2, seed: int = 0) -
     """Random inputs for one small forward, on the model's device.
 
     Args:
-        model: Any model whose main input is `input_values` (sensor windows, audio), `pixel_values` or `input_ids`.
+        model: Any model whose main input is `input_values` (sensor windows, audio), `past_values` (time series),
+            `pixel_values` or `input_ids`.
         batch_size: Number of examples; they differ from each other.
         seed: Seed of the values; the global generator is left alone.
 
@@ -40,6 +41,9 @@ def example_inputs(model: PreTrainedModel, batch_size: int = 2, seed: int = 0) -
         size = getattr(config, "image_size", _FREE_IMAGE_SIZE)
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         inputs = {"pixel_values": torch.rand((batch_size, config.num_channels, height, width), generator=generator)}
+    elif model.main_input_name == "past_values":
+        shape = (batch_size, config.context_length, config.num_input_channels)
+        inputs = {"past_values": torch.randn(shape, generator=generator)}
     elif model.main_input_name == "input_ids":
         length = min(_SEQUENCE_LENGTH, getattr(config, "max_position_embeddings", _SEQUENCE_LENGTH))
         inputs = {"input_ids": torch.randint(config.vocab_size, (batch_size, length), generator=generator)}

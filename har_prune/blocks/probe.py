@@ -55,8 +55,10 @@ def probe_containers(model: PreTrainedModel, inputs: dict[str, Tensor] | None = 
         for name, module in model.named_modules()
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and _of_one_class(list(module.children()))
     ]
-    was_training = model.training
+    was_training, use_cache = model.training, getattr(model.config, "use_cache", None)
     model.eval()
+    if use_cache:  # a block that runs again would find its first run in the cache
+        model.config.use_cache = False
     try:
         calls = _record(model, [child for _, module in candidates for child in module.children()], inputs)
         found = []
@@ -66,6 +68,8 @@ def probe_containers(model: PreTrainedModel, inputs: dict[str, Tensor] | None = 
                 found.append(ProbedContainer(name, module, reasons))
     finally:
         model.train(was_training)
+        if use_cache:
+            model.config.use_cache = use_cache
     return [
         outer
         for outer in found

@@ -5,78 +5,192 @@ right by construction, and the result is by definition what `from_pretrained` wi
 """
 
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from functools import reduce
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
+from har_prune.blocks.find import stack_of
 from har_prune.blocks.inputs import example_inputs as make_example_inputs
-from har_prune.blocks.stack import BlockStack, find_blocks
+from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UndeclaredLayerListError
+from har_prune.provenance import parent_of
 
 # Where models without a family keep their depth; the checks after rebuilding catch a wrong guess.
 _USUAL_DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depths")
 
 
 def remove_blocks(
-    model: PreTrainedModel, indices: Iterable[int], *, example_inputs: dict[str, Tensor] | None = None
+    model: PreTrainedModel | BlockStack,
+    indices: Iterable[int],
+    *,
+    example_inputs: dict[str, Tensor] | None = None,
+    copy: bool = True,
 ) -> PreTrainedModel:
     """Builds a smaller model without the given blocks; the input model is untouched.
 
     The result is checked against the original run with those blocks bypassed.
-    `config.har_prune` of the result records the removed blocks by their index in the original network.
+    `config.har_prune` of the result (of the tower's config, in a model of several) records the removed blocks by their
+    index in the original network.
 
     Args:
-        model: Any model `find_blocks` understands.
-        indices: Blocks to remove, as indices into `find_blocks(model)`.
+        model: Any model `find_blocks` understands, or the stack it returned.
+        indices: Blocks to remove, as indices into the stack.
         example_inputs: Inputs for the check; made up when None.
+        copy: False lets the new model take over the weights instead of copying them, for models that do not fit in
+            memory twice: what is done to one is then done to both, and the removed blocks' memory is free once the
+            old model is gone.
 
     Returns:
-        A new model of the same class, in eval mode, with memory of its own.
+        A new model, in eval mode; of the same class, except where the stock config of a family cannot say which
+        blocks are left (MobileNetV2).
 
     Raises:
         NotRemovableError: A block is fixed, or the config of this family cannot express the removal.
         UndeclaredLayerListError: A config list is as long as the model is deep and the family does not mention it.
     """
-    stack = find_blocks(model, example_inputs)
+    stack = stack_of(model, example_inputs)
     removed = stack.check_removable(indices)
-    config = _smaller_config(stack, removed)
-    smaller = build_like(model, config)
+    _refuse_unreadable(stack.model)
+    model_class = _class_without_blocks(stack)
+    state = _remapped(stack, removed)
     try:
-        smaller.load_state_dict(_remapped(stack, removed))
-    except RuntimeError as error:
+        config = _smaller_config(stack, removed, model_class)
+        smaller = build_from(stack.model, model_class, config, copied(state) if copy else state)
+    except (RuntimeError, StrictDataclassError) as error:
         raise NotRemovableError(
-            f"{model.config.model_type} cannot express a network without blocks {removed}: the weights that are left "
+            f"{stack.config.model_type} cannot express a network without blocks {removed}: the weights that are left "
             f"do not fit a model built from the edited config ({error})"
         ) from error
     _check_equals_bypassed(stack, removed, smaller, example_inputs)
     return smaller
 
 
-def build_like(model: PreTrainedModel, config: Any) -> PreTrainedModel:
-    """A model of the same class, dtype, device and attention from another config, in eval mode; weights random."""
-    config._attn_implementation = model.config._attn_implementation
-    with torch.random.fork_rng(devices=[]):  # building must not move the caller's random numbers
-        built = type(model)(config)
-    if model.can_generate():
-        built.generation_config = deepcopy(model.generation_config)
-    return built.to(device=model.device, dtype=model.dtype).eval()
+def build_from(
+    like: PreTrainedModel, model_class: type[PreTrainedModel], config: Any, state: dict[str, Tensor]
+) -> PreTrainedModel:
+    """What `from_pretrained` would build from a config and these weights; it takes the tensors over, uncopied.
+
+    Args:
+        like: Model to take device, dtype, attention and generation settings from.
+        model_class: Class to build.
+        config: Its config.
+        state: Its state dict; tied weights may stand in it once or several times.
+
+    Raises:
+        RuntimeError: Weights are missing, left over or of another shape.
+    """
+    with torch.random.fork_rng(devices=[]), _without_bars():  # building must not move the caller's random numbers
+        built, info = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=like.dtype,
+            attn_implementation=like.config._attn_implementation,
+            output_loading_info=True,
+            # Without a place from_pretrained would take weights of a GPU to the CPU.
+            **({} if like.device.type == "cpu" else {"device_map": {"": like.device}}),
+        )
+    problems = {key: sorted(map(str, info[key])) for key in _KEY_PROBLEMS if info[key]}
+    if problems:
+        raise RuntimeError("; ".join(f"{key}: {names[:3]}" for key, names in problems.items()))
+    built.__dict__.pop("hf_device_map", None)  # one device is no placement
+    if like.can_generate():
+        built.generation_config = deepcopy(like.generation_config)
+    return built.eval()
 
 
-def original_indices(model: PreTrainedModel) -> list[int]:
+_KEY_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bar for weights that are in memory already."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    hub_shown = not are_progress_bars_disabled()
+    try:
+        transformers_logging.disable_progress_bar()  # hides the Hub's as well
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+        if hub_shown:
+            enable_progress_bars()
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights in memory of their own; tied ones stay one tensor."""
+    copies: dict[int, Tensor] = {}
+    return {key: copies.setdefault(id(value), value.detach().clone()) for key, value in state.items()}
+
+
+def _refuse_unreadable(model: PreTrainedModel) -> None:
+    if getattr(model, "is_quantized", False) or getattr(model.config, "quantization_config", None) is not None:
+        raise NotRemovableError(
+            "this model is quantised, and its packed weights cannot be rebuilt: load the checkpoint it was quantised "
+            "from, remove the blocks there, and quantise the result."
+        )
+    if any(value.is_meta for value in model.state_dict().values()):
+        raise NotRemovableError(
+            "some weights of this model are offloaded (device_map) and cannot be moved: load it without offload to "
+            "remove blocks. Scoring works on it as it is."
+        )
+
+
+def _class_without_blocks(stack: BlockStack) -> type[PreTrainedModel]:
+    model_class = type(stack.model)
+    others = stack.family.rebuilt_as if stack.family else {}
+    if model_class in others:
+        return others[model_class]
+    if others and model_class not in others.values():
+        raise NotRemovableError(
+            f"{model_class.__name__} cannot express a network without some blocks, and there is no class that can; "
+            f"there is for {', '.join(known.__name__ for known in others)}."
+        )
+    return model_class
+
+
+def original_indices(model: PreTrainedModel | BlockStack) -> list[int]:
     """For every block of a model its index in the network before the first removal."""
-    provenance = getattr(model.config, "har_prune", None) or {}
+    stack = stack_of(model)
+    provenance = getattr(stack.config, "har_prune", None) or {}
     removed = set(provenance.get("removed_blocks", ()))
-    depth = provenance.get("original_depth", len(find_blocks(model)))
+    depth = provenance.get("original_depth", len(stack))
     return [index for index in range(depth) if index not in removed]
 
 
-def _smaller_config(stack: BlockStack, removed: list[int]) -> Any:
-    config, family = stack.model.config, stack.family
-    fields = config.to_dict()
+def _smaller_config(stack: BlockStack, removed: list[int], model_class: type[PreTrainedModel]) -> Any:
+    """The whole model's config with the fields of the tower that loses blocks edited."""
+    if stack.config_path is None:
+        raise NotRemovableError(
+            f"the config of {type(stack.model).__name__} does not hold the config of the blocks' tower, so no config "
+            "could state the smaller depth: remove the blocks from that tower as a model of its own."
+        )
+    config = stack.model.config
+    config_class, whole = type(config), config.to_dict()
+    if model_class is not type(stack.model):
+        config_class = model_class.config_class
+        whole.pop("model_type")
+        whole.pop("num_labels", None)
+        whole = config_class(**whole).to_dict()  # with the field that names the blocks
+    fields = reduce(operator.getitem, stack.config_path, whole)
+    _edit(stack, removed, fields)
+    for level in (whole, fields):
+        level.pop("num_labels", None)  # follows from id2label; giving both is an error in some versions
+    return config_class(**whole)
+
+
+def _edit(stack: BlockStack, removed: list[int], fields: dict[str, Any]) -> None:
+    family = stack.family
     depth_field = family.depth_field if family else _guess_depth_field(stack, fields)
     per_layer = family.per_layer_fields if family else ()
     for name in family.derived_fields if family else ():
@@ -84,28 +198,23 @@ def _smaller_config(stack: BlockStack, removed: list[int]) -> Any:
     _refuse_undeclared_lists(stack, fields, {depth_field, *per_layer, *(family.unrelated_fields if family else ())})
 
     kept = [[index for index in stage if index not in removed] for stage in stack.stages]
-    if isinstance(fields[depth_field], int):
+    if depth_field is not None and isinstance(fields[depth_field], int):
         fields[depth_field] = sum(map(len, kept))
-    else:
+    elif depth_field is not None:
         fields[depth_field] = [len(stage) for stage in kept]
     for name in per_layer:
         if fields.get(name) is not None:
             fields[name] = [fields[name][index] for stage in kept for index in stage]
-
     fields["har_prune"] = _provenance(stack, removed)
-    fields.pop("num_labels", None)  # follows from id2label; giving both is an error in some versions
-    return type(config)(**fields)
 
 
 def _provenance(stack: BlockStack, removed: list[int]) -> dict[str, Any]:
     """What `config.har_prune` of the smaller model says: where it comes from and what is gone."""
-    config, originals = stack.model.config, original_indices(stack.model)
-    before = getattr(config, "har_prune", None) or {}
+    originals = original_indices(stack)
+    before = getattr(stack.config, "har_prune", None) or {}
     gone = before.get("removed_blocks", [])
-    parent = before.get("parent") or config.name_or_path
     return {
-        **before,
-        **({"parent": str(parent)} if parent else {}),
+        **(before or parent_of(stack.model.config)),
         "original_depth": len(originals) + len(gone),
         "removed_blocks": sorted([*gone, *(originals[index] for index in removed)]),
     }
@@ -118,16 +227,16 @@ def _guess_depth_field(stack: BlockStack, fields: dict) -> str:
         if value == sum(depths) or (isinstance(value, (list, tuple)) and list(value) == depths):
             return name
     raise NotRemovableError(
-        f"no config field of {stack.model.config.model_type} states its depth {sum(depths)} (looked at "
+        f"no config field of {stack.config.model_type} states its depth {sum(depths)} (looked at "
         f"{', '.join(_USUAL_DEPTH_FIELDS)}): describe the family with register_family."
     )
 
 
-def _refuse_undeclared_lists(stack: BlockStack, fields: dict, declared: set[str]) -> None:
+def _refuse_undeclared_lists(stack: BlockStack, fields: dict, declared: set[str | None]) -> None:
     for name, value in fields.items():
         if isinstance(value, (list, tuple)) and len(value) == len(stack) > 1 and name not in declared:
             raise UndeclaredLayerListError(
-                f"config.{name} of {stack.model.config.model_type} has {len(value)} entries, as many as the model has "
+                f"config.{name} of {stack.config.model_type} has {len(value)} entries, as many as the model has "
                 f"blocks, and its family does not mention it. If it has one entry a block, add {name!r} to "
                 "per_layer_fields of the family; if not, to unrelated_fields."
             )
@@ -167,15 +276,21 @@ def _check_equals_bypassed(
             expected = model(**inputs)[0]
     finally:
         model.train(was_training)
-    actual = smaller(**inputs)[0]
-    scale = expected.abs().max().item()
-    error = (actual - expected).abs().max().item() / (scale or 1.0)
-    allowed = 1e-5 if expected.dtype in (torch.float32, torch.float64) else 2e-2
-    if not math.isfinite(error):
-        raise NotRemovableError("the outputs of this model are not finite: its weights hold NaN or infinity.")
-    if not error <= allowed:
+    try:
+        actual = smaller(**inputs)[0]
+    except (RuntimeError, IndexError, KeyError, ValueError) as error:
         raise NotRemovableError(
-            f"{model.config.model_type} cannot express a network without blocks {removed}: rebuilt from its config it "
-            f"differs from the original with those blocks bypassed by {error:.1e} of the largest output "
+            f"{stack.config.model_type} cannot express a network without blocks {removed}: what its config builds "
+            f"does not run ({error})."
+        ) from error
+    scale = expected.abs().max().item()
+    difference = (actual - expected).abs().max().item() / (scale or 1.0)
+    allowed = 1e-5 if expected.dtype in (torch.float32, torch.float64) else 2e-2
+    if not math.isfinite(difference):
+        raise NotRemovableError("the outputs of this model are not finite: its weights hold NaN or infinity.")
+    if not difference <= allowed:
+        raise NotRemovableError(
+            f"{stack.config.model_type} cannot express a network without blocks {removed}: rebuilt from its config it "
+            f"differs from the original with those blocks bypassed by {difference:.1e} of the largest output "
             f"(allowed {allowed:.0e}). Some layer depends on its position; remove other blocks."
         )

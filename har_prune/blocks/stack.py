@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from har_prune.blocks.families import Family, family_of, unknown_family
-from har_prune.blocks.probe import probe_containers
+from har_prune.blocks.families import Family
 from har_prune.errors import NotRemovableError
 
 
@@ -39,12 +39,35 @@ class BlockStack:
         model: The model they belong to.
         family: What the registry says about it; None when the probe found the blocks.
         blocks: Every residual block, removable or not, in order.
+        config_path: Names that lead from `model.config` to the config that states the depth of these blocks; empty
+            for the config itself, ("vision_config",) for a vision tower. None when it is not in there.
     """
 
-    def __init__(self, model: PreTrainedModel, blocks: list[Block], family: Family | None):
-        self.model, self.blocks, self.family = model, blocks, family
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        blocks: list[Block],
+        family: Family | None,
+        config_path: tuple[str, ...] | None = (),
+    ):
+        self.model, self.blocks, self.family, self.config_path = model, blocks, family, config_path
         # Length of the tuple a block returns, by class; None = a bare tensor. Learned in the first forward.
         self._tuple_lengths: dict[type, int | None] = {}
+
+    def on(self, twin: PreTrainedModel) -> "BlockStack":
+        """The same blocks of a copy of the model."""
+        blocks = [replace(block, module=twin.get_submodule(block.name)) for block in self.blocks]
+        return BlockStack(twin, blocks, self.family, self.config_path)
+
+    @property
+    def config(self) -> Any:
+        """The config that states the depth of these blocks."""
+        return reduce(getattr, self.config_path or (), self.model.config)
+
+    @property
+    def period(self) -> int:
+        """Blocks of a stage alternate with this period; 1 = they are all alike."""
+        return self.family.period if self.family else 1
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -56,8 +79,21 @@ class BlockStack:
 
     @property
     def removable(self) -> list[int]:
-        """Indices of the blocks that can be removed one at a time."""
-        return [block.index for block in self.blocks if block.why_fixed is None]
+        """Indices of the blocks that can be removed, one `unit` at a time."""
+        free = [block.index for block in self.blocks if block.why_fixed is None]
+        if self.period == 1:
+            return free
+        return [index for index in free if len(self.unit(index)) < len(self._stage_of(index))]
+
+    def unit(self, index: int) -> list[int]:
+        """The blocks that have to go so that this one can: itself, and behind it the rest of its period.
+
+        Removing one block of an alternating stage would turn all behind it into the other kind; the last has none
+        behind it and goes alone.
+        """
+        stage = self._stage_of(index)
+        start = stage.index(index)
+        return stage[start : start + self.period]
 
     @property
     def stages(self) -> list[list[int]]:
@@ -75,11 +111,10 @@ class BlockStack:
         """
         chosen = sorted(set(indices))
         for index in chosen:
-            if not 0 <= index < len(self):
-                raise NotRemovableError(f"block {index} does not exist: this model has blocks 0-{len(self) - 1}.")
+            self._stage_of(index)
             block = self.blocks[index]
             if block.why_fixed is not None:
-                allowed = [i for i in self.stages[self._stage_position(index)] if i in self.removable]
+                allowed = [i for i in self._stage_of(index) if i in self.removable]
                 raise NotRemovableError(
                     f"block {index} ({block.name!r}) cannot be removed: {block.why_fixed}.\n"
                     f"Removable in this stage: {', '.join(map(str, allowed)) or 'none'}."
@@ -89,10 +124,25 @@ class BlockStack:
                 raise NotRemovableError(
                     f"removing blocks {stage} would leave a stage without a block: keep at least one of them."
                 )
+            self._refuse_broken_period(stage, chosen)
         return chosen
 
-    def _stage_position(self, index: int) -> int:
-        return next(position for position, stage in enumerate(self.stages) if index in stage)
+    def _refuse_broken_period(self, stage: list[int], chosen: list[int]) -> None:
+        kept = [index for index in stage if index not in chosen]
+        for position, index in enumerate(kept):
+            if (stage.index(index) - position) % self.period:
+                gone = max(i for i in chosen if i in stage and i < index)
+                raise NotRemovableError(
+                    f"block {gone} ({self.blocks[gone].name!r}) cannot be removed alone: blocks of this stage "
+                    f"alternate (period {self.period}), and those behind it would become another kind. Remove "
+                    f"{self.period} neighbours at a time, e.g. {self.unit(gone)}, or the last of a stage."
+                )
+
+    def _stage_of(self, index: int) -> list[int]:
+        for stage in self.stages:
+            if index in stage:
+                return stage
+        raise NotRemovableError(f"block {index} does not exist: this model has blocks 0-{len(self) - 1}.")
 
     @contextmanager
     def bypassed(self, indices: Iterable[int]) -> Iterator[None]:
@@ -123,58 +173,6 @@ class BlockStack:
         """A hidden state in the form in which the block would return it."""
         length = self._tuple_lengths[type(module)]
         return hidden_states if length is None else (hidden_states, *[None] * (length - 1))
-
-
-def find_blocks(model: PreTrainedModel, example_inputs: dict[str, Tensor] | None = None) -> BlockStack:
-    """Finds the residual blocks of a model.
-
-    Asks the family registry by `config.model_type`; a model without a family is probed in one small forward.
-
-    Args:
-        model: Any Transformers model.
-        example_inputs: Inputs of at least two examples for the probe; made up when None.
-
-    Returns:
-        The stack; `removable` lists what may go one at a time.
-
-    Raises:
-        UnknownFamilyError: No family, and the probe found nothing.
-    """
-    family = family_of(model.config)
-    if family is None:
-        containers = probe_containers(model, example_inputs)
-        if not containers:
-            raise unknown_family(model.config)
-        stages = [(container.name, container.module, container.why_fixed) for container in containers]
-    else:
-        stages = [
-            (name, module, _reasons(family, stage, module))
-            for stage, (name, module) in enumerate(_expand(model, family))
-        ]
-    blocks: list[Block] = []
-    for stage, (name, container, why_fixed) in enumerate(stages):
-        children = list(container.children())
-        if len(children) == 1:
-            why_fixed = ["it is the only block of its stage"]
-        for position, child in enumerate(children):
-            blocks.append(Block(len(blocks), f"{name}.{position}", stage, child, why_fixed[position]))
-    return BlockStack(model, blocks, family)
-
-
-def _reasons(family: Family, stage: int, container: nn.Module) -> list[str | None]:
-    return [family.why_fixed(stage, position, block) for position, block in enumerate(container.children())]
-
-
-def _expand(model: PreTrainedModel, family: Family) -> list[tuple[str, nn.Module]]:
-    """The family's containers as (dotted path, module), `*` expanded."""
-    base = model.base_model
-    prefix = "" if base is model else f"{model.base_model_prefix}."
-    head, star, tail = family.containers.partition(".*.")
-    if not star:
-        return [(prefix + head, base.get_submodule(head))]
-    count = len(list(base.get_submodule(head).children()))
-    paths = [f"{head}.{i}.{tail}" for i in range(count)]
-    return [(prefix + path, base.get_submodule(path)) for path in paths]
 
 
 def first_tensor(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:

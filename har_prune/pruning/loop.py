@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from har_prune.blocks.find import find_blocks
 from har_prune.blocks.rebuild import original_indices, remove_blocks
-from har_prune.blocks.stack import find_blocks
 from har_prune.environment import environment
 from har_prune.errors import DataError, DivergedError, NotRemovableError, OutputFolderError, UnreachableTargetError
 from har_prune.evaluation.latency import measure_latency
 from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.quality import evaluate_model
+from har_prune.provenance import provenance
 from har_prune.pruning.config import PruneConfig
 from har_prune.pruning.history import PruningHistory, PruningStep, ScoredBlock
 from har_prune.pruning.measure import Ranking, rank_candidates
@@ -195,21 +196,28 @@ class _Run:
             layout=self._layout(),
             accelerator=self.accelerator,
         )
-        victim, smaller = self._remove_least(model, ranking.order)
-        smaller.config.har_prune["criterion"] = self.config.criterion
+        victims, smaller = self._remove_least(model, ranking.order)
+        provenance(smaller.config)["criterion"] = self.config.criterion
         samples_seen = self._heal(smaller, len(self.steps))
-        return smaller, self._step(smaller, start, originals, ranking, victim, samples_seen)
+        return smaller, self._step(smaller, start, originals, ranking, victims, samples_seen)
 
     def _layout(self) -> Layout | None:
         """How this run has cut the work of scoring so far: a resumed run has to compute the same bits."""
         record = self.steps[-1].calibration
         return Layout(**record.layout) if record and record.layout else None
 
-    def _remove_least(self, model: PreTrainedModel, ranking: list[int]) -> tuple[int, PreTrainedModel]:
-        """Removes the least important block whose removal the config of this family can express."""
+    def _remove_least(self, model: PreTrainedModel, ranking: list[int]) -> tuple[list[int], PreTrainedModel]:
+        """Removes the least important block whose removal the config of this family can express.
+
+        The network of the iteration before hands its weights over, unless it may yet be the result.
+        """
+        stack = find_blocks(model)
+        needed = model is self.parent or self.config.target.min_accuracy is not None
         for index in ranking:
+            unit = stack.unit(index)
             try:
-                return index, remove_blocks(model, [index], example_inputs=self.example)
+                smaller = remove_blocks(stack, unit, example_inputs=self.example, copy=needed)
+                return unit, smaller
             except NotRemovableError as error:
                 refused = error
         raise UnreachableTargetError(f"none of the candidates {sorted(ranking)} can be removed: {refused}")
@@ -236,17 +244,17 @@ class _Run:
         start: float,
         originals: Sequence[int] = (),
         ranking: Ranking | None = None,
-        victim: int | None = None,
+        victims: Sequence[int] = (),
         samples_seen: int = 0,
     ) -> PruningStep:
-        """Measures a network and makes the record of its iteration; without a victim, that of the unpruned one."""
+        """Measures a network and makes the record of its iteration; without victims, that of the unpruned one."""
         quality = {split: evaluate_model(model, data, self.accelerator) for split, data in self.evaluate.items()}
         for split, measured in quality.items():
             if not math.isfinite(measured.loss):
                 raise DivergedError(f"iteration {len(self.steps)}: outputs on the {split} data are not finite.")
         return PruningStep(
             iteration=len(self.steps),
-            removed=() if victim is None else (originals[victim],),
+            removed=tuple(originals[victim] for victim in victims),
             remaining=tuple(original_indices(model)),
             scores=tuple(
                 ScoredBlock(originals[score.index], score.name, score.importance, score.samples, score.interval)

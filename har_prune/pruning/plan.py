@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from har_prune.blocks.find import find_blocks
 from har_prune.blocks.rebuild import original_indices
-from har_prune.blocks.stack import BlockStack, find_blocks
+from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UnreachableTargetError
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.config import PruneSettings
@@ -44,21 +45,45 @@ def protected_blocks(model: PreTrainedModel, protected: Iterable[int | str]) -> 
 
 
 def candidates(stack: BlockStack, settings: PruneSettings, protected: set[int]) -> list[int]:
-    """Blocks that may go next.
+    """Blocks that may go next, each with its `BlockStack.unit`.
 
     Args:
         stack: Blocks of the current network.
         settings: Guards and floor.
         protected: Indices in the original network that stay.
     """
-    originals = original_indices(stack.model)
+    stay = _staying(stack, settings, protected)
     allowed = []
     for stage in stack.stages:
-        if len(stage) <= settings.floor:
-            continue
-        first = stage[0] if settings.guards == "paper" else None
-        allowed += [i for i in stage if i in stack.removable and i != first and originals[i] not in protected]
+        for index in stage:
+            unit = stack.unit(index)
+            if stay.isdisjoint(unit) and len(stage) - len(unit) >= settings.floor:
+                allowed.append(index)
     return allowed
+
+
+def most_removals(stack: BlockStack, settings: PruneSettings, protected: set[int]) -> list[int]:
+    """As many blocks as may all go; which of them do is up to the scores."""
+    stay = _staying(stack, settings, protected)
+    gone: list[int] = []
+    for stage in stack.stages:
+        kept = list(stage)
+        while True:
+            # The last block goes alone also where the others go in groups.
+            units = [kept[place : place + stack.period] for place in reversed(range(len(kept)))]
+            unit = next((u for u in units if stay.isdisjoint(u) and len(kept) - len(u) >= settings.floor), None)
+            if unit is None:
+                break
+            kept = [index for index in kept if index not in unit]
+            gone += unit
+    return gone
+
+
+def _staying(stack: BlockStack, settings: PruneSettings, protected: set[int]) -> set[int]:
+    originals = original_indices(stack)
+    fixed = {block.index for block in stack.blocks if block.why_fixed is not None}
+    first = {stage[0] for stage in stack.stages} if settings.guards == "paper" else set()
+    return fixed | first | {index for index, original in enumerate(originals) if original in protected}
 
 
 def ranked(scores: Iterable[BlockScore]) -> list[int]:
@@ -90,10 +115,7 @@ def check_settings(model: PreTrainedModel, settings: PruneSettings, inputs: dict
             f"{settings.guards!r}, min_blocks_per_stage={settings.min_blocks_per_stage} and "
             f"{len(settings.protected)} protected blocks leave none. Loosen one of them."
         )
-    most = []
-    for stage in stack.stages:
-        going = [index for index in stage if index in allowed]
-        most += going[: len(stage) - settings.floor]
+    most = most_removals(stack, settings, protected_blocks(model, settings.protected))
     before = count_macs(model, inputs)
     with stack.bypassed(most):
         count_macs(model, inputs)  # the first bypassed forward still runs a block to see what it returns

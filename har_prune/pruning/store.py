@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from har_prune.atomic import remove_partial, whole_folder, write_json
-from har_prune.blocks.rebuild import build_like
+from har_prune.auto_class import auto_class_of
+from har_prune.blocks.rebuild import build_from, copied
 from har_prune.errors import OutputFolderError
 from har_prune.loading import load_model
 from har_prune.pruning.history import PruningHistory, PruningStep
@@ -77,15 +78,13 @@ class RunFolder:
         return _parsed(record, PruningHistory.from_json)
 
     def load(self, iteration: int, parent: PreTrainedModel) -> PreTrainedModel:
-        """The network of an iteration, of the parent's class and on its device.
+        """The network of an iteration, on the parent's device.
 
         Its weights are copied into freshly allocated memory: the alignment of a memory-mapped file changes the last
         bits of what is computed from them, and a resumed run has to compute what an uninterrupted one does.
         """
-        loaded = load_model(type(parent), self._iteration(iteration))
-        model = build_like(parent, loaded.config)
-        model.load_state_dict(loaded.state_dict())
-        return model
+        loaded = load_model(auto_class_of(parent), self._iteration(iteration))
+        return build_from(parent, type(loaded), loaded.config, copied(loaded.state_dict()))
 
     def _iteration(self, number: int) -> Path:
         return self.path / f"iteration-{number:03d}"

@@ -3,9 +3,9 @@
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from har_prune.auto_class import auto_class_of
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.trajectory import trajectory_markdown
-from har_prune.saving.auto_class import auto_class_of
 
 _PIPELINE_TAGS = {"AutoModelForImageClassification": "image-classification"}
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.atomic import whole_folder, write_json
+from har_prune.auto_class import auto_class_of
 from har_prune.blocks.inputs import example_inputs as make_example_inputs
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
 from har_prune.loading import load_model
 from har_prune.pruning.history import PruningHistory
-from har_prune.saving.auto_class import auto_class_of
 from har_prune.saving.card import model_card
 
 

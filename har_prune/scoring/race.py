@@ -17,6 +17,7 @@ from scipy.stats import t as student
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from har_prune.blocks.stack import BlockStack
 from har_prune.progress import Progress
 from har_prune.scoring.config import Layout, RaceConfig, ScoringConfig
 from har_prune.scoring.criteria import refuse_race
@@ -51,7 +52,7 @@ class Race:
 
 
 def race_blocks(
-    model: PreTrainedModel,
+    model: PreTrainedModel | BlockStack,
     batches: Batches,
     race: RaceConfig,
     *,

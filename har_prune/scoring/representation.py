@@ -18,7 +18,8 @@ class RepresentationTap:
     Args:
         model: The model to read from.
         name: Dotted path of a module whose output is the representation. None = the input of the classification
-            head, and in a model without a head its pooled output or the mean of its last hidden state.
+            head (the linear layer outside the base model that runs last), and in a model without a head its pooled
+            output or the mean of its last hidden state.
 
     Raises:
         ShapeError: No module has that name.
@@ -26,24 +27,25 @@ class RepresentationTap:
 
     def __init__(self, model: PreTrainedModel, name: str | None = None):
         self.model = model
-        self._module: nn.Module | None
         self._reads_input = name is None
+        # Of several layers in a head the one that runs last is read.
+        self._modules: list[nn.Module]
         if name is None:
-            self._module = classification_head(model)
+            self._modules = _head(model)
         else:
             modules = dict(model.named_modules())
             if name not in modules:
                 raise ShapeError(f"no module is called {name!r} in this model.{did_you_mean(name, modules)}")
-            self._module = modules[name]
+            self._modules = [modules[name]]
         self._value: Any = None
 
     def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
         """Runs the model on a batch; returns its representation, [N, D], and its output."""
         with self._listening():
             output = self.model(**batch)
-        value = self._value if self._module is not None else _pooled_output(output)
+        value = self._value if self._modules else _pooled_output(output)
         self._value = None
-        return _pool(value, batch.get("attention_mask")), output
+        return _pool(value, batch.get("attention_mask"), self.model.main_input_name == "pixel_values"), output
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -53,27 +55,24 @@ class RepresentationTap:
         def after(module: nn.Module, args: tuple, output: Any) -> None:
             self._value = output if isinstance(output, Tensor) else output[0]
 
-        if self._module is None:
-            yield
-            return
         if self._reads_input:
-            handle = self._module.register_forward_pre_hook(before, with_kwargs=True)
+            handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in self._modules]
         else:
-            handle = self._module.register_forward_hook(after)
+            handles = [module.register_forward_hook(after) for module in self._modules]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
 
-def classification_head(model: PreTrainedModel) -> nn.Linear | None:
-    """The last linear layer outside the base model, or None in a base model."""
+def _head(model: PreTrainedModel) -> list[nn.Module]:
+    """The linear layers outside the base model; none in a base model."""
     base = model.base_model
     if base is model:
-        return None
+        return []
     inside = set(base.modules())
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in inside]
-    return linear[-1] if linear else None
+    return [module for module in model.modules() if isinstance(module, nn.Linear) and module not in inside]
 
 
 def _pooled_output(output: Any) -> Tensor:
@@ -81,15 +80,15 @@ def _pooled_output(output: Any) -> Tensor:
     return output[0] if pooled is None else pooled
 
 
-def _pool(value: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """[N, D] as it is; [N, T, D] averaged over (unmasked) positions; [N, D, H, W] averaged over space."""
+def _pool(value: Tensor, attention_mask: Tensor | None, image: bool) -> Tensor:
+    """[N, D] as it is; [N, ..., D] averaged over (unmasked) positions; of an image [N, D, H, W] over space."""
     if value.ndim == 2:
         return value
-    if value.ndim == 4:
+    if value.ndim == 4 and image:
         return value.mean(dim=(2, 3))
-    if value.ndim == 3:
-        if attention_mask is None or attention_mask.shape != value.shape[:2]:
-            return value.mean(dim=1)
-        weights = attention_mask.to(value.dtype)[..., None]
-        return (value * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(torch.finfo(value.dtype).tiny)
-    raise ShapeError(f"a representation of shape {tuple(value.shape)} cannot be pooled to [N, D].")
+    if value.ndim < 3:
+        raise ShapeError(f"a representation of shape {tuple(value.shape)} cannot be pooled to [N, D].")
+    if attention_mask is None or attention_mask.shape != value.shape[:2]:
+        return value.flatten(1, -2).mean(dim=1)
+    weights = attention_mask.to(value.dtype)[..., None]
+    return (value * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(torch.finfo(value.dtype).tiny)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from har_prune.blocks.stack import BlockStack
 from har_prune.progress import Progress
 from har_prune.scoring.config import ScoringConfig
 from har_prune.scoring.scorer import Batches, BlockScorer
@@ -18,7 +19,7 @@ class BlockScore:
     """Importance of one block.
 
     Args:
-        index: Index of the block in the scored model.
+        index: Index of the block in the scored model; the first of its `BlockStack.unit`.
         name: Its dotted module path there.
         importance: Higher = keep. For "cka" 1 - CKA, in [0, 1].
         samples: Examples it was measured on; 0 for criteria that look at no data.
@@ -43,7 +44,7 @@ class BlockScore:
 
 
 def score_blocks(
-    model: PreTrainedModel,
+    model: PreTrainedModel | BlockStack,
     batches: Batches,
     *,
     criterion: str = "cka",
@@ -58,7 +59,8 @@ def score_blocks(
     A pure function of model, batches and arguments: the model comes back as it was.
 
     Args:
-        model: The network. One that accelerate placed (`device_map`, offload) is scored where it is.
+        model: The network, or what `find_blocks` returned for it. One that accelerate placed (`device_map`, offload)
+            is scored where it is.
         batches: Dicts of model inputs. Memory does not grow with their number. With several processes every process
             iterates the same batches and works on its rows, so there are no padding rows.
         criterion: A registered name, or "consensus(a, b, ...)" for the mean rank by several.
@@ -91,7 +93,7 @@ def score_blocks(
 
 
 def score_criteria(
-    model: PreTrainedModel,
+    model: PreTrainedModel | BlockStack,
     batches: Batches,
     criteria: list[str],
     *,

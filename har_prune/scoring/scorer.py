@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from har_prune.blocks.stack import find_blocks
+from har_prune.blocks.find import stack_of
+from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DegenerateFeaturesError, HarPruneError, ShapeError
 from har_prune.processes import own_rows
 from har_prune.scoring.cka import Sums
@@ -33,9 +35,9 @@ class BlockScorer:
     """Sums what criteria need over batches, and turns the sums into importances.
 
     Args:
-        model: The network; moved to the accelerator's device, otherwise left alone.
+        model: The network, or its blocks; moved to the accelerator's device, otherwise left alone.
         names: Criteria, registered names or "consensus(a, b, ...)".
-        candidates: Blocks to score; None = every removable one.
+        candidates: Blocks to score, each for the `unit` that goes with it; None = every removable one.
         config: Precision, layout, seed.
         accelerator: Device and processes; None = one process, the device the model is on.
         reference: A network whose representation is the reference; None = `model` itself.
@@ -56,7 +58,7 @@ class BlockScorer:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | BlockStack,
         names: list[str],
         candidates: Iterable[int] | None,
         config: ScoringConfig,
@@ -66,16 +68,17 @@ class BlockScorer:
         representation: str | None = None,
         groups: int = 1,
     ):
-        self.stack, self.config, self.accelerator = find_blocks(model), config, accelerator
+        self.stack, self.config, self.accelerator = stack_of(model), config, accelerator
+        model = self.stack.model
         self.candidates = sorted(set(self.stack.removable if candidates is None else candidates))
         for index in self.candidates:
-            self.stack.check_removable([index])
+            self.stack.check_removable(self.stack.unit(index))
         task = Task([self.stack.blocks[index] for index in self.candidates], config.seed, groups)
         self.names, self.groups = names, groups
         self.criteria = {part: make_criterion(part, task) for name in names for part in members(name)}
         self._fixed = {
             part: torch.tensor(
-                [self._named(index, part, criterion.value) for index in self.candidates], dtype=torch.float64
+                [self._fixed_value(index, part, criterion) for index in self.candidates], dtype=torch.float64
             )
             for part, criterion in self.criteria.items()
             if criterion.needs == "nothing"
@@ -144,7 +147,7 @@ class BlockScorer:
 
         def made(layout: Layout) -> Workers:
             return Workers(
-                self._model, self.candidates, wanted, layout, {key: value[:2] for key, value in few.items()},
+                self.stack, self.candidates, wanted, layout, {key: value[:2] for key, value in few.items()},
                 precision=self.config.precision, representation=self._representation, reference=self._reference,
             )  # fmt: skip
 
@@ -233,6 +236,10 @@ class BlockScorer:
         for place, index in enumerate(self.candidates):
             found.append(self._named(index, name, lambda _, place=place: values(place, importance)))
         return torch.stack(found) if found else torch.empty((0, 1))
+
+    def _fixed_value(self, index: int, name: str, criterion: Any) -> float:
+        """Of a criterion without data: the mean over the blocks that would go."""
+        return fmean(self._named(i, name, criterion.value) for i in self.stack.unit(index))
 
     def _named(self, index: int, name: str, compute: Callable) -> Any:
         """Runs something for a block; an error, or a number that is none, names block and criterion."""

@@ -101,7 +101,7 @@ class Sweep:
         measured = self.run(few)
         for candidate in (self.candidates[0], self.candidates[-1]):
             replayed = measured.without[self.candidates.index(candidate)]
-            with self.stack.bypassed([candidate]):
+            with self.stack.bypassed(self.stack.unit(candidate)):
                 bypassed, _ = self.tap.read(_inputs(few))
             # Not equality: a batch of another memory layout may round differently.
             tolerance = 1e-4 if bypassed.dtype != torch.bfloat16 else 2e-2
@@ -153,31 +153,31 @@ class Sweep:
 
     def _whole(self, inputs: Mapping[str, Any], record: "_Record") -> tuple[Tensor, Any]:
         """The whole network, with everything recorded that the replays will need."""
-        candidates = set(self.candidates)
-        forwards = {
-            block.module: self._recording(block.index, block.module, record, block.index in candidates)
-            for block in self.stack.blocks
-        }
+        forwards = {block.module: self._recording(block.index, block.module, record) for block in self.stack.blocks}
         if record.kept is not None:
             forwards |= {module: self._remembering(module, record) for module in self._outside}
         with patched_forward(forwards):
             return self.tap.read(inputs)
 
-    def _recording(self, index: int, module: nn.Module, record: "_Record", candidate: bool) -> Callable:
+    def _recording(self, index: int, module: nn.Module, record: "_Record") -> Callable:
         original = module.forward
+        candidate = index in self.candidates
+        ended = [first for first in self.candidates if self.stack.unit(first)[-1] == index]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             entry = first_tensor(args, kwargs)
             if candidate and record.kept is not None:
                 record.kept[index] = _Kept(entry.clone() if self._copies else entry)
             record.started += 1
-            before = entry.clone() if candidate and record.values else entry  # some blocks write into it
+            if candidate and record.values:
+                record.entries[index] = entry.clone()  # some blocks write into it
             output = original(*args, **kwargs)
             self.stack.note_output(module, output)
             self.block_evaluations += len(entry)
-            if candidate and record.values:
+            for first in ended if record.values else ():
+                before = record.entries.pop(first)
                 after = output if isinstance(output, Tensor) else output[0]
-                pair = _as_positions(before), _as_positions(after)
+                pair = _as_positions(before, module), _as_positions(after, module)
                 for name, of_block in self.wanted.hidden_states.items():
                     record.values[name].append(of_block(*pair, record.mask(pair[0]), None))
             return output
@@ -197,9 +197,10 @@ class Sweep:
 
     def _bypassed(self, inputs: Mapping[str, Any]) -> Iterator[tuple[Tensor, Any]]:
         for candidate in self.candidates:
-            with self.stack.bypassed([candidate]):
+            unit = self.stack.unit(candidate)
+            with self.stack.bypassed(unit):
                 read = self.tap.read(inputs)
-            self.block_evaluations += (len(self.stack) - 1) * len(read[0])
+            self.block_evaluations += (len(self.stack) - len(unit)) * len(read[0])
             yield read
 
     def _replayed(self, inputs: Mapping[str, Any], record: "_Record") -> Iterator[tuple[Tensor, Any]]:
@@ -210,14 +211,15 @@ class Sweep:
                 for module, remembered in record.returned.items()
                 if remembered is not None and remembered[0] <= candidate
             }
-            for block in self.stack.blocks[:candidate]:
+            last = self.stack.unit(candidate)[-1]
+            for block in self.stack.blocks[:last]:
                 forwards[block.module] = self._handing_through(block.module)
-            module = self.stack.blocks[candidate].module
+            module = self.stack.blocks[last].module
             # A kept hidden state is dropped as soon as its candidate is done.
             forwards[module] = self._handing_through(module, kept.pop(candidate).value)
             with patched_forward(forwards):
                 read = self.tap.read(inputs)
-            self.block_evaluations += (len(self.stack) - candidate - 1) * len(read[0])
+            self.block_evaluations += (len(self.stack) - last - 1) * len(read[0])
             yield read
 
     def _handing_through(self, module: nn.Module, state: Tensor | None = None) -> Callable:
@@ -230,7 +232,8 @@ class Sweep:
 
     def _gradients(self, inputs: Mapping[str, Any], labels: Tensor) -> dict[str, Tensor]:
         """One forward and one backward; gradients of the loss at the output of each candidate."""
-        pairs: dict[int, tuple[Tensor, Tensor]] = {}
+        entries: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
 
         def listening(index: int, module: nn.Module) -> Callable:
             original = module.forward
@@ -240,9 +243,9 @@ class Sweep:
                 if not entry.requires_grad:  # nothing before the first block needs a gradient
                     args = tuple(value.detach().requires_grad_() if value is entry else value for value in args)
                     kwargs = {k: v.detach().requires_grad_() if v is entry else v for k, v in kwargs.items()}
-                before = entry.detach().clone()
+                entries[index] = entry.detach().clone()
                 output = original(*args, **kwargs)
-                pairs[index] = before, output if isinstance(output, Tensor) else output[0]
+                outputs[index] = output if isinstance(output, Tensor) else output[0]
                 self.block_evaluations += len(entry)
                 return output
 
@@ -254,13 +257,15 @@ class Sweep:
         ):
             loss = _losses(self.stack.model(**inputs), labels).sum()
             # Not backward(): the user's parameters keep the gradients they have.
-            found = torch.autograd.grad(loss, [pairs[candidate][1] for candidate in self.candidates])
+            ends = [self.stack.unit(candidate)[-1] for candidate in self.candidates]
+            found = torch.autograd.grad(loss, [outputs[end] for end in ends])
         values: dict[str, list[Tensor]] = {name: [] for name in self.wanted.gradients}
-        for candidate, gradient in zip(self.candidates, found, strict=True):
-            before, after = (_as_positions(state.detach()) for state in pairs[candidate])
+        for candidate, end, gradient in zip(self.candidates, ends, found, strict=True):
+            module = self.stack.blocks[end].module
+            before, after = (_as_positions(state.detach(), module) for state in (entries[candidate], outputs[end]))
             mask = _mask(before, _positions(inputs))
             for name, of_block in self.wanted.gradients.items():
-                values[name].append(of_block(before, after, mask, _as_positions(gradient)))
+                values[name].append(of_block(before, after, mask, _as_positions(gradient, module)))
         return {name: torch.stack(numbers) for name, numbers in values.items()}
 
 
@@ -285,13 +290,15 @@ class _Record:
     """What the whole forward leaves for the replays and for criteria of hidden states.
 
     `kept` is None when nothing is replayed; `started` counts blocks that have begun; `returned` holds for each module
-    outside the blocks how many blocks had begun when it ran, and its output.
+    outside the blocks how many blocks had begun when it ran, and its output; `entries` what units that still run were
+    given.
     """
 
     kept: dict[int, _Kept] | None
     values: dict[str, list[Tensor]]
     attention_mask: Tensor | None
     started: int = 0
+    entries: dict[int, Tensor] = field(default_factory=dict)
     returned: dict[nn.Module, tuple[int, _Kept] | None] = field(default_factory=dict)
 
     def mask(self, states: Tensor) -> Tensor:
@@ -326,11 +333,14 @@ def _positions(inputs: Mapping[str, Any]) -> Tensor | None:
     return inputs.get("attention_mask")
 
 
-def _as_positions(states: Tensor) -> Tensor:
-    """[N, positions, D]: images [N, D, H, W] by pixel, plain features [N, D] as one position."""
-    if states.ndim == 4:
+def _as_positions(states: Tensor, block: nn.Module) -> Tensor:
+    """[N, positions, D]: images [N, D, H, W] by pixel, plain features [N, D] as one position.
+
+    Other models keep features last, whatever they have between (PatchTST: [N, channels, patches, D]).
+    """
+    if states.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in block.modules()):
         return states.flatten(2).mT
-    return states[:, None] if states.ndim == 2 else states
+    return states[:, None] if states.ndim == 2 else states.flatten(1, -2)
 
 
 def _mask(states: Tensor, attention_mask: Tensor | None) -> Tensor:

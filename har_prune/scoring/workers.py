@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from har_prune.blocks.stack import find_blocks
+from har_prune.blocks.stack import BlockStack
 from har_prune.scoring.config import Layout
 from har_prune.scoring.evidence import Evidence
 from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last, working_device
@@ -23,7 +23,7 @@ class Workers:
     """Runs sweeps micro-batch by micro-batch and gives their results back in order.
 
     Args:
-        model: The network. It is left alone, except that one which accelerate has placed is used as it is.
+        stack: Blocks of the network, which is left alone, except that one accelerate has placed is used as it is.
         candidates: Blocks to leave out, one at a time.
         wanted: What to measure.
         layout: Micro-batch, threads, memory format.
@@ -35,7 +35,7 @@ class Workers:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        stack: BlockStack,
         candidates: list[int],
         wanted: Wanted,
         layout: Layout,
@@ -45,7 +45,7 @@ class Workers:
         representation: str | None = None,
         reference: PreTrainedModel | None = None,
     ):
-        self.layout = layout
+        self.layout, model = layout, stack.model
         self._autocast = torch.bfloat16 if precision == "bf16" else None
         self._device = working_device(model).type
         placed = is_placed(model)
@@ -55,7 +55,7 @@ class Workers:
         others = None if reference is None else self._prepared(reference, few, representation)
         self.sweeps = [
             Sweep(
-                find_blocks(twin, _features(few)),
+                stack.on(twin),
                 candidates,
                 wanted,
                 representation,

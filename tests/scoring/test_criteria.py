@@ -63,7 +63,7 @@ def _states(model, batches):
 
 @pytest.fixture(params=["har_transformer", "cifar_resnet"])
 def model(request):
-    return TINY[request.param][1]().double()
+    return TINY[request.param].make().double()
 
 
 def test_loss_increase_is_remove_and_measure(model):

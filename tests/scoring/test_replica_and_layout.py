@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 from accelerate import cpu_offload, dispatch_model
-from families import TINY, cifar_resnet, har_transformer, resnet_bottleneck, vit
+from families import TINY, cifar_resnet, har_transformer, vit
 
 from har_prune import Layout, ScoringConfig, score_blocks, score_criteria
 from har_prune.blocks.inputs import example_inputs
@@ -24,7 +24,7 @@ def _batches(model, sizes=(16, 16, 5)):
     return [example_inputs(model, batch_size=size, seed=seed) for seed, size in enumerate(sizes)]
 
 
-@pytest.mark.parametrize("make", [cifar_resnet, resnet_bottleneck])
+@pytest.mark.parametrize("make", [cifar_resnet, TINY["resnet_bottleneck"].make])
 def test_folding_removes_every_batch_norm_and_changes_nothing(make):
     model = _trained_norms(make()).double()
     inputs = example_inputs(model, batch_size=4)
@@ -55,7 +55,7 @@ def test_a_normalisation_that_cannot_be_folded_stays():
     "layout", [{"micro_batch": 3}, {"micro_batch": 7, "workers": 2}, {"micro_batch": 64, "channels_last": True}]
 )
 def test_every_layout_gives_the_same_scores(name, layout):
-    model = TINY[name][1]().double()
+    model = TINY[name].make().double()
     usual = score_blocks(model, _batches(model))
     config = ScoringConfig(layout=Layout(**layout))
     assert [s.importance for s in score_blocks(model, _batches(model), config=config)] == pytest.approx(
