@@ -40,6 +40,25 @@ def matmul_gflops(device: torch.device, dtype: torch.dtype = torch.float32) -> f
     return best
 
 
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """Most memory this process held while something ran (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    kept = run()
+    peak = _status("VmHWM")
+    del kept
+    return peak
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now (Linux)."""
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -13,12 +13,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measuring import alternating, matmul_gflops, write_result
+from measuring import alternating, matmul_gflops, peak_bytes, write_result
 from scipy.stats import kendalltau
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -169,11 +168,9 @@ def peak_memory(checkpoint: str, data: str, rows: int) -> int:
 def print_peak_memory(model: PreTrainedModel, data: str, rows: int, chosen: list[int]) -> None:
     loaded = load_data(data)
     config = ScoringConfig(layout=Layout(micro_batch=64, channels_last=True), precision="bf16")
+    device = make_accelerator().device
     # What reading the data took is not scoring's: the peak is counted from here.
-    Path("/proc/self/clear_refs").write_text("5")
-    swept(model.to(make_accelerator().device), images(loaded, rows), chosen, config)
-    status = Path("/proc/self/status").read_text().splitlines()
-    print(1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1]))
+    print(peak_bytes(lambda: swept(model.to(device), images(loaded, rows), chosen, config)))
 
 
 def cases(model: PreTrainedModel, data: str, chosen: list[int]) -> Iterable[tuple[str, Callable[[], tuple]]]:

@@ -129,8 +129,14 @@ def _without_bars() -> Iterator[None]:
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same weights in memory of their own; tied ones stay one tensor."""
-    copies: dict[int, Tensor] = {}
-    return {key: copies.setdefault(id(value), value.detach().clone()) for key, value in state.items()}
+    copies: dict[tuple, Tensor] = {}
+    result = {}
+    for key, value in state.items():
+        place = (value.data_ptr(), value.shape, value.stride())
+        if place not in copies:
+            copies[place] = value.detach().clone()
+        result[key] = copies[place]
+    return result
 
 
 def _refuse_unreadable(model: PreTrainedModel) -> None:
