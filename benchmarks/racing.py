@@ -29,6 +29,7 @@ from har_prune.data.config import DataConfig
 from har_prune.data.load import load_data
 from har_prune.data.protocols import make_splits
 from har_prune.launch import make_accelerator
+from har_prune.loading import Checkpoint
 from har_prune.parent import load_parent
 from har_prune.progress import Progress
 from har_prune.pruning.config import PruneSettings
@@ -168,7 +169,7 @@ def main() -> None:
     )  # fmt: skip
     splits = make_splits(data, config, 0)
     rows = np.sort(np.concatenate([splits.train, splits.validation]))  # everything but the test
-    model, processor = load_parent(arguments.checkpoint, data)
+    model, processor = load_parent(Checkpoint(arguments.checkpoint), data)
     stack = find_blocks(model)
     chosen = candidates(stack, PruneSettings(target={"blocks": 1}, guards=arguments.guards), set())
     batches = make_loader(data, rows, inputs_for(data, processor, arguments.checkpoint), 64)

@@ -26,6 +26,7 @@ from har_prune.models.pruned_mobilenet_v2 import (
 from har_prune.pruning.config import PruneConfig, Target
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, prune
+from har_prune.saving.hub import Pushed, push_pruned
 from har_prune.saving.verified import save_pruned
 from har_prune.scoring import CkaMoments, linear_cka, register_criterion
 from har_prune.scoring.config import CalibrationConfig, Layout, RaceConfig, ScoringConfig
@@ -61,6 +62,7 @@ __all__ = [
     "PruningHistory",
     "PruningResult",
     "PruningStep",
+    "Pushed",
     "Quality",
     "Race",
     "RaceConfig",
@@ -74,6 +76,7 @@ __all__ = [
     "linear_cka",
     "measure_latency",
     "prune",
+    "push_pruned",
     "race_blocks",
     "register_criterion",
     "register_family",

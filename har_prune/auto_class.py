@@ -3,7 +3,7 @@
 from typing import Any
 
 import transformers
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 # The more telling first: a classifier before the features below it.
 _AUTO_CLASSES = (
@@ -34,3 +34,15 @@ def auto_class_of(model: PreTrainedModel) -> Any:
         if type(model) in (found if isinstance(found, (list, tuple)) else (found,)):
             return auto_class
     return type(model)
+
+
+def auto_class_for(config: PreTrainedConfig) -> Any:
+    """The class that loads a saved folder, by its config: the one `architectures` names, through Auto if it is custom.
+
+    `AutoModel` where nothing says more.
+    """
+    name = next(iter(getattr(config, "architectures", None) or []), "AutoModel")
+    for auto_class, place in (getattr(config, "auto_map", None) or {}).items():
+        if str(place).endswith(f".{name}"):
+            return getattr(transformers, auto_class)
+    return getattr(transformers, name, transformers.AutoModel)

@@ -1,7 +1,7 @@
-"""The console command `har-prune`. `har-prune score` ranks the blocks of a checkpoint."""
+"""The console command `har-prune`: `score` ranks the blocks of a checkpoint, `push` uploads a saved one."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -16,9 +16,11 @@ from har_prune.data.protocols import make_splits
 from har_prune.environment import environment
 from har_prune.errors import HarPruneError, RecipeError
 from har_prune.launch import make_accelerator
+from har_prune.loading import Checkpoint
 from har_prune.parent import load_parent
 from har_prune.reporting.heatmap import plot_scores, scores_json, scores_table
 from har_prune.run import quiet_libraries
+from har_prune.saving.hub import push_pruned
 from har_prune.scoring.config import CalibrationConfig
 from har_prune.scoring.score import score_criteria
 
@@ -35,6 +37,12 @@ def _main() -> None:
 def score(
     checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier.")],
     data: Annotated[str, typer.Option(help="Folder or Hub id for load_dataset; 'synthetic' for a trial.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the checkpoint.")] = None,
+    data_revision: Annotated[str | None, typer.Option(help="The same of the data set.")] = None,
+    data_subset: Annotated[str | None, typer.Option(help="Configuration of a data set that has several.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint; read it first.")
+    ] = False,
     criterion: Annotated[
         list[str] | None, typer.Option(help="May be given several times; also 'consensus(cka, taylor)'. [cka]")
     ] = None,
@@ -52,8 +60,14 @@ def score(
     """Ranks the removable blocks of a checkpoint by one or more criteria, in one pass over the data."""
     try:
         _score(
-            checkpoint,
-            _data_config(data, test_subject or [], batch_size),
+            Checkpoint(checkpoint, revision, trust_remote_code),
+            _data_config(
+                name_or_path=data,
+                subset=data_subset,
+                revision=data_revision,
+                test_subjects=tuple(test_subject or ()),
+                batch_size=batch_size,
+            ),
             criterion or ["cka"],
             _calibration(samples, interval, precision),
             representation,
@@ -65,8 +79,37 @@ def score(
         raise typer.Exit(2) from error
 
 
+@app.command()
+def push(
+    directory: Annotated[Path, typer.Argument(help="A folder save_pruned made, e.g. runs/wharf/pruned.")],
+    repo_id: Annotated[str, typer.Argument(help="owner/name; made where it does not exist.")],
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Of a repository that is made. [the account's default]")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to commit to. [the default branch]")] = None,
+    message: Annotated[str, typer.Option(help="First line of the commit.")] = "Upload with har_prune",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Load a folder that carries somebody else's code.")
+    ] = False,
+) -> None:
+    """Checks that a saved folder loads, and pushes all of it to the Hub in one commit."""
+    try:
+        pushed = push_pruned(
+            directory,
+            repo_id,
+            private=private,
+            revision=revision,
+            commit_message=message,
+            trust_remote_code=trust_remote_code,
+        )
+    except (HarPruneError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    console.print(f"Pushed to {pushed.url}, commit {pushed.commit}")
+
+
 def _score(
-    checkpoint: str,
+    checkpoint: Checkpoint,
     config: DataConfig,
     criteria: list[str],
     calibration: CalibrationConfig,
@@ -76,10 +119,10 @@ def _score(
 ) -> None:
     accelerator = make_accelerator()
     console.quiet = not accelerator.is_main_process
-    loaded = load_data(config.name_or_path)
+    loaded = load_data(config.name_or_path, config.subset, config.revision)
     rows = make_splits(loaded, config, seed).calibration
     model, processor = load_parent(checkpoint, loaded)
-    inputs = inputs_for(loaded, processor, checkpoint)
+    inputs = inputs_for(loaded, processor, str(checkpoint), config.max_tokens)
     rows = np.random.default_rng(seed).permutation(rows)[: calibration.samples]
     batches = make_loader(loaded, rows, inputs, config.batch_size)
     scores = score_criteria(
@@ -93,7 +136,7 @@ def _score(
     if not accelerator.is_main_process:
         return
     output.mkdir(parents=True, exist_ok=True)
-    record = {"checkpoint": checkpoint, "data": config.name_or_path, "environment": environment()}
+    record = {"checkpoint": str(checkpoint), "data": config.name_or_path, "environment": environment()}
     write_json(output / "scores.json", {**record, "criteria": scores_json(scores)})
     with whole_file(output / "scores.png") as partial:
         plot_scores(scores, partial)
@@ -101,9 +144,8 @@ def _score(
     console.print(f"Scores: {output / 'scores.json'}; heat map: {output / 'scores.png'}")
 
 
-def _data_config(data: str, test_subjects: list[str], batch_size: int) -> DataConfig:
-    protocol: Literal["holdout", "official"] = "holdout" if test_subjects else "official"
-    return DataConfig(name_or_path=data, protocol=protocol, test_subjects=tuple(test_subjects), batch_size=batch_size)
+def _data_config(**fields: Any) -> DataConfig:
+    return DataConfig(protocol="holdout" if fields["test_subjects"] else "official", **fields)
 
 
 def _calibration(samples: int, interval: float | None, precision: str) -> CalibrationConfig:

@@ -57,6 +57,10 @@ class SaveVerificationError(HarPruneError, RuntimeError):
     """A saved folder did not load back as the model that was saved; nothing was left behind."""
 
 
+class HubError(HarPruneError, OSError):
+    """A model hub refused a request, or cannot be reached; nothing was changed there."""
+
+
 class DivergedError(HarPruneError, RuntimeError):
     """The training loss is no longer finite."""
 

@@ -1,10 +1,21 @@
 """from_pretrained with errors that say which checkpoint is wrong and what to do about it."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
-from transformers import AutoFeatureExtractor, AutoImageProcessor, PreTrainedModel
+from transformers import (
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from har_prune.errors import CheckpointError
 
@@ -25,54 +36,146 @@ def is_missing_folder(name_or_path: str | Path) -> bool:
     return (only_a_path or path.parts[0] in _OWN_FOLDERS) and not path.exists()
 
 
-def load_model(auto_class: Any, name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model is loaded from.
+
+    Args:
+        name_or_path: A folder or a Hub id.
+        revision: Branch, tag or commit of a Hub repository; None = its default branch.
+        trust_remote_code: Whether code of the checkpoint may run; it comes from whoever made it.
+    """
+
+    name_or_path: str | Path
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name_or_path}{'' if self.revision is None else f'@{self.revision}'}"
+
+
+def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: Any) -> PreTrainedModel:
     """Loads a model; every weight must find its place.
 
     Args:
         auto_class: An Auto class, or a model class.
-        name_or_path: A folder or a Hub id.
+        checkpoint: The checkpoint, or the name of one without code of its own.
         kwargs: Passed on to `from_pretrained`.
 
     Raises:
-        CheckpointError: The checkpoint is missing, corrupt, has no safetensors, or does not fit its config.
+        CheckpointError: The checkpoint is missing, corrupt, quantised, has no safetensors, needs code nobody allowed,
+            or does not fit its config.
     """
-    if is_missing_folder(name_or_path):
-        raise CheckpointError(f"checkpoint folder {name_or_path} does not exist: make it first, or give a Hub id.")
+    source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    if is_missing_folder(source.name_or_path):
+        raise CheckpointError(f"checkpoint folder {source} does not exist: make it first, or give a Hub id.")
+    revision = {"revision": source.revision or "main"}
     try:
-        model, info = auto_class.from_pretrained(
-            name_or_path,
-            output_loading_info=True,
-            use_safetensors=True,
-            trust_remote_code=False,  # without it transformers would ask on the terminal
-            **kwargs,
-        )
+        _refuse_pickle_in(Path(source.name_or_path))
+        _refuse_quantised(PreTrainedConfig.get_config_dict(source.name_or_path, **revision)[0], source)
+        with _no_conversion():
+            model, info = auto_class.from_pretrained(
+                source.name_or_path,
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=source.trust_remote_code,  # None would make transformers ask on the terminal
+                **revision,
+                **kwargs,
+            )
+    except CheckpointError:
+        raise
     except SafetensorError as error:
         raise CheckpointError(
-            f"checkpoint {name_or_path}: a safetensors file is corrupt or cut off ({error}). Copy or download it "
-            "again."
+            f"checkpoint {source}: a safetensors file is corrupt or cut off ({error}). Copy or download it again."
         ) from error
     except Exception as error:  # a config can be wrong in as many ways as its class has lines
-        raise CheckpointError(f"checkpoint {name_or_path} cannot be loaded: {error}") from error
+        raise CheckpointError(f"checkpoint {source} cannot be loaded: {error}{_advice(str(error))}") from error
+    _keep_card(source)
     problems = [f"{words}: {sorted(map(str, info[key]))[:5]}" for key, words in _KEY_PROBLEMS.items() if info[key]]
     if problems:
         raise CheckpointError(
-            f"checkpoint {name_or_path} does not fit {type(model).__name__}: {'; '.join(problems)}. "
+            f"checkpoint {source} does not fit {type(model).__name__}: {'; '.join(problems)}. "
             "Load it with the class it was saved from, or train the missing parts first."
         )
     return model
 
 
-def load_processor(name_or_path: str | Path) -> Any | None:
-    """The feature extractor or image processor of a checkpoint; None when it has none.
+def _keep_card(source: Checkpoint) -> None:
+    """Fetches the card of a Hub checkpoint into the cache: its licence goes with what is made of it."""
+    if Path(source.name_or_path).exists():
+        return
+    try:
+        hf_hub_download(str(source.name_or_path), "README.md", revision=source.revision)
+    except (OSError, ValueError):  # no card, or no network and everything else in the cache
+        return
+
+
+_CONVERT = (
+    "har_prune reads safetensors only, because a pickle can run code. If you trust its origin, convert it once: "
+    "AutoModel.from_pretrained(PATH, use_safetensors=False).save_pretrained(NEW_PATH), with its task's Auto class."
+)
+
+
+def _refuse_pickle_in(folder: Path) -> None:
+    """A folder with weights, and none of them in safetensors."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickles:
+        raise CheckpointError(f"checkpoint {folder} holds {', '.join(pickles[:3])} and no safetensors. {_CONVERT}")
+
+
+def _refuse_quantised(config: dict[str, Any], source: Checkpoint) -> None:
+    method = config.get("quantization_config")
+    if method is not None:
+        name = method.get("quant_method", "an unnamed method") if isinstance(method, dict) else method
+        raise CheckpointError(
+            f"checkpoint {source} is quantised ({name}), and blocks of packed weights cannot be rebuilt or healed: "
+            "prune the checkpoint it was made from, and quantise the result."
+        )
+
+
+def _advice(message: str) -> str:
+    """What to do about errors of transformers that do not say it, or say it in its own terms."""
+    if "trust_remote_code" in message:
+        return (
+            " It brings its own code. Read that code; to run it give model.trust_remote_code=true in a recipe, "
+            "--trust-remote-code on the command line."
+        )
+    if "safetensors" in message and "does not appear to have a file" in message:
+        return f" {_CONVERT}"
+    return ""
+
+
+@contextmanager
+def _no_conversion() -> Iterator[None]:
+    """Transformers would ask a service on the Hub to convert a pickle, and open a pull request there."""
+    name = "DISABLE_SAFETENSORS_CONVERSION"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def load_processor(checkpoint: Checkpoint | str | Path) -> Any | None:
+    """The feature extractor, image processor or tokenizer of a checkpoint; None when it has none.
 
     Raises:
         CheckpointError: There is one and it cannot be read.
     """
-    for auto_class in (AutoImageProcessor, AutoFeatureExtractor):
+    source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    for auto_class in (AutoImageProcessor, AutoFeatureExtractor, AutoTokenizer):
         try:
-            return auto_class.from_pretrained(name_or_path, trust_remote_code=False)
+            return auto_class.from_pretrained(
+                source.name_or_path, revision=source.revision or "main", trust_remote_code=source.trust_remote_code
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-    if Path(name_or_path, "preprocessor_config.json").exists():
-        raise CheckpointError(f"checkpoint {name_or_path}: preprocessor_config.json cannot be read as a processor.")
+    if Path(source.name_or_path, "preprocessor_config.json").exists():
+        raise CheckpointError(f"checkpoint {source}: preprocessor_config.json cannot be read as a processor.")
     return None

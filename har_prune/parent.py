@@ -6,6 +6,7 @@ import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -13,20 +14,24 @@ from transformers import (
 
 from har_prune.data.load import LabelledData
 from har_prune.errors import CheckpointError, RecipeError
-from har_prune.loading import load_model, load_processor
+from har_prune.loading import Checkpoint, load_model, load_processor
 from har_prune.models.har_transformer import HarFeatureExtractor
 from har_prune.spelling import did_you_mean
 
 
-def load_parent(name_or_path: str, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:
-    """Loads a classifier and its processor.
+def load_parent(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:
+    """Loads a classifier (for texts without classes a causal language model) and its processor.
 
     Raises:
         CheckpointError: It cannot be loaded, or its head does not fit the labels of the data.
     """
-    model = load_model(_auto_class(data), name_or_path)
-    _check_head(model, name_or_path, data)
-    return model.eval(), load_processor(name_or_path)
+    model = load_model(_auto_class(data), checkpoint)
+    if data.labels is not None:
+        _check_head(model, checkpoint, data)
+    processor = load_processor(checkpoint)
+    if data.kind == "text" and model.config.pad_token_id is None and processor is not None:
+        model.config.pad_token_id = processor.pad_token_id  # a classifier looks for the last token before the padding
+    return model.eval(), processor
 
 
 def make_parent(fields: dict[str, Any], data: LabelledData, train: np.ndarray) -> tuple[PreTrainedModel, Any]:
@@ -44,6 +49,11 @@ def make_parent(fields: dict[str, Any], data: LabelledData, train: np.ndarray) -
     names = dict(enumerate(data.label_names))
     given: dict[str, Any] = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
     processor: Any
+    if data.kind == "text" or not isinstance(data.values, np.ndarray):
+        raise RecipeError(
+            "model.config trains from scratch, and that is for sensor windows and for images of one size: for these "
+            "data give model.name_or_path, a checkpoint with its tokenizer or image processor."
+        )
     if data.kind == "sensor":
         _, samples, channels = data.values.shape
         given |= {"num_channels": channels, "window_size": samples}
@@ -100,20 +110,22 @@ def _build(auto_class: Any, config: Any) -> PreTrainedModel:
 
 
 def _auto_class(data: LabelledData) -> Any:
-    return AutoModelForSequenceClassification if data.kind == "sensor" else AutoModelForImageClassification
+    if data.labels is None:
+        return AutoModelForCausalLM
+    return AutoModelForImageClassification if data.kind == "image" else AutoModelForSequenceClassification
 
 
-def _check_head(model: PreTrainedModel, name_or_path: str, data: LabelledData) -> None:
+def _check_head(model: PreTrainedModel, checkpoint: Checkpoint, data: LabelledData) -> None:
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if len(names) != len(data.label_names):
         raise CheckpointError(
-            f"checkpoint {name_or_path} tells {len(names)} classes apart and the data have {len(data.label_names)} "
+            f"checkpoint {checkpoint} tells {len(names)} classes apart and the data have {len(data.label_names)} "
             f"({', '.join(data.label_names[:12])}): use the data it was trained for, or train a new head."
         )
     unnamed = all(name.startswith("LABEL_") for name in names)
     if not unnamed and names != data.label_names:
         pairs = [f"{i}: {a!r} / {b!r}" for i, (a, b) in enumerate(zip(names, data.label_names, strict=True)) if a != b]
         raise CheckpointError(
-            f"checkpoint {name_or_path} and the data name classes differently (checkpoint / data): "
+            f"checkpoint {checkpoint} and the data name classes differently (checkpoint / data): "
             f"{'; '.join(pairs[:4])}: use the data it was trained for, or correct id2label."
         )

@@ -10,10 +10,11 @@ from transformers import PreTrainedConfig
 
 
 def parent_of(config: PreTrainedConfig) -> dict[str, str]:
-    """Name, revision and licence of the checkpoint a config was loaded from; empty for one made in memory.
+    """The checkpoint a config was loaded from, and its licence; empty for a config made in memory.
 
-    Of a local folder only its own name: paths of somebody's disk have no place in a published config. No network: of
-    a Hub checkpoint the licence is known where its card lies in the cache.
+    Of a Hub checkpoint `base_model` and its commit; of a local folder `parent`, only its own name: paths of somebody's
+    disk have no place in a published config. No network: of a Hub checkpoint the licence is known where its card lies
+    in the cache, and `load_model` puts it there.
     """
     name = str(config.name_or_path or "")
     if not name:
@@ -25,8 +26,8 @@ def parent_of(config: PreTrainedConfig) -> dict[str, str]:
     revision = getattr(config, "_commit_hash", None)
     cached = try_to_load_from_cache(name, "README.md", revision=revision)
     return {
-        "parent": name,
-        **({"parent_revision": revision} if revision else {}),
+        "base_model": name,
+        **({"base_model_revision": revision} if revision else {}),
         **(_licence(Path(cached)) if isinstance(cached, str) else {}),
     }
 

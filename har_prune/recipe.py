@@ -4,6 +4,7 @@ The sections are the settings of the rooms themselves (`DataConfig`, `TrainConfi
 each key has its type, default and range in one place. Only run.py and cli.py know recipes.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from har_prune.data.config import DataConfig
 from har_prune.errors import RecipeError
+from har_prune.loading import Checkpoint
+from har_prune.provenance import is_hub_id
 from har_prune.pruning.config import PruneSettings
 from har_prune.spelling import did_you_mean
 from har_prune.training.config import HealConfig, TrainConfig
@@ -23,6 +26,8 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name_or_path: str | None = Field(None, min_length=1, description="folder or Hub id of a checkpoint")
+    revision: str | None = Field(None, description="branch, tag or commit of a checkpoint on the Hub")
+    trust_remote_code: bool = Field(False, description="run code that comes with the checkpoint; read it first")
     config: dict[str, Any] | None = Field(None, description="model_type and fields of a config; needs a train section")
 
     @model_validator(mode="after")
@@ -31,7 +36,16 @@ class ModelConfig(BaseModel):
             raise ValueError("give name_or_path or config, one of them")
         if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs a model_type, e.g. har_transformer")
+        if self.name_or_path is None and (self.revision is not None or self.trust_remote_code):
+            raise ValueError("revision and trust_remote_code go with name_or_path")
         return self
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint; None where a config is given."""
+        if self.name_or_path is None:
+            return None
+        return Checkpoint(self.name_or_path, self.revision, self.trust_remote_code)
 
 
 class EvaluateConfig(BaseModel):
@@ -40,6 +54,30 @@ class EvaluateConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     latency: bool = Field(True, description="time one example after each iteration")
+
+
+class SaveConfig(BaseModel):
+    """What happens to the result beside being saved in output_dir."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    push_to_hub: str | None = Field(None, min_length=1, description="Hub repository to push the result to")
+    private: bool | None = Field(None, description="for a repository that is made; null: as the account's default")
+    max_shard_size: str = Field("5GB", description="largest safetensors file; above, weights are split")
+
+    @field_validator("push_to_hub")
+    @classmethod
+    def _repository(cls, name: str | None) -> str | None:
+        if name is not None and not is_hub_id(name):
+            raise ValueError("not a repository id, owner/name")
+        return name
+
+    @field_validator("max_shard_size")
+    @classmethod
+    def _size(cls, size: str) -> str:
+        if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", size, re.IGNORECASE):
+            raise ValueError("a number and a unit, e.g. 5GB or 500MB")
+        return size
 
 
 class Recipe(BaseModel):
@@ -60,6 +98,7 @@ class Recipe(BaseModel):
     prune: PruneSettings
     heal: HealConfig | None = Field(None, description="left out: no training after removals")
     evaluate: EvaluateConfig = EvaluateConfig()
+    save: SaveConfig = SaveConfig()
 
     @field_validator("output_dir")
     @classmethod
@@ -74,8 +113,8 @@ class Recipe(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The resolved recipe without its place and its trackers, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"output_dir", "log_with"})
+        """The resolved recipe without what changes no result (place, trackers, pushing), as plain JSON values."""
+        return self.model_dump(mode="json", exclude={"output_dir", "log_with", "save"})
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

@@ -46,6 +46,7 @@ from har_prune.reporting.report import run_report
 from har_prune.reporting.summary import summary_table
 from har_prune.reporting.trajectory import plot_trajectory
 from har_prune.saving.card import loading_code
+from har_prune.saving.hub import check_login, push_pruned
 from har_prune.saving.verified import save_pruned
 from har_prune.training.loop import train_model
 from har_prune.training.tracker import JsonLinesTracker
@@ -71,15 +72,15 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         HarPruneError: Bad input.
     """
-    data = load_data(recipe.data.name_or_path)
+    data = load_data(recipe.data.name_or_path, recipe.data.subset, recipe.data.revision)
     splits = make_splits(data, recipe.data, recipe.seed)
-    if recipe.model.name_or_path is not None:
-        model, processor = load_parent(recipe.model.name_or_path, data)
+    if recipe.model.checkpoint is not None:
+        model, processor = load_parent(recipe.model.checkpoint, data)
     else:
         set_seed(recipe.seed)
         model, processor = make_parent(dict(recipe.model.config or {}), data, splits.train)
-    inputs = inputs_for(data, processor, str(recipe.model.name_or_path))
-    example = inputs(torch.from_numpy(data.values[splits.calibration[:1]]))
+    inputs = inputs_for(data, processor, str(recipe.model.checkpoint), recipe.data.max_tokens)
+    example = {key: value for key, value in inputs(data.raw(splits.calibration[:1])).items() if key != "labels"}
     try_on(model, example)
     check_settings(model, recipe.prune, example)
     return Prepared(data, splits, model, processor, inputs, example)
@@ -107,6 +108,8 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
         HarPruneError: Bad input; nothing half-written is left behind.
     """
     made = prepare(recipe)
+    if recipe.save.push_to_hub is not None:
+        check_login(recipe.save.push_to_hub)
     data, splits, model, inputs = made.data, made.splits, made.model, made.inputs
     train = make_loader(data, splits.train, inputs, recipe.data.batch_size, augment=recipe.data.augment)
     sets = {
@@ -135,7 +138,7 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
     )
     result = prune(model, train, calibration, sets, config, accelerator=accelerator)
     if accelerator.is_main_process:
-        keep(folder, result, made.processor, made.example, command)
+        keep(folder, result, made, recipe, command)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -155,11 +158,19 @@ def keep_parent(path: Path, model: PreTrainedModel, processor: Any, accelerator:
     accelerator.wait_for_everyone()
 
 
-def keep(folder: RunFolder, result: PruningResult, processor: Any, example: dict[str, Tensor], command: str) -> None:
+def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recipe, command: str) -> None:
     """Saves the verified checkpoint, writes report and plot, prints the table and how to load the result."""
     model, history, pruned = result.model, result.history, folder.path / "pruned"
     if not pruned.exists():
-        save_pruned(model, pruned, history=history, processor=processor, example_inputs=example)
+        save_pruned(
+            model,
+            pruned,
+            history=history,
+            processor=made.processor,
+            example_inputs=made.example,
+            command=command,
+            max_shard_size=recipe.save.max_shard_size,
+        )
     with whole_file(folder.path / "report.md") as partial:
         partial.write_text(run_report(history, command), encoding="utf-8")
     with whole_file(folder.path / "trajectory.png") as partial:
@@ -171,6 +182,9 @@ def keep(folder: RunFolder, result: PruningResult, processor: Any, example: dict
     console.print(f"Report: {folder.path / 'report.md'}; plot: {folder.path / 'trajectory.png'}")
     console.print("Load the result:", style="bold")
     print(f"  transformers.{loading_code(model, str(pruned))}")
+    if recipe.save.push_to_hub is not None:
+        pushed = push_pruned(pruned, recipe.save.push_to_hub, private=recipe.save.private)
+        console.print(f"Pushed: {pushed.url}, commit {pushed.commit}")
 
 
 def show_plan(recipe: Recipe) -> None:

@@ -12,7 +12,8 @@ from har_prune.data.load import LabelledData
 from har_prune.errors import CheckpointError, DataError
 from har_prune.training.augment import AUGMENTATIONS, Augmentation
 
-Inputs = Callable[[Tensor], dict[str, Tensor]]
+Raw = Tensor | list
+Inputs = Callable[[Any], dict[str, Tensor]]  # of what LabelledData.raw gives
 
 
 class SensorInputs:
@@ -34,10 +35,10 @@ class SensorInputs:
 
 
 class ImageInputs:
-    """Images [B, 3, H, W] of uint8 -> `pixel_values`, channels last in memory.
+    """Images -> `pixel_values`, channels last in memory.
 
-    Rescaling and normalising are done here on the whole batch with the processor's numbers; any other image size
-    goes through the processor itself.
+    A tensor [B, 3, H, W] of uint8 in the model's size is rescaled and normalised here, on the whole batch, with the
+    processor's numbers; anything else, lists of images [H, W, 3] too, goes through the processor itself.
 
     Args:
         processor: The model's image processor.
@@ -46,12 +47,12 @@ class ImageInputs:
     def __init__(self, processor: Any):
         self.processor = processor
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+    def __call__(self, images: Raw) -> dict[str, Tensor]:
         processor = self.processor
         size = processor.size if getattr(processor, "do_resize", False) else None
-        if size is not None and (size.get("height"), size.get("width")) != tuple(images.shape[2:]):
-            values = processor(images=list(images.permute(0, 2, 3, 1).numpy()), return_tensors="pt")["pixel_values"]
-            return {"pixel_values": values}
+        if isinstance(images, list) or not _has_size(images, size) or getattr(processor, "do_center_crop", False):
+            several = images if isinstance(images, list) else list(images.permute(0, 2, 3, 1).numpy())
+            return {"pixel_values": processor(images=several, return_tensors="pt")["pixel_values"]}
         values = images.float()
         if processor.do_rescale:
             values = values * processor.rescale_factor
@@ -61,13 +62,50 @@ class ImageInputs:
         return {"pixel_values": values.contiguous(memory_format=torch.channels_last)}
 
 
-def inputs_for(data: LabelledData, processor: Any, checkpoint: str) -> Inputs:
+def _has_size(images: Tensor, size: Any) -> bool:
+    return size is None or (size.get("height"), size.get("width")) == tuple(images.shape[2:])
+
+
+class TextInputs:
+    """Texts -> `input_ids` and `attention_mask`, padded to the longest of the batch.
+
+    Args:
+        tokenizer: The model's tokenizer. One without a padding token pads with its end-of-text token; the mask says
+            where.
+        max_tokens: Longer texts are cut.
+        next_token: Whether to predict the next token: `labels` are then the tokens, and -100 where there is none.
+    """
+
+    def __init__(self, tokenizer: Any, max_tokens: int, next_token: bool):
+        self.tokenizer, self.next_token = tokenizer, next_token
+        self.max_tokens = min(max_tokens, tokenizer.model_max_length)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    def __call__(self, texts: list[str]) -> dict[str, Tensor]:
+        made = self.tokenizer(
+            list(texts), padding="longest", truncation=True, max_length=self.max_tokens, return_tensors="pt",
+            padding_side="right", return_token_type_ids=False,
+        )  # fmt: skip
+        inputs = {"input_ids": made["input_ids"], "attention_mask": made["attention_mask"]}
+        if self.next_token:
+            inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+        return inputs
+
+
+def inputs_for(data: LabelledData, processor: Any, checkpoint: str, max_tokens: int = 128) -> Inputs:
     """The preparation of a data set's batches for a model; `processor` is None where the checkpoint has none.
+
+    Args:
+        data: The data set.
+        processor: Feature extractor, image processor or tokenizer of the model.
+        checkpoint: Its name, for messages.
+        max_tokens: Longer texts are cut.
 
     Raises:
         CheckpointError: The checkpoint has no processor of the kind the data needs.
     """
-    if data.kind == "sensor" and hasattr(processor, "sampling_rate_hz"):
+    if data.kind == "sensor" and isinstance(data.values, np.ndarray) and hasattr(processor, "sampling_rate_hz"):
         channels = data.values.shape[2]
         if processor.num_channels != channels:
             raise CheckpointError(
@@ -77,27 +115,31 @@ def inputs_for(data: LabelledData, processor: Any, checkpoint: str) -> Inputs:
         return SensorInputs(processor, data.sensor["sampling_rate_hz"])
     if data.kind == "image" and hasattr(processor, "do_rescale"):
         return ImageInputs(processor)
-    kind = "feature extractor with sampling_rate_hz" if data.kind == "sensor" else "image processor"
-    raise CheckpointError(
-        f"checkpoint {checkpoint} has no {kind} (preprocessor_config.json), and its inputs are made by one."
-    )
+    if data.kind == "text" and hasattr(processor, "pad_token"):
+        return TextInputs(processor, max_tokens, next_token=data.labels is None)
+    kinds = {
+        "sensor": "feature extractor with sampling_rate_hz (preprocessor_config.json)",
+        "image": "image processor (preprocessor_config.json)",
+        "text": "tokenizer (tokenizer.json)",
+    }
+    raise CheckpointError(f"checkpoint {checkpoint} has no {kinds[data.kind]}, and its inputs are made by one.")
 
 
 class _Rows(Dataset):
     """Rows of a data set, fetched a whole batch at a time."""
 
     def __init__(self, data: LabelledData, rows: Sequence[int] | np.ndarray):
-        self.values, self.labels, self.rows = data.values, data.labels, np.asarray(rows)
+        self.data, self.rows = data, np.asarray(rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Raw, Tensor | None]:
         return self.__getitems__([index])
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        rows = self.rows[indices]
-        return torch.from_numpy(self.values[rows]), torch.from_numpy(self.labels[rows])
+    def __getitems__(self, indices: list[int]) -> tuple[Raw, Tensor | None]:
+        rows, labels = self.rows[indices], self.data.labels
+        return self.data.raw(rows), None if labels is None else torch.from_numpy(labels[rows])
 
 
 class _Collate:
@@ -108,7 +150,7 @@ class _Collate:
         values, labels = batch  # as _Rows fetched it, not a list of examples
         for augment in self.augmentations:
             values = augment(values)
-        return {**self.inputs(values), "labels": labels}
+        return self.inputs(values) if labels is None else {**self.inputs(values), "labels": labels}
 
 
 def make_loader(
@@ -132,7 +174,11 @@ def make_loader(
     known = AUGMENTATIONS[data.kind]
     for name in augment or ():
         if name not in known:
-            raise DataError(f"augmentation {name!r} is not for {data.kind} data (there: {', '.join(known)}).")
+            raise DataError(
+                f"augmentation {name!r} is not for {data.kind} data (there: {', '.join(known) or 'none yet'})."
+            )
+    if augment and not isinstance(data.values, np.ndarray):
+        raise DataError(f"augmentations {', '.join(augment)} need images of one size that fit in memory.")
     return DataLoader(
         _Rows(data, rows),
         batch_size=batch_size,

@@ -16,12 +16,16 @@ class DataConfig(BaseModel):
     name_or_path: str = Field(
         min_length=1, description="folder or Hub id for load_dataset; 'synthetic' = data_prep/synthetic.py"
     )
+    subset: str | None = Field(None, description="configuration of a data set that has several")
+    revision: str | None = Field(None, description="branch, tag or commit of a data set on the Hub")
     protocol: Literal["official", "loso", "holdout"] = Field(
         "official",
         description="official: the data set's own test split; loso: one subject is the test; holdout: several are",
     )
     test_subject: str | None = Field(None, description="loso: the subject nobody trains on")
     test_subjects: tuple[str, ...] = Field((), description="holdout: the subjects nobody trains on")
+    test_split: str = Field("test", description="official: the split that tests; all others train")
+    max_tokens: int = Field(128, ge=2, description="texts: longer ones are cut")
     validation_fraction: float = Field(0.15, gt=0, lt=1, description="share of the training data that validates")
     batch_size: int = Field(64, ge=1)
     augment: tuple[str, ...] = Field((), description="applied to training batches, in this order")

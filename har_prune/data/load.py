@@ -1,4 +1,4 @@
-"""Reads a prepared data set whole into memory: sensor windows, or images of one size."""
+"""Reads a data set: sensor windows, images, or texts."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,10 +6,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, concatenate_datasets, load_dataset
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, hf_hub_download
+from torch import Tensor
 
+from har_prune.data.images import ImageColumn, read_images
 from har_prune.errors import DataError
 from har_prune.loading import is_missing_folder
 
@@ -21,49 +24,69 @@ class LabelledData:
     """Examples with labels.
 
     Args:
-        kind: "sensor" or "image".
-        values: Windows [N, T, C] float32 in physical units, or images [N, 3, H, W] uint8.
-        labels: Class indices, [N].
+        kind: "sensor", "image" or "text".
+        values: Windows [N, T, C] float32 in physical units; images [N, 3, H, W] uint8, or a column of them that is
+            read when needed, where they differ in size or are too many to keep; texts, [N] objects.
+        labels: Class indices, [N]; None for texts without classes, whose task is to predict the next token.
         label_names: Class names by index.
         splits: The data set's own split of each row, [N], e.g. "train".
-        subjects: Subject of each row, [N]; None for images.
-        sensor: The card's facts about windows: sampling_rate_hz, channels, units; empty for images.
+        subjects: Subject of each row, [N]; None for other data than windows.
+        sensor: The card's facts about windows: sampling_rate_hz, channels, units; empty for other data.
     """
 
-    kind: Literal["sensor", "image"]
-    values: np.ndarray
-    labels: np.ndarray
+    kind: Literal["sensor", "image", "text"]
+    values: np.ndarray | ImageColumn
+    labels: np.ndarray | None
     label_names: list[str]
     splits: np.ndarray
     subjects: np.ndarray | None = None
     sensor: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.splits)
+
+    def raw(self, rows: Any) -> Tensor | list:
+        """Some rows as they are read: a tensor of windows or images, or a list of texts or images [H, W, 3]."""
+        values = self.values[rows]
+        return torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype != object else list(values)
 
 
-def load_data(name_or_path: str) -> LabelledData:
-    """Loads a data set.
+def load_data(name_or_path: str, subset: str | None = None, revision: str | None = None) -> LabelledData:
+    """Loads a data set. Rows with a label below 0 (not labelled) are left out.
 
     Args:
         name_or_path: A folder, a Hub id, or "synthetic".
+        subset: Configuration of a data set that has several.
+        revision: Branch, tag or commit of a Hub repository.
 
     Raises:
         DataError: It is missing, empty or not in a known format, or a window holds NaN or infinity.
     """
-    tables, sensor = _synthetic() if name_or_path == SYNTHETIC else _load(name_or_path)
+    synthetic = name_or_path == SYNTHETIC
+    tables, sensor = _synthetic() if synthetic else (_load(name_or_path, subset, revision), {})
     for name, table in tables.items():
         if not len(table):
             raise DataError(f"data set {name_or_path!r}: split {name!r} is empty.")
     splits = np.concatenate([np.full(len(table), str(name)) for name, table in tables.items()])
     table = concatenate_datasets(list(tables.values()))
-    label_column = _label_column(table, name_or_path)
+    text_column, label_column = _text_column(table), _label_column(table)
+    if text_column is not None and label_column is None:
+        return _texts(table, text_column, splits)
+    if label_column is None:
+        raise DataError(
+            f"data set {name_or_path!r}: expected one column of class labels called 'label' with names; its columns "
+            f"are {', '.join(table.column_names)}."
+        )
     labels = np.asarray(table.with_format("numpy")[label_column][:], dtype=np.int64)
     names = list(table.features[label_column].names)
+    labelled = np.flatnonzero(labels >= 0)
+    if len(labelled) < len(labels):
+        table, labels, splits = table.select(labelled), labels[labelled], splits[labelled]
     image_column = next((name for name, feature in table.features.items() if isinstance(feature, Image)), None)
     if "input_values" in table.column_names and "subject" in table.column_names:
         windows = np.asarray(table.with_format("numpy")["input_values"][:], dtype=np.float32)
         _refuse_not_finite(windows, table, name_or_path)
+        sensor = sensor or _sensor_facts(name_or_path, revision)
         if "sampling_rate_hz" not in sensor:
             raise DataError(
                 f"data set {name_or_path!r}: its card (README.md) does not state har.sampling_rate_hz. "
@@ -71,10 +94,12 @@ def load_data(name_or_path: str) -> LabelledData:
             )
         return LabelledData("sensor", windows, labels, names, splits, np.asarray(table["subject"][:]), sensor)
     if image_column is not None:
-        return LabelledData("image", _images(table, image_column, name_or_path), labels, names, splits)
+        return LabelledData("image", read_images(table, image_column), labels, names, splits)
+    if text_column is not None:
+        return LabelledData("text", _objects(table[text_column][:]), labels, names, splits)
     raise DataError(
         f"data set {name_or_path!r} has the columns {', '.join(table.column_names)}; expected input_values, label and "
-        "subject (sensor windows, see `python -m data_prep`) or an image column and label."
+        "subject (sensor windows, see `python -m data_prep`), an image column and label, or a text column."
     )
 
 
@@ -87,7 +112,7 @@ def _synthetic() -> tuple[DatasetDict, dict[str, Any]]:
     return DatasetDict({"train": to_dataset(synthetic.recordings(), windowing)}), metadata(windowing)
 
 
-def _load(name_or_path: str) -> tuple[DatasetDict, dict[str, Any]]:
+def _load(name_or_path: str, subset: str | None, revision: str | None) -> DatasetDict:
     folder = Path(name_or_path)
     if is_missing_folder(name_or_path):
         raise DataError(
@@ -96,8 +121,12 @@ def _load(name_or_path: str) -> tuple[DatasetDict, dict[str, Any]]:
         )
     if folder.exists() and not any(path.is_file() for path in folder.rglob("*")):
         raise DataError(f"data folder {name_or_path} is empty. Prepare it with `python -m data_prep`.")
+    if folder.exists() and revision is not None:
+        raise DataError(f"data folder {name_or_path} has no revisions: leave data.revision out.")
     try:
-        tables = _load_folder(folder) if folder.exists() else load_dataset(name_or_path)
+        if folder.exists():
+            return _load_folder(folder, subset)
+        return load_dataset(name_or_path, subset, revision=revision)
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise DataError(
             f"data set {name_or_path!r} is neither a folder here nor reachable on the Hub ({error}). Sensor data are "
@@ -105,33 +134,47 @@ def _load(name_or_path: str) -> tuple[DatasetDict, dict[str, Any]]:
         ) from error
     except Exception as error:  # load_dataset wraps whatever a reader raises
         raise DataError(f"data set {name_or_path!r} cannot be read: {error.__cause__ or error}") from error
-    return tables, _sensor_facts(name_or_path)
 
 
-def _load_folder(folder: Path) -> DatasetDict:
+def _load_folder(folder: Path, subset: str | None) -> DatasetDict:
     """Reads a folder past the cache of datasets: a card with `configs` makes it key by the folder's name (5.2)."""
     with TemporaryDirectory() as scratch:
-        return load_dataset(str(folder), cache_dir=scratch, keep_in_memory=True)
+        return load_dataset(str(folder), subset, cache_dir=scratch, keep_in_memory=True)
 
 
-def _sensor_facts(name_or_path: str) -> dict[str, Any]:
+def _sensor_facts(name_or_path: str, revision: str | None) -> dict[str, Any]:
     card = Path(name_or_path, "README.md")
-    if Path(name_or_path).is_dir() and not card.exists():
-        return {}
     try:
-        return DatasetCard.load(card if card.exists() else name_or_path).data.to_dict().get("har") or {}
+        if not Path(name_or_path).is_dir():
+            card = Path(hf_hub_download(name_or_path, "README.md", repo_type="dataset", revision=revision))
+        return DatasetCard.load(card).data.to_dict().get("har") or {} if card.exists() else {}
     except Exception as error:  # a card with broken YAML, or none on the Hub
         raise DataError(f"the card of data set {name_or_path!r} cannot be read: {error}") from error
 
 
-def _label_column(table: Dataset, name_or_path: str) -> str:
+def _label_column(table: Dataset) -> str | None:
     found = [name for name, feature in table.features.items() if isinstance(feature, ClassLabel)]
-    if len(found) == 1 or "label" in found:
-        return "label" if "label" in found else found[0]
-    raise DataError(
-        f"data set {name_or_path!r}: expected one column of class labels called 'label' with names; its columns are "
-        f"{', '.join(table.column_names)}."
-    )
+    return "label" if "label" in found else found[0] if len(found) == 1 else None
+
+
+def _text_column(table: Dataset) -> str | None:
+    if "input_values" in table.column_names or any(isinstance(f, Image) for f in table.features.values()):
+        return None
+    found = [name for name, feature in table.features.items() if feature == Value("string")]
+    return next((name for name in ("text", "sentence") if name in found), found[0] if len(found) == 1 else None)
+
+
+def _texts(table: Dataset, column: str, splits: np.ndarray) -> LabelledData:
+    """Texts to predict the next token of; empty lines, which say nothing, are left out."""
+    texts = _objects(table[column][:])
+    rows = np.flatnonzero([bool(text and text.strip()) for text in texts])
+    return LabelledData("text", texts[rows], None, [], splits[rows])
+
+
+def _objects(texts: list[str]) -> np.ndarray:
+    values = np.empty(len(texts), dtype=object)
+    values[:] = texts
+    return values
 
 
 def _refuse_not_finite(windows: np.ndarray, table: Dataset, name_or_path: str) -> None:
@@ -144,14 +187,3 @@ def _refuse_not_finite(windows: np.ndarray, table: Dataset, name_or_path: str) -
             f"data set {name_or_path!r}: {len(bad)} of {len(windows)} windows hold NaN or infinity; the first is row "
             f"{bad[0]} (subject {row['subject']!r}, trial {row.get('trial', '?')!r}). Repair or drop them."
         )
-
-
-def _images(table: Dataset, column: str, name_or_path: str) -> np.ndarray:
-    images = [np.asarray(row[column].convert("RGB")) for row in table.select_columns([column])]
-    sizes = {image.shape for image in images}
-    if len(sizes) > 1:
-        raise DataError(
-            f"data set {name_or_path!r} has images of {len(sizes)} sizes, e.g. {sorted(sizes)[:2]}; expected one. "
-            "Resize them first."
-        )
-    return np.stack(images).transpose(0, 3, 1, 2).copy()

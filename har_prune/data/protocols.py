@@ -17,7 +17,7 @@ class Splits:
 
     Sensor windows: all parts but calibration and validation are disjoint by subject. Scores are computed on
     validation subjects, because those neither train nor test; scoring needs no labels.
-    Images: calibration is drawn from the training images, as in arXiv:2405.17081.
+    Images and texts: calibration is drawn from the training examples, as in arXiv:2405.17081.
     """
 
     train: np.ndarray
@@ -32,7 +32,7 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
     Args:
         data: The data set.
         config: Protocol and its subjects.
-        seed: Seed of the choice of validation subjects (or images).
+        seed: Seed of the choice of validation subjects (or rows).
 
     Raises:
         DataError: A subject does not exist, the protocol does not fit the data, a part is empty, or a label that
@@ -43,8 +43,8 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
         raise DataError(f"protocol {config.protocol!r} leaves {len(test)} of {len(data)} examples to the test.")
     rest = np.setdiff1d(np.arange(len(data)), test)
     generator, fraction = np.random.default_rng(seed), config.validation_fraction
-    if data.subjects is None:
-        validation = _validation_images(rest, fraction, generator)
+    if data.subjects is None or data.labels is None:
+        validation = _validation_rows(rest, fraction, generator)
     else:
         validation = _validation_subjects(data.subjects, data.labels, rest, fraction, generator)
     train = np.setdiff1d(rest, validation)
@@ -56,13 +56,13 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
 
 def _test_rows(data: LabelledData, config: DataConfig) -> np.ndarray:
     if config.protocol == "official":
-        if "test" not in data.splits:
+        if config.test_split not in data.splits:
             raise DataError(
-                f"protocol 'official' needs a split called 'test'; the data set has "
-                f"{sorted(set(data.splits.tolist()))}. Choose protocol loso or holdout; for har-prune score give "
-                "--test-subject."
+                f"protocol 'official' needs a split called {config.test_split!r} (test_split); the data set has "
+                f"{sorted(set(data.splits.tolist()))}. Name one of them, or choose protocol loso or holdout; for "
+                "har-prune score give --test-subject."
             )
-        return np.flatnonzero(data.splits == "test")
+        return np.flatnonzero(data.splits == config.test_split)
     if data.subjects is None:
         raise DataError(f"protocol {config.protocol!r} splits by subject and this data set has none: use 'official'.")
     wanted = config.test_subjects if config.test_subject is None else (config.test_subject,)
@@ -76,7 +76,7 @@ def _test_rows(data: LabelledData, config: DataConfig) -> np.ndarray:
     return np.flatnonzero(np.isin(data.subjects, wanted))
 
 
-def _validation_images(rest: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
+def _validation_rows(rest: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
     return np.sort(generator.permutation(rest)[: max(1, round(fraction * len(rest)))])
 
 
@@ -116,6 +116,8 @@ def _refuse_overlap(data: LabelledData, splits: Splits) -> None:
 
 
 def _refuse_unseen_labels(data: LabelledData, splits: Splits) -> None:
+    if data.labels is None:
+        return
     seen = set(data.labels[splits.train].tolist())
     for part in ("validation", "test"):
         rows = getattr(splits, part)

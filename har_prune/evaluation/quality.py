@@ -1,5 +1,6 @@
-"""Loss, accuracy and macro-F1 of a classifier on a data loader."""
+"""Loss, accuracy and macro-F1 on a data loader: of a classifier, or of a language model token by token."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +18,15 @@ from har_prune.processes import own_rows
 
 @dataclass(frozen=True)
 class Quality:
-    """How well a model classifies.
+    """How well a model classifies. A language model classifies tokens: each is one of the vocabulary.
 
     Args:
         accuracy: Share of correct predictions, in [0, 1].
         macro_f1: Unweighted mean F1 over the classes that occur, in [0, 1].
-        loss: Mean cross-entropy in nats.
-        samples: Examples it was measured on.
-        per_class: {class name: {precision, recall, f1, support}}.
+        loss: Mean cross-entropy in nats; of a language model its exponential is the perplexity.
+        samples: Examples (tokens) it was measured on.
+        per_class: {class name: {precision, recall, f1, support}}; empty for a language model.
+        task: "classification", or "next-token" for a language model.
     """
 
     accuracy: float
@@ -32,11 +34,33 @@ class Quality:
     loss: float
     samples: int
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    task: str = "classification"
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What reports show of it, with units in the names."""
+        if self.task == "next-token":
+            return {"perplexity": math.exp(min(self.loss, 700.0)), "token accuracy %": 100 * self.accuracy}
+        return {"accuracy %": 100 * self.accuracy, "macro-F1 %": 100 * self.macro_f1}
 
 
 def load_metric() -> evaluate.Metric:
     """The package's metric through `evaluate.load`; needs no network."""
     return evaluate.load(str(Path(__file__).with_name("har_classification.py")), keep_in_memory=True)
+
+
+def classified(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [M, classes] and labels [M] of everything that is classified.
+
+    Args:
+        logits: [B, classes], or of a language model [B, T, vocabulary].
+        labels: [B], or tokens [B, T] with -100 where there is none; each is predicted from those before it.
+    """
+    if logits.ndim == 2:
+        return logits, labels
+    logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    counts = labels != -100
+    return logits[counts], labels[counts]
 
 
 @torch.no_grad()
@@ -46,14 +70,14 @@ def evaluate_model(
     """Classifies every example once, in eval mode.
 
     Args:
-        model: A classifier; its forward returns `logits` [B, num_labels].
-        batches: Dicts of model inputs with `labels` [B]. With several processes every process iterates the same
-            batches and works on its rows.
+        model: A classifier, whose forward returns `logits` [B, num_labels], or a causal language model.
+        batches: Dicts of model inputs with `labels` [B] (see `classified`). With several processes every process
+            iterates the same batches and works on its rows.
         accelerator: Decides the device and joins processes; None = one process, the device the model is on.
     """
     device = accelerator.device if accelerator else model.device
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    names: list[str] | None = None
     was_training = model.training
     model.to(device).eval()
     try:
@@ -62,34 +86,46 @@ def evaluate_model(
             if "labels" not in batch:
                 raise DataError(f"an evaluation batch has no labels; it has {', '.join(batch)}.")
             if rows is not None:
-                labels.append(rows.pop("labels").cpu())
-                inputs = {key: value.to(device) for key, value in rows.items()}
-                logits.append(model(**inputs).logits.float().cpu())
+                labels = rows.pop("labels").to(device)
+                logits = model(**{key: value.to(device) for key, value in rows.items()}).logits.float()
+                if logits.ndim == 2:
+                    names = [str(model.config.id2label[index]) for index in range(logits.shape[1])]
+                logits, labels = classified(logits, labels)
+                _refuse_unknown(labels, logits.shape[1])
+                losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+                found.append((logits.argmax(dim=1).cpu(), labels.cpu(), losses.cpu()))
     finally:
         model.train(was_training)
-    return _quality(model, *_gathered(logits, labels, accelerator))
+    return _quality(*_gathered(found, names, accelerator))
 
 
-def _gathered(logits: list[Tensor], labels: list[Tensor], accelerator: Accelerator | None) -> tuple[Tensor, Tensor]:
+_Found = list[tuple[Tensor, Tensor, Tensor]]  # predictions, labels and losses of each batch
+
+
+def _gathered(
+    found: _Found, names: list[str] | None, accelerator: Accelerator | None
+) -> tuple[Tensor, Tensor, Tensor, list[str] | None]:
     if accelerator is not None and accelerator.num_processes > 1:
         parts: list[Any] = [None] * accelerator.num_processes
-        torch.distributed.all_gather_object(parts, (logits, labels))
-        logits = [item for part in parts for item in part[0]]
-        labels = [item for part in parts for item in part[1]]
-    if not labels:
+        torch.distributed.all_gather_object(parts, (found, names))
+        found = [batch for part in parts for batch in part[0]]
+        names = next((part[1] for part in parts if part[1]), None)
+    if not sum(len(labels) for _, labels, _ in found):
         raise DataError("there are no examples to evaluate on.")
-    return torch.cat(logits), torch.cat(labels)
+    predictions, labels, losses = (torch.cat(column) for column in zip(*found, strict=True))
+    return predictions, labels, losses, names
 
 
-def _quality(model: PreTrainedModel, logits: Tensor, labels: Tensor) -> Quality:
-    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+def _refuse_unknown(labels: Tensor, classes: int) -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise DataError(
-            f"labels go from {int(labels.min())} to {int(labels.max())} and the model tells {logits.shape[1]} classes "
+            f"labels go from {int(labels.min())} to {int(labels.max())} and the model tells {classes} classes "
             "apart (0 to one less): use the data it was trained for, or train a new head."
         )
-    names = [str(model.config.id2label[index]) for index in range(logits.shape[1])]
-    scores = load_metric().compute(
-        predictions=logits.argmax(dim=1).tolist(), references=labels.tolist(), label_names=names
-    )
-    loss = nn.functional.cross_entropy(logits, labels).item()
-    return Quality(scores["accuracy"], scores["macro_f1"], loss, len(labels), scores["per_class"])
+
+
+def _quality(predictions: Tensor, labels: Tensor, losses: Tensor, names: list[str] | None) -> Quality:
+    scores = load_metric().compute(predictions=predictions.tolist(), references=labels.tolist(), label_names=names)
+    loss = losses.double().mean().item()
+    figures = scores["accuracy"], scores["macro_f1"], loss, len(labels)
+    return Quality(*figures, scores["per_class"]) if names else Quality(*figures, task="next-token")

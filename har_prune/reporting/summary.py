@@ -6,9 +6,9 @@ from har_prune.pruning.history import PruningHistory, PruningStep
 
 
 def summary_table(history: PruningHistory) -> Table:
-    """Blocks, MACs, parameters, latency, accuracy and macro-F1 of the unpruned and the selected network.
+    """Blocks, MACs, parameters, latency and quality of the unpruned and the selected network.
 
-    Accuracy and macro-F1 are of the "test" set, or of "validation" where there is none.
+    Accuracy and macro-F1 (perplexity, of a language model) are of the "test" set, or of "validation" where there is none.
     """
     before, after = history.iterations[0], history.iterations[history.selected]
     split = "test" if "test" in before.quality else "validation"
@@ -33,6 +33,5 @@ def _rows(before: PruningStep, after: PruningStep, split: str) -> list[tuple[str
     old, new = before.quality[split], after.quality[split]
     return [
         *rows,
-        (f"{split} accuracy %", 100 * old.accuracy, 100 * new.accuracy, "{:.2f}"),
-        (f"{split} macro-F1 %", 100 * old.macro_f1, 100 * new.macro_f1, "{:.2f}"),
+        *((f"{split} {name}", value, new.figures[name], "{:.2f}") for name, value in old.figures.items()),
     ]

@@ -7,9 +7,9 @@ from har_prune.pruning.history import PruningHistory
 
 def trajectory_markdown(history: PruningHistory) -> str:
     """A Markdown table of all iterations; the selected one is in bold."""
-    splits = list(history.iterations[0].quality)
+    first = history.iterations[0].quality
     header = ["iteration", "removed", "blocks", "MACs", "reduction %", "parameters", "latency ms"]
-    header += [f"{split} {metric}" for split in splits for metric in ("accuracy %", "macro-F1 %")]
+    header += [f"{split} {name}" for split, quality in first.items() for name in quality.figures]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for step in history.iterations:
         cells = [
@@ -21,9 +21,7 @@ def trajectory_markdown(history: PruningHistory) -> str:
             f"{step.parameters:,}",
             "-" if step.latency_ms is None else f"{step.latency_ms:.2f}",
         ]
-        for split in splits:
-            quality = step.quality[split]
-            cells += [f"{100 * quality.accuracy:.2f}", f"{100 * quality.macro_f1:.2f}"]
+        cells += [f"{value:.2f}" for split in first for value in step.quality[split].figures.values()]
         if step.iteration == history.selected:
             cells = [f"**{cell}**" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
@@ -31,7 +29,7 @@ def trajectory_markdown(history: PruningHistory) -> str:
 
 
 def plot_trajectory(history: PruningHistory, path: Path) -> None:
-    """Draws accuracy against MACs reduction, and the importance of every block in every iteration, as a PNG.
+    """Draws accuracy (perplexity) against MACs reduction, and the importance of every block in every iteration, as a PNG.
 
     Args:
         history: A run with at least one removal.
@@ -45,11 +43,12 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     FigureCanvasAgg(figure)
     accuracy_axes, score_axes = figure.subplots(1, 2)
     reductions = [100 * history.macs_reduction(step) for step in history.iterations]
-    for split in history.iterations[0].quality:
-        accuracies = [100 * step.quality[split].accuracy for step in history.iterations]
-        accuracy_axes.plot(reductions, accuracies, marker="o", markersize=4, label=split)
+    for split, quality in history.iterations[0].quality.items():
+        figure_name = next(iter(quality.figures))
+        values = [step.quality[split].figures[figure_name] for step in history.iterations]
+        accuracy_axes.plot(reductions, values, marker="o", markersize=4, label=split)
     accuracy_axes.axvline(reductions[history.selected], color="grey", linewidth=0.8, linestyle=":")
-    accuracy_axes.set(xlabel="MACs removed (%)", ylabel="accuracy (%)", title="Trajectory")
+    accuracy_axes.set(xlabel="MACs removed (%)", ylabel=figure_name, title="Trajectory")
     accuracy_axes.grid(alpha=0.3)
     accuracy_axes.legend()
 

@@ -12,8 +12,9 @@ from har_prune.atomic import whole_folder, write_json
 from har_prune.auto_class import auto_class_of
 from har_prune.blocks.inputs import example_inputs as make_example_inputs
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
-from har_prune.loading import load_model
+from har_prune.loading import Checkpoint, load_model
 from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.trajectory import plot_trajectory
 from har_prune.saving.card import model_card
 
 
@@ -24,11 +25,14 @@ def save_pruned(
     history: PruningHistory | None = None,
     processor: Any | None = None,
     example_inputs: dict[str, Tensor] | None = None,
+    command: str | None = None,
+    max_shard_size: int | str = "5GB",
 ) -> Path:
     """Saves a model in Hub format after loading it back and comparing.
 
-    The folder holds config, safetensors, the processor, a model card and `history.json`; for har_prune's own models
-    also their code, so that `trust_remote_code=True` loads them without the package. It appears whole or not at all.
+    The folder holds config, safetensors, the processor, a model card, `history.json` and the run's plot; for har_prune's
+    own models also their code, so that `trust_remote_code=True` loads them without the package. It appears whole or
+    not at all.
 
     Args:
         model: Any Transformers model.
@@ -36,6 +40,8 @@ def save_pruned(
         history: Record of the run; fills the card and is saved beside it.
         processor: Feature extractor, image processor or tokenizer to save with it.
         example_inputs: Inputs to compare on; made up when None.
+        command: The command that made the model, for the card.
+        max_shard_size: Largest safetensors file, in bytes or as "5GB"; above, the weights are split.
 
     Returns:
         The directory.
@@ -47,12 +53,14 @@ def save_pruned(
     directory = Path(directory)
     try:
         with whole_folder(directory) as folder:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, max_shard_size=max_shard_size)
             if processor is not None:
                 processor.save_pretrained(folder)
             if history is not None:
                 write_json(folder / "history.json", history.to_json())
-            (folder / "README.md").write_text(model_card(model, history), encoding="utf-8")
+                if len(history.iterations) > 1:
+                    plot_trajectory(history, folder / "trajectory.png")
+            (folder / "README.md").write_text(model_card(model, history, command), encoding="utf-8")
             _verify(model, folder, make_example_inputs(model) if example_inputs is None else example_inputs)
     except FileExistsError as error:
         raise OutputFolderError(f"{error}: choose another directory, or remove it first.") from error
@@ -62,7 +70,10 @@ def save_pruned(
 @torch.no_grad()
 def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> None:
     try:
-        loaded = load_model(auto_class_of(model), folder, dtype=model.dtype).to(model.device).eval()
+        # Code that runs already, because its model is here, may run once more.
+        own = type(model).__module__.startswith("transformers_modules.")
+        checkpoint = Checkpoint(folder, trust_remote_code=own)
+        loaded = load_model(auto_class_of(model), checkpoint, dtype=model.dtype).to(model.device).eval()
     except CheckpointError as error:
         raise SaveVerificationError(f"the saved model does not load back: {error}") from error
     if type(loaded) is not type(model):

@@ -71,4 +71,5 @@ def flip(images: Tensor) -> Tensor:
 AUGMENTATIONS: dict[str, dict[str, Augmentation]] = {
     "sensor": {"jitter": jitter, "scaling": scaling, "rotation": rotation, "time_warp": time_warp},
     "image": {"crop": crop, "flip": flip},
+    "text": {},
 }

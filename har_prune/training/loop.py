@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.errors import DataError, DivergedError
-from har_prune.evaluation.quality import Quality, evaluate_model
+from har_prune.evaluation.quality import Quality, classified, evaluate_model
 from har_prune.progress import Progress
 from har_prune.training.config import DistillConfig, TrainConfig
 
@@ -60,8 +60,8 @@ def train_model(
     and the order of examples (the loader's sampler is reseeded), whatever ran before.
 
     Args:
-        model: A classifier with `logits` [B, num_labels] in its output.
-        train: Batches are dicts of model inputs with `labels` [B].
+        model: A classifier with `logits` [B, num_labels] in its output, or a causal language model.
+        train: Batches are dicts of model inputs with `labels` [B] (of a language model its tokens, [B, T]).
         validation: Batches that choose among epochs; None keeps the last weights.
         config: The schedule.
         accelerator: Device, precision, processes and trackers; None = a plain `Accelerator()`.
@@ -183,13 +183,14 @@ class _Loss:
         if "labels" not in batch:
             raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
         inputs = {key: value for key, value in batch.items() if key != "labels"}
-        logits = model(**inputs).logits.float()
-        loss = nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=self.smoothing)
+        logits, labels = classified(model(**inputs).logits.float(), batch["labels"])
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         if self.teacher is None:
             return loss
         weight, temperature = self.teacher.config.weight, self.teacher.config.temperature
         with torch.no_grad():
-            wanted = (self.teacher.model(**inputs).logits.float() / temperature).log_softmax(dim=1)
+            taught, _ = classified(self.teacher.model(**inputs).logits.float(), batch["labels"])
+            wanted = (taught / temperature).log_softmax(dim=1)
         given = (logits / temperature).log_softmax(dim=1)
         divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
         # T^2 keeps the two gradients in proportion at any temperature (Hinton et al. 2015, section 2).

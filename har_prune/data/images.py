@@ -1,0 +1,44 @@
+"""Images of a data set: all of them in one array where that fits, else read when they are needed."""
+
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+_LARGEST = 4 * 2**30  # bytes of an array of all images
+_LOOKED_AT = 256  # images whose sizes decide whether an array is tried
+
+
+class ImageColumn:
+    """Images of any sizes, decoded when they are asked for.
+
+    Args:
+        table: The data set.
+        column: Its column of images.
+    """
+
+    def __init__(self, table: Dataset, column: str):
+        self.table, self.column = table, column
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows: Any) -> list[np.ndarray]:
+        """Images [H, W, 3] of uint8 at some rows."""
+        wanted = np.atleast_1d(np.arange(len(self))[rows])
+        return [np.asarray(image.convert("RGB")) for image in self.table[wanted.tolist()][self.column]]
+
+
+def read_images(table: Dataset, column: str) -> np.ndarray | ImageColumn:
+    """All images as [N, 3, H, W] of uint8; a column to read from where sizes differ or memory would not do."""
+    images = ImageColumn(table, column)
+    first = images[: min(_LOOKED_AT, len(images))]
+    if len({image.shape for image in first}) > 1 or first[0].nbytes * len(images) > _LARGEST:
+        return images
+    found = np.empty((len(images), *first[0].shape), dtype=np.uint8)
+    for start in range(0, len(images), _LOOKED_AT):
+        part = images[start : start + _LOOKED_AT]
+        if any(image.shape != found.shape[1:] for image in part):
+            return images
+        found[start : start + len(part)] = part
+    return found.transpose(0, 3, 1, 2).copy()
