@@ -105,7 +105,7 @@ def _keep_card(source: Checkpoint) -> None:
     if Path(source.name_or_path).exists():
         return
     try:
-        hf_hub_download(str(source.name_or_path), "README.md", revision=source.revision)
+        hf_hub_download(str(source.name_or_path), "README.md")
     except (OSError, ValueError):  # no card, or no network and everything else in the cache
         return
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 def parent_of(config: PreTrainedConfig) -> dict[str, str]:
     """The checkpoint a config was loaded from, and its licence; empty for a config made in memory.
 
-    Of a Hub checkpoint `base_model` and its commit; of a local folder `parent`, only its own name: paths of somebody's
+    Of a Hub checkpoint `base_model`; of a local folder `parent`, only its own name: paths of somebody's
     disk have no place in a published config. No network: of a Hub checkpoint the licence is known where its card lies
     in the cache, and `load_model` puts it there.
     """
@@ -23,13 +23,8 @@ def parent_of(config: PreTrainedConfig) -> dict[str, str]:
         return {"parent": Path(name).resolve().name, **_licence(Path(name, "README.md"))}
     if not is_hub_id(name):
         return {}
-    revision = getattr(config, "_commit_hash", None)
-    cached = try_to_load_from_cache(name, "README.md", revision=revision)
-    return {
-        "base_model": name,
-        **({"base_model_revision": revision} if revision else {}),
-        **(_licence(Path(cached)) if isinstance(cached, str) else {}),
-    }
+    cached = try_to_load_from_cache(name, "README.md")
+    return {"base_model": name, **(_licence(Path(cached)) if isinstance(cached, str) else {})}
 
 
 def is_hub_id(name: str) -> bool:

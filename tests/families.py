@@ -9,16 +9,16 @@ from transformers import PreTrainedModel
 
 import har_prune
 
-_WIDTHS = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
+WIDTHS = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
 _IMAGES = {"image_size": 16, "patch_size": 8}
-_TOKENS = {"vocab_size": 50, "max_position_embeddings": 34, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+TOKENS = {"vocab_size": 50, "max_position_embeddings": 34, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 _SERIES = {"num_input_channels": 3, "context_length": 32, "patch_length": 8, "patch_stride": 8}
 _STAGES = {"hidden_sizes": [8, 12, 16], "depths": [3, 3, 2]}
 
 
 def har_transformer(depth: int = 4, **fields: Any) -> PreTrainedModel:
     config = har_prune.HarTransformerConfig(
-        num_channels=6, window_size=32, num_hidden_layers=depth, num_labels=3, **_WIDTHS, **fields
+        num_channels=6, window_size=32, num_hidden_layers=depth, num_labels=3, **WIDTHS, **fields
     )
     return har_prune.HarTransformerForSequenceClassification(config).eval()
 
@@ -45,7 +45,7 @@ def resnet_basic() -> PreTrainedModel:
 
 
 def vit() -> PreTrainedModel:
-    return classifier(t.ViTForImageClassification, num_hidden_layers=4, **_IMAGES, **_WIDTHS)
+    return classifier(t.ViTForImageClassification, num_hidden_layers=4, **_IMAGES, **WIDTHS)
 
 
 def swin(model_class: type[PreTrainedModel] = t.SwinForImageClassification) -> PreTrainedModel:
@@ -57,7 +57,7 @@ def swin(model_class: type[PreTrainedModel] = t.SwinForImageClassification) -> P
 def llama(depth: int = 4, **fields: Any) -> PreTrainedModel:
     return tiny(
         t.LlamaForCausalLM,
-        **{"num_hidden_layers": depth, "num_key_value_heads": 2, **_WIDTHS, **_TOKENS, **fields},
+        **{"num_hidden_layers": depth, "num_key_value_heads": 2, **WIDTHS, **TOKENS, **fields},
     )
 
 
@@ -67,7 +67,7 @@ def gpt2(**fields: Any) -> PreTrainedModel:
 
 
 def decoder(model_class: type[PreTrainedModel], **fields: Any) -> PreTrainedModel:
-    return tiny(model_class, num_hidden_layers=4, num_key_value_heads=2, **_WIDTHS, **_TOKENS, **fields)
+    return tiny(model_class, num_hidden_layers=4, num_key_value_heads=2, **WIDTHS, **TOKENS, **fields)
 
 
 class Tiny(NamedTuple):
@@ -130,7 +130,7 @@ TINY: dict[str, Tiny] = {
     ),
     "vit": Tiny("vit", vit, _FOUR),
     "deit": Tiny(
-        "deit", partial(classifier, t.DeiTForImageClassification, num_hidden_layers=4, **_IMAGES, **_WIDTHS), _FOUR
+        "deit", partial(classifier, t.DeiTForImageClassification, num_hidden_layers=4, **_IMAGES, **WIDTHS), _FOUR
     ),
     "dinov2": Tiny(
         "dinov2",
@@ -144,11 +144,11 @@ TINY: dict[str, Tiny] = {
     "swin": Tiny("swin", swin, _SWIN),
     "swinv2": Tiny("swinv2", partial(swin, t.Swinv2ForImageClassification), _SWIN),
     "bert": Tiny(
-        "bert", partial(classifier, t.BertForSequenceClassification, num_hidden_layers=4, **_WIDTHS, **_TOKENS), _FOUR
+        "bert", partial(classifier, t.BertForSequenceClassification, num_hidden_layers=4, **WIDTHS, **TOKENS), _FOUR
     ),
     "roberta": Tiny(
         "roberta",
-        partial(classifier, t.RobertaForSequenceClassification, num_hidden_layers=4, **_WIDTHS, **_TOKENS),
+        partial(classifier, t.RobertaForSequenceClassification, num_hidden_layers=4, **WIDTHS, **TOKENS),
         _FOUR,
     ),
     "distilbert": Tiny(
@@ -156,7 +156,7 @@ TINY: dict[str, Tiny] = {
         partial(
             classifier,
             t.DistilBertForSequenceClassification,
-            **{"n_layers": 4, "dim": 32, "n_heads": 4, "hidden_dim": 48, **_TOKENS},
+            **{"n_layers": 4, "dim": 32, "n_heads": 4, "hidden_dim": 48, **TOKENS},
         ),
         _FOUR,
     ),
@@ -167,7 +167,7 @@ TINY: dict[str, Tiny] = {
             t.Wav2Vec2ForSequenceClassification,
             **{"num_hidden_layers": 4, "conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2)},
             **{"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 8},
-            **{"num_feat_extract_layers": 2, **_WIDTHS},
+            **{"num_feat_extract_layers": 2, **WIDTHS},
         ),
         _FOUR,
     ),

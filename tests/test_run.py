@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_checkpoints
 import tiny_cifar
 import torch
 from accelerate.state import AcceleratorState
 from families import har_transformer
 from fresh import logits_in_fresh_process
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from har_prune import HarFeatureExtractor, PruningHistory, save_pruned
@@ -191,28 +193,54 @@ def test_an_accelerator_that_does_not_join_its_processes_is_refused(monkeypatch)
         make_accelerator()
 
 
-def test_every_recipe_runs_for_two_steps(root, tmp_path):
-    (tmp_path / "cifar").mkdir()
-    data, checkpoint = tiny_cifar.make(tmp_path / "cifar")
-    for recipe in sorted((root / "recipes").glob("*.yaml")):
-        overrides = ["prune.target={blocks: 2}", "prune.calibration.samples=8", "evaluate.latency=false"]
-        if recipe.name.startswith("cifar10"):
-            overrides += [
-                f"data.name_or_path={data}", f"model.name_or_path={checkpoint}", "data.batch_size=4",
-                "prune.target={blocks: 25}", "heal.interval=2", "heal.epochs=0.2", "heal.final.epochs=0.2",
-                "data.validation_fraction=0.3",
-            ]  # fmt: skip
-        else:
-            overrides += [
-                "data.name_or_path=synthetic", "data.protocol=holdout", "data.test_subject=null",
-                "data.test_subjects=[s10, s11, s12]", "prune.target={blocks: 6}", "heal.epochs=0.02",
-                "train.epochs=0.05", "model.config.num_hidden_layers=8", "data.batch_size=256",
-            ]  # fmt: skip
-        result = _run(recipe, tmp_path / recipe.stem, *overrides)
-        assert result.exit_code == 0, f"{recipe.name}: {result.output}"
-        history = json.loads((tmp_path / recipe.stem / "history.json").read_text())
-        assert len(history["iterations"]) == 3
-        assert (tmp_path / recipe.stem / "pruned" / "model.safetensors").exists()
+_SENSOR = [
+    "data.name_or_path=synthetic", "data.protocol=holdout", "data.test_subject=null",
+    "data.test_subjects=[s10, s11, s12]", "prune.target={blocks: 6}", "heal.epochs=0.02",
+    "train.epochs=0.05", "model.config.num_hidden_layers=8", "data.batch_size=256",
+]  # fmt: skip
+_CIFAR = ["prune.target={blocks: 25}", "heal.interval=2", "heal.epochs=0.2", "heal.final.epochs=0.2"]
+_RECIPES = {
+    "quickstart": _SENSOR,
+    "wharf": _SENSOR,
+    "cifar10_resnet56": _CIFAR,
+    "cifar10_resnet56_cpu": _CIFAR,
+    "vit": [],
+    "bert": [],
+    "llama": ["prune.protected=[0, 3]"],
+    "resnet50": ["prune.target={blocks: 5}", "heal.final.epochs=0.2", "prune.calibration.race={first: 64}"],
+}
+
+
+def test_every_recipe_is_run(root):
+    assert {path.stem for path in (root / "recipes").glob("*.yaml")} == set(_RECIPES)
+
+
+@pytest.mark.parametrize("name", _RECIPES)
+def test_every_recipe_runs_for_two_steps(name, root, tmp_path):
+    overrides = ["prune.target={blocks: 2}", "prune.calibration.samples=8", "evaluate.latency=false", *_RECIPES[name]]
+    makers = {**tiny_checkpoints.MAKERS, "cifar10_resnet56": tiny_cifar.make, "cifar10_resnet56_cpu": tiny_cifar.make}
+    if name in makers:
+        (tmp_path / "made").mkdir()
+        data, checkpoint = makers[name](tmp_path / "made")
+        subset = ["data.subset=null"] if name in ("bert", "llama") else []
+        overrides = [
+            f"data.name_or_path={data}", f"model.name_or_path={checkpoint}", "data.batch_size=4", "heal.epochs=0.2",
+            "data.validation_fraction=0.3", *subset, *overrides,
+        ]  # fmt: skip
+    result = _run(root / "recipes" / f"{name}.yaml", tmp_path / "out", *overrides)
+    assert result.exit_code == 0, result.output
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert len(history["iterations"]) == 3
+    loaded = {"bert": AutoModelForSequenceClassification, "llama": AutoModelForCausalLM}.get(name)
+    if loaded:  # with its tokenizer, as a user would
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "pruned")
+        model = loaded.from_pretrained(tmp_path / "out" / "pruned")
+        assert model(**tokenizer("the plot is very long", return_tensors="pt")).logits.isfinite().all()
+    if name == "llama":
+        assert model.dtype == torch.bfloat16
+        assert history["iterations"][0]["quality"]["test"]["task"] == "next-token"
+        assert "test perplexity" in (tmp_path / "out" / "report.md").read_text()
+    assert (tmp_path / "out" / "pruned" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("launcher", [["accelerate", "launch"], ["torchrun", "--standalone", "--nproc_per_node", "2"]])

@@ -8,7 +8,7 @@ from har_prune.pruning.history import PruningHistory, PruningStep
 def summary_table(history: PruningHistory) -> Table:
     """Blocks, MACs, parameters, latency and quality of the unpruned and the selected network.
 
-    Accuracy and macro-F1 (perplexity, of a language model) are of the "test" set, or of "validation" where there is none.
+    Quality is that on the "test" set, or on "validation" where there is none.
     """
     before, after = history.iterations[0], history.iterations[history.selected]
     split = "test" if "test" in before.quality else "validation"

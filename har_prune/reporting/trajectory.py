@@ -29,7 +29,7 @@ def trajectory_markdown(history: PruningHistory) -> str:
 
 
 def plot_trajectory(history: PruningHistory, path: Path) -> None:
-    """Draws accuracy (perplexity) against MACs reduction, and the importance of every block in every iteration, as a PNG.
+    """Draws quality against MACs reduction, and the importance of every block in every iteration, as a PNG.
 
     Args:
         history: A run with at least one removal.

@@ -45,8 +45,8 @@ def push_pruned(
     """Uploads a saved folder in one commit, after loading it once.
 
     The folder's own card is uploaded as it is. Weights and code of an earlier push that the folder no longer has are
-    deleted in the same commit, so that nothing else can be loaded. An unchanged folder makes no commit. A push that was
-    interrupted has changed nothing: push again.
+    deleted in the same commit, so that nothing else can be loaded. An unchanged folder makes no commit. An interrupted
+    push has changed nothing: push again.
 
     Args:
         directory: A folder `save_pruned` made.

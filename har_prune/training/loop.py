@@ -76,6 +76,9 @@ def train_model(
     accelerator = accelerator or Accelerator()
     set_seed(seed, device_specific=True)
     _reseed(train, seed)
+    own_dtype = model.dtype
+    if own_dtype in (torch.bfloat16, torch.float16):
+        model.float()  # small steps would be rounded away
     model.to(accelerator.device).train()
     if _is_convolutional(model):  # measured on CPU: a ResNet-56 step takes 0.75 of the time
         model.to(memory_format=torch.channels_last)
@@ -112,6 +115,7 @@ def train_model(
     progress.close()
     _release(accelerator, model, wrapped)
     keeper.restore()
+    model.to(own_dtype)
     if not _is_finite(model) or (validation is not None and keeper.quality is None):
         raise DivergedError(f"{name}: weights or outputs became NaN or infinite: lower learning_rate.")
     return TrainingResult(keeper.epoch or step / steps_per_epoch, step, samples, keeper.quality)

@@ -1,16 +1,24 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from families import TINY, cifar_resnet, har_transformer, vit
+from families import TINY, cifar_resnet, har_transformer, llama, vit
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+)
 
-from har_prune import HarFeatureExtractor, remove_blocks, save_pruned
+from har_prune import HarFeatureExtractor, find_blocks, remove_blocks, save_pruned
+from har_prune.auto_class import auto_class_of
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
-from har_prune.loading import load_model, load_processor
+from har_prune.loading import Checkpoint, load_model, load_processor
 from har_prune.pruning.history import (
     Calibration,
     PruningHistory,
@@ -19,7 +27,6 @@ from har_prune.pruning.history import (
     RaceRecord,
     ScoredBlock,
 )
-from har_prune.saving import auto_class_of
 
 
 def _history():
@@ -50,7 +57,9 @@ def test_the_auto_class_loads_every_family_back(name, tmp_path):
 def test_processor_history_and_card_lie_in_the_folder(tmp_path):
     model = remove_blocks(har_transformer(), [2])
     extractor = HarFeatureExtractor(num_channels=6, window_size=32, channel_mean=[1.0] * 6)
-    folder = save_pruned(model, tmp_path / "a" / "model", history=_history(), processor=extractor)
+    folder = save_pruned(
+        model, tmp_path / "a" / "model", history=_history(), processor=extractor, command="accelerate launch x.yaml"
+    )
     assert AutoFeatureExtractor.from_pretrained(folder).channel_mean == [1.0] * 6
     assert load_processor(folder).window_size == 32
     assert PruningHistory.from_json(json.loads((folder / "history.json").read_text())) == _history()
@@ -61,6 +70,10 @@ def test_processor_history_and_card_lie_in_the_folder(tmp_path):
         "f1": 0.8,
     }
     assert "AutoModelForSequenceClassification.from_pretrained" in card.text
+    for said in ("1 of 4 residual blocks", "index in the original network: 2", "    accelerate launch x.yaml",
+                 "](trajectory.png)", "trust_remote_code=True"):  # fmt: skip
+        assert said in card.text
+    assert (folder / "trajectory.png").read_bytes().startswith(b"\x89PNG")
     assert not list(folder.glob("*.bin"))
     assert not list(folder.glob("*.pt"))
     assert {path.name for path in folder.parent.iterdir()} == {"model"}
@@ -78,7 +91,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
 def test_what_does_not_load_back_is_not_left_behind(tmp_path, monkeypatch):
     model = vit()
 
-    def forgets_a_layer(folder):
+    def forgets_a_layer(folder, **kwargs):
         type(model).save_pretrained(model, folder)
         state = load_file(folder / "model.safetensors")
         state.pop(next(key for key in state if "layer.3" in key or "layers.3" in key))
@@ -88,7 +101,7 @@ def test_what_does_not_load_back_is_not_left_behind(tmp_path, monkeypatch):
     with pytest.raises(SaveVerificationError, match="weights the model needs and the checkpoint lacks"):
         save_pruned(model, tmp_path / "model")
 
-    def changes_a_weight(folder):
+    def changes_a_weight(folder, **kwargs):
         type(model).save_pretrained(model, folder)
         state = load_file(folder / "model.safetensors")
         state["classifier.weight"] *= 2
@@ -119,3 +132,94 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         load_model(AutoModelForSequenceClassification, tmp_path / "empty")
+
+
+def test_a_parents_licence_goes_with_the_result_and_its_path_does_not(tmp_path):
+    parent = save_pruned(vit(), tmp_path / "secret-place" / "parent")
+    card = (parent / "README.md").read_text().replace("library_name:", "license: mit\nlibrary_name:", 1)
+    (parent / "README.md").write_text(card)
+    smaller = remove_blocks(load_model(AutoModelForImageClassification, parent), [1])
+    assert smaller.config.har_prune == {
+        "parent": "parent", "license": "mit", "original_depth": 4, "removed_blocks": [1],
+    }  # fmt: skip
+    folder = save_pruned(smaller, tmp_path / "pruned")
+    assert ModelCard.load(folder / "README.md").data.license == "mit"
+    assert not any("secret-place" in path.read_text(errors="replace") for path in folder.iterdir())
+
+
+def test_a_language_models_card_has_its_perplexity(tmp_path):
+    smaller = remove_blocks(llama(), [1])
+    quality = {"test": Quality(0.4, 0.1, 2.0, 400, task="next-token")}
+    history = replace(_history(), iterations=tuple(replace(s, quality=quality) for s in _history().iterations))
+    card = ModelCard.load(save_pruned(smaller, tmp_path / "llama", history=history) / "README.md")
+    assert {r.metric_type: r.metric_value for r in card.data.eval_results} == {"accuracy": 0.4, "perplexity": 7.3891}
+    assert "test perplexity" in card.text
+    assert "no code but transformers" in card.text
+    assert card.data.pipeline_tag == "text-generation"
+
+
+def test_sharded_weights_go_in_and_out(tmp_path):
+    model = llama()
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 2
+    smaller = remove_blocks(load_model(AutoModelForCausalLM, tmp_path / "sharded"), [1, 2])
+    folder = save_pruned(smaller, tmp_path / "pruned", max_shard_size="20KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+    inputs = example_inputs(model)
+    with torch.no_grad():
+        loaded = load_model(AutoModelForCausalLM, folder).eval()
+        torch.testing.assert_close(loaded(**inputs).logits, smaller(**inputs).logits)
+
+
+def test_pickles_and_quantised_checkpoints_are_refused_with_a_way_out(tmp_path):
+    vit().save_pretrained(tmp_path / "bin")
+    state = load_file(tmp_path / "bin" / "model.safetensors")
+    (tmp_path / "bin" / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "bin" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin and no safetensors.*use_safetensors=False"):
+        load_model(AutoModelForImageClassification, tmp_path / "bin")
+    converted = AutoModelForImageClassification.from_pretrained(tmp_path / "bin", use_safetensors=False)
+    converted.save_pretrained(tmp_path / "converted")
+    assert load_model(AutoModelForImageClassification, tmp_path / "converted").config.num_hidden_layers == 4
+
+    llama().save_pretrained(tmp_path / "packed")
+    config = json.loads((tmp_path / "packed" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (tmp_path / "packed" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"is quantised \(gptq\).*prune the checkpoint it was made from"):
+        load_model(AutoModelForCausalLM, tmp_path / "packed")
+
+
+_CODE = """
+from transformers import ViTConfig, ViTForImageClassification
+
+
+class StrangeConfig(ViTConfig):
+    model_type = "strange_vit"
+
+
+class StrangeForImageClassification(ViTForImageClassification):
+    config_class = StrangeConfig
+"""
+
+
+def test_code_of_others_runs_only_where_it_is_allowed(tmp_path):
+    fields = json.loads(vit().config.to_json_string())
+    auto_map = {"AutoConfig": "strange.StrangeConfig",
+                "AutoModelForImageClassification": "strange.StrangeForImageClassification"}  # fmt: skip
+    fields |= {"model_type": "strange_vit", "auto_map": auto_map, "architectures": ["StrangeForImageClassification"]}
+    vit().save_pretrained(tmp_path / "strange")
+    (tmp_path / "strange" / "config.json").write_text(json.dumps(fields))
+    (tmp_path / "strange" / "strange.py").write_text(_CODE)
+    with pytest.raises(CheckpointError, match=r"brings its own code.*model\.trust_remote_code=true"):
+        load_model(AutoModelForImageClassification, tmp_path / "strange")
+    allowed = Checkpoint(tmp_path / "strange", trust_remote_code=True)
+    model = load_model(AutoModelForImageClassification, allowed)
+    assert find_blocks(model).family is None
+    smaller = remove_blocks(model, [1])
+    folder = save_pruned(smaller, tmp_path / "pruned")
+    assert (folder / "strange.py").read_text() == _CODE
+    again = load_model(AutoModelForImageClassification, Checkpoint(folder, trust_remote_code=True)).eval()
+    with torch.no_grad():
+        inputs = example_inputs(model)
+        torch.testing.assert_close(again(**inputs).logits, smaller(**inputs).logits)
