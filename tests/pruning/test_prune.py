@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
-from families import har_transformer
+from families import TINY, classifier, har_transformer, swin
 from tiny_data import loader
-from transformers import SwinConfig, SwinForImageClassification
+from transformers import GPT2ForSequenceClassification
 
 from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune, train_model
 from har_prune.errors import (
@@ -111,14 +111,61 @@ def test_continues_in_its_folder_and_refuses_another_runs(parent, tmp_path):
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
+def _images(count, size):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand((count, 3, size, size), generator=generator)
+    return [{"pixel_values": pixels, "labels": torch.arange(count) % 3}]
+
+
+def _prune_images(model, size, **fields):
+    batches = _images(6, size)
+    return prune(model, None, batches, batches, PruneConfig(**{"heal": None, "latency": False, **fields}))
+
+
 def test_a_family_that_expresses_only_some_removals_loses_those():
-    config = SwinConfig(
-        image_size=32, patch_size=4, embed_dim=8, depths=[2, 4], num_heads=[2, 2], window_size=4, num_labels=3
-    )
-    batches = [{"pixel_values": torch.rand(6, 3, 32, 32), "labels": torch.arange(6) % 3} for _ in range(2)]
-    model = SwinForImageClassification(config).eval()
-    result = prune(model, None, batches, batches, PruneConfig(target={"blocks": 5}, latency=False))
-    assert len(find_blocks(result.model)) == 5
+    """GPT-2 that scales attention by the layer's index: whatever the scores say, only the last block can go."""
+    model = classifier(
+        GPT2ForSequenceClassification, n_embd=32, n_layer=4, n_head=4, vocab_size=50, n_positions=34, pad_token_id=2,
+        bos_token_id=0, eos_token_id=1, scale_attn_by_inverse_layer_idx=True,
+    )  # fmt: skip
+    with torch.no_grad():  # weights large enough for the scale to matter
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    tokens = torch.randint(3, 50, (6, 9), generator=torch.Generator().manual_seed(0))
+    batches = [{"input_ids": tokens, "labels": torch.arange(6) % 3}]
+    config = PruneConfig(target={"blocks": 2}, latency=False, criterion="random", seed=1)
+    history = prune(model, None, batches, batches, config).history
+    assert [min(step.scores, key=lambda score: score.importance).block for step in history.iterations[1:]] != [3, 2]
+    assert history.removed == [3, 2]
+
+
+def test_shifted_windows_go_in_pairs_and_the_history_says_so():
+    # The last block of a stage could go alone: here it may not.
+    result = _prune_images(swin(), 32, target={"blocks": 3}, protected=(3, 6))
+    history = result.history
+    assert [len(step.remaining) for step in history.iterations] == [7, 5, 3]
+    for step in history.iterations[1:]:
+        least = min(step.scores, key=lambda score: score.importance)
+        assert step.removed == (least.block, least.block + 1)
+    assert result.model.config.depths == [2, 1]
+    assert result.model.config.har_prune["removed_blocks"] == sorted(history.removed)
+    with pytest.raises(UnreachableTargetError, match="at least 3 of 7 blocks stay"):
+        _prune_images(swin(), 32, target={"blocks": 2}, protected=(3, 6))
+
+
+def test_a_mobilenet_changes_its_class_once_and_is_resumed(tmp_path):
+    model = TINY["mobilenet_v2"].make()
+    result = _prune_images(model, 64, target={"blocks": 13}, output_dir=tmp_path / "run")
+    assert type(result.model).__name__ == "PrunedMobileNetV2ForImageClassification"
+    assert type(model).__name__ == "MobileNetV2ForImageClassification"
+    gone = result.model.config.har_prune["removed_blocks"]
+    assert result.model.config.kept_blocks == [i for i in range(16) if i not in gone]
+    again = _prune_images(model, 64, target={"blocks": 13}, output_dir=tmp_path / "run")
+    assert again.history == result.history
+    assert type(again.model) is type(result.model)
+    inputs = {"pixel_values": _images(2, 64)[0]["pixel_values"]}
+    with torch.no_grad():
+        torch.testing.assert_close(again.model(**inputs).logits, result.model(**inputs).logits)
 
 
 def test_bad_arguments_are_refused(parent, tmp_path):

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import tiny_checkpoints
+import torch
+from datasets import Dataset, Features, Image, Value
+from families import classifier, llama
+from torch.nn.functional import cross_entropy
+from transformers import AutoImageProcessor, AutoTokenizer, BertForSequenceClassification
+
+from har_prune import TrainConfig, evaluate_model, train_model
+from har_prune.data import DataConfig, LabelledData, load_data, make_loader, make_splits
+from har_prune.data import load as load_module
+from har_prune.data.batches import inputs_for
+from har_prune.data.images import ImageColumn
+from har_prune.errors import CheckpointError, DataError, RecipeError
+from har_prune.parent import make_parent
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    return {name: make(folder / name) for name, make in tiny_checkpoints.MAKERS.items()}
+
+
+def _official(**fields):
+    return DataConfig(**{"name_or_path": "x", "protocol": "official", "validation_fraction": 0.3, **fields})
+
+
+def test_images_of_several_sizes_are_read_when_needed_and_resized(made):
+    folder, checkpoint = made["resnet50"]
+    data = load_data(str(folder))
+    assert isinstance(data.values, ImageColumn)
+    assert [image.shape for image in data.raw([0, 1, 2])] == [(40, 30, 3), (30, 40, 3), (36, 36, 3)]
+    splits = make_splits(data, _official(test_split="validation"), 0)
+    assert len(splits.test) == 15
+    inputs = inputs_for(data, AutoImageProcessor.from_pretrained(checkpoint), str(checkpoint))
+    batch = next(iter(make_loader(data, splits.train, inputs, 4)))
+    assert batch["pixel_values"].shape[:2] == (4, 3)
+    assert batch["pixel_values"].shape[2] == batch["pixel_values"].shape[3]
+    with pytest.raises(DataError, match="augmentations flip need images of one size"):
+        make_loader(data, splits.train, inputs, 4, augment=["flip"])
+    with pytest.raises(RecipeError, match=r"give model\.name_or_path"):
+        make_parent({"model_type": "resnet"}, data, splits.train)
+    with pytest.raises(DataError, match=r"a split called 'test' \(test_split\).*'train', 'validation'"):
+        make_splits(data, _official(), 0)
+
+
+def test_images_that_do_not_fit_in_memory_are_read_when_needed(made, monkeypatch):
+    folder, _ = made["vit"]
+    whole = load_data(str(folder))
+    assert whole.values.shape == (69, 3, 24, 24)
+    monkeypatch.setattr("har_prune.data.images._LARGEST", 1000)
+    column = load_data(str(folder))
+    assert isinstance(column.values, ImageColumn)
+    pixels = torch.from_numpy(np.stack(column.raw([3, 1]))).permute(0, 3, 1, 2)
+    assert torch.equal(pixels, whole.raw([3, 1]))
+
+
+def test_one_odd_image_among_many_is_no_error(tmp_path):
+    sizes = [(8, 8)] * 300 + [(9, 8)]
+    rows = {"image": [np.zeros((*size, 3), np.uint8) for size in sizes], "label": ["x"] * 301}
+    table = Dataset.from_dict(rows, features=Features({"image": Image(), "label": Value("string")}))
+    table.class_encode_column("label").to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    assert isinstance(load_data(str(tmp_path)).values, ImageColumn)
+
+
+def test_rows_without_a_label_are_left_out(made):
+    data = load_data(str(made["bert"][0]))
+    assert data.kind == "text"
+    assert len(data) == 45 + 9 + 15
+    assert data.labels.min() == 0
+    assert {part: int((data.splits == part).sum()) for part in ("train", "validation", "test")} == {
+        "train": 45, "validation": 9, "test": 15,
+    }  # fmt: skip
+
+
+def test_sentences_are_cut_padded_and_masked(made):
+    folder, checkpoint = made["bert"]
+    data = load_data(str(folder))
+    inputs = inputs_for(data, AutoTokenizer.from_pretrained(checkpoint), "x", max_tokens=4)
+    batch = next(iter(make_loader(data, range(8), inputs, 8)))
+    assert batch["input_ids"].shape == (8, 4)
+    assert batch["labels"].shape == (8,)
+    lengths = [min(4, len(text.split())) for text in data.raw(range(8))]
+    assert batch["attention_mask"].sum(1).tolist() == lengths
+    with pytest.raises(CheckpointError, match=r"has no tokenizer \(tokenizer\.json\)"):
+        inputs_for(data, None, "x")
+
+
+def test_text_without_classes_is_predicted_token_by_token(made):
+    folder, checkpoint = made["llama"]
+    data = load_data(str(folder))
+    assert data.labels is None
+    assert all(text.strip() for text in data.raw(range(len(data)))), "empty lines are left out"
+    inputs = inputs_for(data, AutoTokenizer.from_pretrained(checkpoint), "x")
+    batches = list(make_loader(data, range(12), inputs, 5))
+    assert (batches[0]["labels"] == -100).sum() == (batches[0]["attention_mask"] == 0).sum() > 0
+
+    model = llama().double()
+    quality = evaluate_model(model, batches)
+    losses, hits = [], []
+    for text in data.raw(range(12)):  # one by one and by hand: no padding, no batch
+        tokens = inputs.tokenizer(text, return_tensors="pt")["input_ids"]
+        logits = model(input_ids=tokens).logits.float()[0, :-1]
+        losses.append(cross_entropy(logits, tokens[0, 1:], reduction="none"))
+        hits.append(logits.argmax(1) == tokens[0, 1:])
+    assert quality.loss == pytest.approx(torch.cat(losses).double().mean().item(), rel=1e-6)
+    assert quality.accuracy == pytest.approx(torch.cat(hits).double().mean().item())
+    assert quality.samples == len(torch.cat(losses))
+    assert quality.figures["perplexity"] == pytest.approx(np.exp(quality.loss))
+    assert quality.per_class == {}
+
+
+def test_half_precision_weights_are_trained_in_full_and_come_back_in_half(made):
+    folder, checkpoint = made["bert"]
+    data = load_data(str(folder))
+    model = classifier(BertForSequenceClassification, num_hidden_layers=2, **tiny_checkpoints.WIDTHS,
+                       **tiny_checkpoints.TOKENS).to(torch.bfloat16)  # fmt: skip
+    name = "bert.embeddings.LayerNorm.weight"
+    before = model.state_dict()[name].clone()
+    inputs = inputs_for(data, AutoTokenizer.from_pretrained(checkpoint), "x")
+    loader = make_loader(data, range(45), inputs, 5, augment=[])
+    train_model(model, loader, None, TrainConfig(epochs=15, learning_rate=1e-4, weight_decay=0, schedule="constant"))
+    assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
+    # Near 1 neighbours in bf16 are 0.004 apart: single steps of 1e-4 would all be rounded away.
+    assert not torch.equal(model.state_dict()[name], before)
+
+
+def test_subset_and_revision_reach_the_hub(monkeypatch):
+    asked = []
+
+    def load_dataset(*args, **kwargs):
+        asked.append((args, kwargs))
+        raise FileNotFoundError("no network here")
+
+    monkeypatch.setattr(load_module, "load_dataset", load_dataset)
+    with pytest.raises(DataError, match="neither a folder here nor reachable on the Hub"):
+        load_data("owner/name", "split", "v2")
+    assert asked == [(("owner/name", "split"), {"revision": "v2"})]
+
+
+def test_a_folder_has_no_revision(made):
+    with pytest.raises(DataError, match=r"has no revisions: leave data\.revision out"):
+        load_data(str(made["bert"][0]), revision="v2")
+
+
+def test_labels_are_only_optional_for_text():
+    data = LabelledData("text", np.array(["a b"], dtype=object), None, [], np.array(["test"]))
+    assert data.raw([0]) == ["a b"]

@@ -1,0 +1,48 @@
+"""CONTRIBUTING.md, "A new block family in 15 lines", done word by word."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+
+
+def test_a_new_family_in_15_lines(root, tmp_path):
+    guide = (root / "CONTRIBUTING.md").read_text().partition("## A new block family in 15 lines")[2]
+    family, tiny = (textwrap.dedent(code) for code in re.findall(r" *```python\n(.*?) *```", guide, re.DOTALL)[:2])
+    assert len((family + tiny).strip().splitlines()) <= 15
+    suite = tmp_path / "tests"
+    shutil.copytree(root / "tests", suite, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    (tmp_path / "har_prune").mkdir()  # pyproject's testpaths
+    (suite / "my_family.py").write_text(family)
+    with (suite / "families.py").open("a") as file:
+        file.write("\nimport my_family\n\n")  # or: in har_prune/blocks/families.py itself
+
+    def run(*arguments):
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests/blocks",
+            "tests/scoring",
+            *arguments,
+        ]
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "HAR_PRUNE_SHARED": str(tmp_path / "none"), "CI": ""},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    without = run("-k", "has_a_tiny_model")
+    assert without.returncode == 1, "a family without a tiny model is noticed"
+    assert "electra" in without.stdout
+    with (suite / "families.py").open("a") as file:
+        file.write(tiny)
+    done = run("-k", "electra or has_a_tiny_model")
+    assert done.returncode == 0, done.stdout[-3000:]
+    passed = int(re.search(r"(\d+) passed", done.stdout)[1])
+    assert passed >= 7, done.stdout[-500:]
