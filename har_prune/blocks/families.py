@@ -15,8 +15,8 @@ from har_prune.errors import UnknownFamilyError
 from har_prune.models.pruned_mobilenet_v2 import PRUNED_CLASSES
 from har_prune.spelling import did_you_mean
 
-# What configs of backbones compute from the number of stages or blocks.
-_BACKBONE_FIELDS = ("stage_names", "out_features", "out_indices")
+# What configs of backbones compute: one name a stage, which stays, or one a block, which has to be computed anew.
+_STAGES = ("stage_names", "out_features", "out_indices")
 
 
 def _any_block(stage: int, position: int, block: nn.Module) -> str | None:
@@ -123,12 +123,12 @@ def _cifar_resnet(config: PreTrainedConfig) -> Family:
 @register_family("regnet")
 @register_family("resnet")
 def _resnet(config: PreTrainedConfig) -> Family:
-    return Family("encoder.stages.*.layers", "depths", why_fixed=_with_projection, derived_fields=_BACKBONE_FIELDS)
+    return Family("encoder.stages.*.layers", "depths", why_fixed=_with_projection, unrelated_fields=_STAGES)
 
 
 @register_family("convnext")
 def _convnext(config: PreTrainedConfig) -> Family:
-    return Family("encoder.stages.*.layers", "depths", derived_fields=_BACKBONE_FIELDS)
+    return Family("encoder.stages.*.layers", "depths", unrelated_fields=_STAGES)
 
 
 @register_family("pruned_mobilenet_v2")
@@ -147,16 +147,14 @@ def _vit(config: PreTrainedConfig) -> Family:
 
 @register_family("dinov2")
 def _dinov2(config: PreTrainedConfig) -> Family:
-    return Family("encoder.layer", "num_hidden_layers", derived_fields=_BACKBONE_FIELDS)
+    return Family("encoder.layer", "num_hidden_layers", derived_fields=_STAGES)
 
 
 @register_family("swinv2")
 @register_family("swin")
 def _swin(config: PreTrainedConfig) -> Family:
     # A block shifts its windows when its position in the stage is odd.
-    return Family(
-        "encoder.layers.*.blocks", "depths", unrelated_fields=("num_heads",), derived_fields=_BACKBONE_FIELDS, period=2
-    )
+    return Family("encoder.layers.*.blocks", "depths", unrelated_fields=_STAGES, period=2)
 
 
 # Text, audio, time series

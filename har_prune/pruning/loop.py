@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from har_prune.blocks.depth import original_indices
 from har_prune.blocks.find import find_blocks
-from har_prune.blocks.rebuild import original_indices, remove_blocks
+from har_prune.blocks.rebuild import remove_blocks
 from har_prune.environment import environment
 from har_prune.errors import DataError, DivergedError, NotRemovableError, OutputFolderError, UnreachableTargetError
 from har_prune.evaluation.latency import measure_latency

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from har_prune.blocks.depth import original_indices
 from har_prune.blocks.find import find_blocks
-from har_prune.blocks.rebuild import original_indices
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UnreachableTargetError
 from har_prune.evaluation.macs import count_macs

@@ -4,8 +4,8 @@ import transformers as t
 from families import cifar_resnet, gpt2, har_transformer, llama, swin, tiny
 
 from har_prune import find_blocks, remove_blocks, save_pruned, score_blocks
+from har_prune.blocks.depth import original_indices
 from har_prune.blocks.inputs import example_inputs
-from har_prune.blocks.rebuild import original_indices
 from har_prune.errors import NotRemovableError, UndeclaredLayerListError, UnknownFamilyError
 from har_prune.provenance import provenance
 

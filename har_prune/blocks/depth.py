@@ -1,0 +1,98 @@
+"""The depth of a network as its config states it: the config of a smaller one, and what it records of itself."""
+
+import operator
+from functools import reduce
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from har_prune.blocks.find import stack_of
+from har_prune.blocks.stack import BlockStack
+from har_prune.errors import NotRemovableError, UndeclaredLayerListError
+from har_prune.provenance import parent_of
+
+# Where models without a family keep their depth; the checks after rebuilding catch a wrong guess.
+_USUAL_DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depths")
+
+
+def original_indices(model: PreTrainedModel | BlockStack) -> list[int]:
+    """For every block of a model its index in the network before the first removal."""
+    stack = stack_of(model)
+    provenance = getattr(stack.config, "har_prune", None) or {}
+    removed = set(provenance.get("removed_blocks", ()))
+    depth = provenance.get("original_depth", len(stack))
+    return [index for index in range(depth) if index not in removed]
+
+
+def smaller_config(stack: BlockStack, removed: list[int], model_class: type[PreTrainedModel]) -> Any:
+    """The whole model's config with the fields of the tower that loses blocks edited."""
+    if stack.config_path is None:
+        raise NotRemovableError(
+            f"the config of {type(stack.model).__name__} does not hold the config of the blocks' tower, so no config "
+            "could state the smaller depth: remove the blocks from that tower as a model of its own."
+        )
+    config = stack.model.config
+    config_class, whole = type(config), config.to_dict()
+    if model_class is not type(stack.model):
+        config_class = model_class.config_class
+        whole.pop("model_type")
+        whole.pop("num_labels", None)
+        whole = config_class(**whole).to_dict()  # with the field that names the blocks
+    fields = reduce(operator.getitem, stack.config_path, whole)
+    _edit(stack, removed, fields)
+    for level in (whole, fields):
+        level.pop("num_labels", None)  # follows from id2label; giving both is an error in some versions
+    return config_class(**whole)
+
+
+def _edit(stack: BlockStack, removed: list[int], fields: dict[str, Any]) -> None:
+    family = stack.family
+    depth_field = family.depth_field if family else _guess_depth_field(stack, fields)
+    per_layer = family.per_layer_fields if family else ()
+    for name in family.derived_fields if family else ():
+        fields.pop(name, None)
+    _refuse_undeclared_lists(stack, fields, {depth_field, *per_layer, *(family.unrelated_fields if family else ())})
+
+    kept = [[index for index in stage if index not in removed] for stage in stack.stages]
+    if depth_field is not None and isinstance(fields[depth_field], int):
+        fields[depth_field] = sum(map(len, kept))
+    elif depth_field is not None:
+        fields[depth_field] = [len(stage) for stage in kept]
+    for name in per_layer:
+        if fields.get(name) is not None:
+            fields[name] = [fields[name][index] for stage in kept for index in stage]
+    fields["har_prune"] = _provenance(stack, removed)
+
+
+def _provenance(stack: BlockStack, removed: list[int]) -> dict[str, Any]:
+    """What `config.har_prune` of the smaller model says: where it comes from and what is gone."""
+    originals = original_indices(stack)
+    before = getattr(stack.config, "har_prune", None) or {}
+    gone = before.get("removed_blocks", [])
+    return {
+        **(before or parent_of(stack.model.config)),
+        "original_depth": len(originals) + len(gone),
+        "removed_blocks": sorted([*gone, *(originals[index] for index in removed)]),
+    }
+
+
+def _guess_depth_field(stack: BlockStack, fields: dict) -> str:
+    depths = [len(stage) for stage in stack.stages]
+    for name in _USUAL_DEPTH_FIELDS:
+        value = fields.get(name)
+        if value == sum(depths) or (isinstance(value, (list, tuple)) and list(value) == depths):
+            return name
+    raise NotRemovableError(
+        f"no config field of {stack.config.model_type} states its depth {sum(depths)} (looked at "
+        f"{', '.join(_USUAL_DEPTH_FIELDS)}): describe the family with register_family."
+    )
+
+
+def _refuse_undeclared_lists(stack: BlockStack, fields: dict, declared: set[str | None]) -> None:
+    for name, value in fields.items():
+        if isinstance(value, (list, tuple)) and len(value) == len(stack) > 1 and name not in declared:
+            raise UndeclaredLayerListError(
+                f"config.{name} of {stack.config.model_type} has {len(value)} entries, as many as the model has "
+                f"blocks, and its family does not mention it. If it has one entry a block, add {name!r} to "
+                "per_layer_fields of the family; if not, to unrelated_fields."
+            )
