@@ -1,57 +1,122 @@
 """`python -m data_prep NAME RAW OUT`: raw files -> windows -> a folder that `load_dataset` reads."""
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from data_prep import synthetic as synthetic_data
-from data_prep import wharf as wharf_data
-from data_prep.hub_folder import write
-from data_prep.recordings import PrepError, Recording, Windowing
+from data_prep.catalogue import DATA_SETS
+from data_prep.errors import PrepError
+from data_prep.hub_folder import Written, new_folder, write
+from data_prep.raw_files import opened
+from data_prep.recordings import DataSet, Source, Windowing
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Turns public sensor data sets into folders for load_dataset."
 )
 console = Console(stderr=True)
 
-Raw = Annotated[Path, typer.Argument(metavar="RAW", help="Folder with the publisher's files.")]
+Raw = Annotated[Path, typer.Argument(metavar="RAW", help="Folder with the publisher's files, or their .zip.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="New folder to write.")]
-WindowS = Annotated[float, typer.Option(help="Length of a window in seconds.")]
-Overlap = Annotated[float, typer.Option(help="Share of a window that the next one repeats.")]
+WindowS = Annotated[float | None, typer.Option(help="Length of a window in seconds. [as published or usual]")]
+Overlap = Annotated[float | None, typer.Option(help="Share of a window that the next one repeats. [as usual]")]
 Drop = Annotated[list[str] | None, typer.Option(help="Activity to leave out; may be given several times.")]
+Rate = Annotated[float | None, typer.Option(help="Resample to this rate. [that of the data set]")]
+MaxGapS = Annotated[float, typer.Option(help="Longest gap in a sensor's data that is filled, in seconds.")]
+NumProc = Annotated[int, typer.Option(min=1, help="Processes that read.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT, once the new one is whole.")]
+Config = Annotated[str | None, typer.Option(help="Configuration, of a data set that has several.")]
 
 
-@app.command()
-def wharf(raw: Raw, out: Out, window_s: WindowS = 5.0, overlap: Overlap = 0.5, drop: Drop = None) -> None:
-    """WHARF: wrist accelerometer, 32 Hz, 14 activities, 17 volunteers."""
-    windowing = Windowing(wharf_data.SOURCE, window_s, overlap, tuple(drop or ()))
-    _prepare(wharf_data.read(raw), windowing, out)
+def _command(name: str, data_set: DataSet) -> Callable[..., None]:
+    def prepare(
+        raw: Raw,
+        out: Out,
+        window_s: WindowS = None,
+        overlap: Overlap = None,
+        drop: Drop = None,
+        sampling_rate_hz: Rate = None,
+        max_gap_s: MaxGapS = 0.25,
+        num_proc: NumProc = 1,
+        overwrite: Overwrite = False,
+        config: Config = None,
+    ) -> None:
+        source = _configuration(name, data_set, config)
+        windowing = Windowing(source, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
+        with new_folder(out, overwrite=overwrite) as folder, opened(raw, out.parent) as files:
+            parts = data_set.parts(files, source)
+            said = _write(data_set, parts, windowing, folder, min(num_proc, os.cpu_count() or 1, len(parts)))
+        _say(out, said)
+
+    return prepare
+
+
+def _configuration(name: str, data_set: DataSet, config: str | None) -> Source:
+    known = {source.name: source for source in data_set.sources}
+    if config is None and len(known) == 1:
+        return data_set.sources[0]
+    if config not in known:
+        raise PrepError(f"{name} needs --config, one of {', '.join(known)}{f' (got {config!r})' if config else ''}.")
+    return known[config]
+
+
+def _write(data_set: DataSet, parts: list[Any], windowing: Windowing, folder: Path, num_proc: int) -> Written:
+    bar: Iterable[Any] = track(parts, "files", console=console, transient=True)
+    return write(data_set, bar, windowing, folder, num_proc)
+
+
+def _say(out: Path, written: Written) -> None:
+    splits = ", ".join(f"{count:,} {split}" for split, count in written.windows.items())
+    console.print(
+        f"{splits} windows of {len(written.subjects)} subjects and {len(written.activities)} activities in {out}; "
+        f"recordings shorter than a window, left out: {written.too_short.total()}; cuts at gaps: {written.gaps}."
+    )
+
+
+for _name, _data_set in DATA_SETS.items():
+    _titles = "; ".join(source.title for source in _data_set.sources)
+    app.command(_name, help=f"{_titles}. {_data_set.sources[0].sampling_rate_hz:g} Hz.")(_command(_name, _data_set))
 
 
 @app.command()
 def synthetic(
     out: Out,
-    window_s: WindowS = synthetic_data.WINDOW_S,
-    overlap: Overlap = synthetic_data.OVERLAP,
+    window_s: WindowS = None,
+    overlap: Overlap = None,
     subjects: Annotated[int, typer.Option(min=1, help="Virtual subjects.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Synthetic six-activity data: nothing to download, and not real."""
+    data_set = synthetic_data.data_set(subjects, seed)
     windowing = Windowing(synthetic_data.SOURCE, window_s, overlap)
-    _prepare(synthetic_data.recordings(subjects=subjects, seed=seed), windowing, out)
+    with new_folder(out, overwrite=overwrite) as folder:
+        said = _write(data_set, data_set.parts(out, windowing.source), windowing, folder, 1)
+    _say(out, said)
 
 
-def _prepare(recordings: Iterable[Recording], windowing: Windowing, out: Path) -> None:
-    table = write(track(recordings, "recordings", console=console, transient=True), windowing, out)
-    console.print(
-        f"{len(table):,} windows of {len(set(table['subject']))} subjects and {len(windowing.activities)} activities "
-        f"in {out}; recordings shorter than a window, left out: {sum(windowing.too_short.values())}."
-    )
+@app.command("list")
+def show() -> None:
+    """Says of each data set what it is, where to get it, and what the folder must hold."""
+    table = Table(show_lines=True)
+    for column in ("name", "what", "where to get it, and what must be in the folder"):
+        table.add_column(column, overflow="fold")
+    for name, data_set in DATA_SETS.items():
+        for source in data_set.sources:
+            called = name if len(data_set.sources) == 1 else f"{name} --config {source.name}"
+            what = (
+                f"{source.title}\n{', '.join(source.channels)}\n{source.sampling_rate_hz:g} Hz; {source.subjects} "
+                f"subjects; {len(source.activities)} activities: {', '.join(source.activities)}"
+            )
+            table.add_row(called, what, f"{source.url}\n{source.layout}\nterms: {source.licence}")
+    Console().print(table)
 
 
 def main() -> None:

@@ -1,71 +1,219 @@
-"""A folder in Hub format: parquet and a card. It appears whole or not at all."""
+"""A folder in Hub format: parquet shards and a card. It appears whole or not at all."""
 
 import shutil
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from datasets import Array2D, ClassLabel, Dataset, Features, Value
 
-from data_prep.recordings import PrepError, Recording, Windowing
+from data_prep.errors import PrepError
+from data_prep.recordings import DataSet, Recording, Windowing
+
+_SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
+_ROWS_AT_ONCE = 1024
 
 
-def to_dataset(recordings: Iterable[Recording], windowing: Windowing) -> Dataset:
-    """All windows of the recordings as a table in memory; columns as in `Windowing.rows`.
+@dataclass
+class Written:
+    """What a folder holds, for the card and for the person who made it.
 
-    Raises:
-        PrepError: There is not a single window.
+    Args:
+        windows: Number of windows by split.
+        subjects: Windows of each subject.
+        activities: Windows of each activity.
+        too_short: Recordings shorter than a window, by activity; left out.
+        gaps: Cuts made where a sensor gave nothing for too long.
     """
-    rows = list(windowing.rows(recordings))
-    if not rows:
-        raise PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.")
-    features = Features({
+
+    windows: Counter = field(default_factory=Counter)
+    subjects: Counter = field(default_factory=Counter)
+    activities: Counter = field(default_factory=Counter)
+    too_short: Counter = field(default_factory=Counter)
+    gaps: int = 0
+
+    def __add__(self, other: "Written") -> "Written":
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Written(*(mine + others for mine, others in pairs))
+
+
+def features_of(windowing: Windowing) -> Features:
+    """Columns of the table."""
+    return Features({
         "input_values": Array2D((windowing.size, len(windowing.source.channels)), "float32"),
         "label": ClassLabel(names=windowing.activities),
         "subject": Value("string"),
         "trial": Value("string"),
         "start_s": Value("float64"),
     })  # fmt: skip
-    return Dataset.from_list(rows, features=features)
+
+
+def to_dataset(recordings: Iterable[Recording], windowing: Windowing) -> Dataset:
+    """All windows of the recordings as a table in memory; for data that need no folder.
+
+    Raises:
+        PrepError: There is not a single window.
+    """
+    rows = [{k: v for k, v in row.items() if k != "split"} for row in windowing.rows(recordings)]
+    if not rows:
+        raise _nothing(windowing)
+    return Dataset.from_list(rows, features=features_of(windowing))
 
 
 def metadata(windowing: Windowing) -> dict[str, Any]:
     """What a model has to know about the windows; the `har` key of the card's YAML."""
     source = windowing.source
     return {
-        "sampling_rate_hz": source.sampling_rate_hz,
+        "sampling_rate_hz": windowing.rate,
         "channels": list(source.channels),
         "units": list(source.units),
-        "window_s": windowing.size / source.sampling_rate_hz,
-        "hop_s": windowing.hop / source.sampling_rate_hz,
+        "window_s": windowing.size / windowing.rate,
+        "hop_s": windowing.hop / windowing.rate,
     }
 
 
-def write(recordings: Iterable[Recording], windowing: Windowing, out: Path) -> Dataset:
-    """Writes windows and card to a new folder and returns the table.
+@contextmanager
+def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a folder to write into; it becomes `out` when the block ends, and vanishes when it raises.
 
     Raises:
-        PrepError: The folder exists and is not empty, or there is nothing to write.
+        PrepError: `out` exists and is not empty, and nobody said to overwrite it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PrepError(f"{out} exists and is not empty: choose another folder, or remove it first.")
-    partial = out.with_name(f".partial-{out.name}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise PrepError(f"{out} exists and is not empty: choose another folder, or give --overwrite.")
+    partial_folder = out.with_name(f".partial-{out.name}")
+    shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
+    partial_folder.mkdir(parents=True)
     try:
-        table = to_dataset(recordings, windowing)
-        (partial / "data").mkdir(parents=True)
-        table.to_parquet(partial / "data" / "train-00000-of-00001.parquet")
-        (partial / "README.md").write_text(_card(windowing, table), encoding="utf-8")
+        yield partial_folder
         if out.exists():
-            out.rmdir()
-        partial.rename(out)
+            former = out.with_name(f".former-{out.name}")
+            out.rename(former)
+            partial_folder.rename(out)
+            shutil.rmtree(former) if former.is_dir() else former.unlink()
+        else:
+            partial_folder.rename(out)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return table
+        shutil.rmtree(partial_folder, ignore_errors=True)
 
 
-def _card(windowing: Windowing, table: Dataset) -> str:
+def write(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, folder: Path, num_proc: int = 1) -> Written:
+    """Writes windows and card into a new folder; in memory are a part for each process and one shard.
+
+    Args:
+        data_set: How to read a part.
+        parts: As `data_set.parts` gave them.
+        windowing: How to cut them.
+        folder: Where to write.
+        num_proc: Processes that read.
+
+    Raises:
+        PrepError: A file is not what it should be, or there is not a single window.
+    """
+    total = Written()
+    with _Shards(folder / "data", features_of(windowing)) as shards:
+        for tables, written in _cut_all(data_set, parts, windowing, num_proc):
+            for split, table in tables:
+                shards.add(split, table)
+            total = total + written
+    if not total.windows:
+        raise _nothing(windowing)
+    (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
+    return total
+
+
+def _nothing(windowing: Windowing) -> PrepError:
+    return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.")
+
+
+_Cut = tuple[list[tuple[str, pa.Table]], Written]
+
+
+def _cut(part: Any, data_set: DataSet, windowing: Windowing) -> _Cut:
+    """The windows of one part as Arrow tables, with the splits they belong to."""
+    own = Windowing(windowing.source, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
+                    windowing.max_gap_s)  # fmt: skip
+    features, written = features_of(windowing), Written()
+    tables: list[tuple[str, pa.Table]] = []
+    waiting: dict[str, list[dict]] = {}
+
+    def flush(split: str) -> None:
+        table = Dataset.from_list(waiting.pop(split), features=features).with_format("arrow")[:]
+        tables.append((split, table))
+
+    for row in own.rows(data_set.read(part, windowing.source)):
+        split = row.pop("split")
+        written.windows[split] += 1
+        written.subjects[row["subject"]] += 1
+        written.activities[own.activities[row["label"]]] += 1
+        waiting.setdefault(split, []).append(row)
+        if len(waiting[split]) == _ROWS_AT_ONCE:
+            flush(split)
+    for split in list(waiting):
+        flush(split)
+    written.too_short, written.gaps = own.too_short, own.gaps
+    return tables, written
+
+
+def _cut_all(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, num_proc: int) -> Iterator[_Cut]:
+    cut = partial(_cut, data_set=data_set, windowing=windowing)
+    if num_proc == 1:
+        yield from map(cut, parts)
+        return
+    with ProcessPoolExecutor(num_proc) as pool:
+        waiting: list[Future] = []
+        try:
+            for part in parts:
+                waiting.append(pool.submit(cut, part))
+                if len(waiting) > num_proc:  # so that results do not pile up
+                    yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _Shards:
+    """Parquet files of one folder, a new one when the newest is large enough."""
+
+    def __init__(self, folder: Path, features: Features):
+        self.folder, self.schema = folder, features.arrow_schema
+        self._open: dict[str, tuple[pq.ParquetWriter, Path, int]] = {}
+        self._done: dict[str, list[Path]] = {}
+
+    def __enter__(self) -> "_Shards":
+        self.folder.mkdir(parents=True)
+        return self
+
+    def add(self, split: str, table: pa.Table) -> None:
+        if split not in self._open:
+            path = self.folder / f"{split}-{len(self._done.setdefault(split, []))}"
+            self._done[split].append(path)
+            self._open[split] = pq.ParquetWriter(path, self.schema), path, 0
+        writer, path, size = self._open[split]
+        writer.write_table(table.cast(self.schema))
+        self._open[split] = writer, path, size + table.nbytes
+        if size + table.nbytes > _SHARD_BYTES:
+            self._open.pop(split)[0].close()
+
+    def __exit__(self, *error: object) -> None:
+        for writer, _, _ in self._open.values():
+            writer.close()
+        for split, paths in self._done.items():
+            for number, path in enumerate(paths):
+                path.rename(self.folder / f"{split}-{number:05d}-of-{len(paths):05d}.parquet")
+
+
+def _card(windowing: Windowing, written: Written) -> str:
     source = windowing.source
     # No `configs` key: with one, datasets (5.2) caches by folder name alone and would serve a former folder's rows.
     front = {
@@ -76,6 +224,7 @@ def _card(windowing: Windowing, table: Dataset) -> str:
         "har": metadata(windowing),
     }
     channels = ", ".join(f"{name} ({unit})" for name, unit in zip(source.channels, source.units, strict=True))
+    splits = ", ".join(f"{count:,} {split}" for split, count in written.windows.items())
     return "\n".join([
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
@@ -85,17 +234,28 @@ def _card(windowing: Windowing, table: Dataset) -> str:
         "",
         source.about,
         "",
-        f"- {len(table):,} windows of {windowing.size / source.sampling_rate_hz:g} s, a new one every "
-        f"{windowing.hop / source.sampling_rate_hz:g} s, at {source.sampling_rate_hz:g} Hz; none crosses a recording",
+        f"- {splits} windows of {windowing.size / windowing.rate:g} s, a new one every "
+        f"{windowing.hop / windowing.rate:g} s, at {windowing.rate:g} Hz"
+        + ("" if windowing.rate == source.sampling_rate_hz else f" (resampled from {source.sampling_rate_hz:g} Hz)")
+        + "; none crosses a recording or a change of activity",
+        f"- columns: input_values [{windowing.size}, {len(source.channels)}], label, subject, trial (the continuous "
+        "recording it was cut from), start_s (seconds into it)",
         f"- channels: {channels}",
-        f"- activities: {', '.join(windowing.activities)}",
-        f"- subjects: {', '.join(sorted(set(table['subject'])))}",
-        f"- recordings shorter than one window, left out: {sum(windowing.too_short.values())}",
+        f"- windows by activity: {_counts(written.activities, windowing.activities)}",
+        f"- windows by subject: {_counts(written.subjects, sorted(written.subjects))}",
+        f"- recordings shorter than one window, left out: {_counts(+written.too_short, sorted(+written.too_short))}",
+        f"- gaps of up to {windowing.max_gap_s:g} s were filled on a straight line; cuts at longer: {written.gaps}",
         "",
         "Split by subject, never by window: windows overlap.",
+        "",
+        f"From: {source.url}",
         "",
         f"Terms of use: {source.licence}",
         "",
         f"Cite: {source.citation}",
         "",
     ])  # fmt: skip
+
+
+def _counts(counts: Counter, order: list[str]) -> str:
+    return ", ".join(f"{name} {counts[name]:,}" for name in order) or "none"

@@ -1,20 +1,20 @@
 """What every data set is read into, and how it is cut into windows."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_prep.errors import PrepError
+from data_prep.signals import resampled, whole_stretches
 
-class PrepError(ValueError):
-    """Raw files that are not what the publisher documents; the message names file and line."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is true of a whole data set.
+    """What is true of a whole data set, or of one configuration of it.
 
     Args:
         name: Short name, also on the command line.
@@ -23,9 +23,15 @@ class Source:
         channels: Channel names, in order.
         units: Unit of each channel, physical: "m/s^2", "rad/s".
         activities: Activity names; their order is the label index.
+        subjects: Who was recorded.
         licence: Terms of use.
         citation: How to cite.
-        about: A sentence or two for the card.
+        url: Where the publisher offers it.
+        layout: What the folder, or the archive, must hold.
+        about: A sentence or two for the card: sensors, their places, what was converted.
+        window_s: Usual length of a window in seconds.
+        overlap: Usual share of a window that the next one repeats.
+        fixed_windows: Whether the publisher cut the windows, so that no others can be had.
     """
 
     name: str
@@ -34,64 +40,123 @@ class Source:
     channels: tuple[str, ...]
     units: tuple[str, ...]
     activities: tuple[str, ...]
+    subjects: str
     licence: str
     citation: str
+    url: str
+    layout: str
     about: str
+    window_s: float = 5.0
+    overlap: float = 0.5
+    fixed_windows: bool = False
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One continuous recording of one activity: values [T, C] in the source's units."""
+    """One continuous recording of one activity.
+
+    Args:
+        values: Samples [T, C] in the source's units; NaN where a sensor gave nothing.
+        activity: One of the source's.
+        subject: Who.
+        trial: Name of the continuous recording this is from.
+        start_s: When in the trial it starts.
+        split: The publisher's own split, "train" where there is none.
+    """
 
     values: np.ndarray
     activity: str
     subject: str
     trial: str
+    start_s: float = 0.0
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: what is true of its configurations, and how its files are read.
+
+    Args:
+        sources: Its configurations; most have one.
+        parts: (folder, source) -> independent pieces, files mostly; each goes to one process.
+        read: (part, source) -> its recordings, in order.
+    """
+
+    sources: tuple[Source, ...]
+    parts: Callable[[Path, Source], list[Any]]
+    read: Callable[[Any, Source], Iterator[Recording]]
 
 
 @dataclass
 class Windowing:
     """Cuts recordings into windows and counts what it leaves out.
 
-    Windows never cross a recording; what is left at the end of one is dropped.
+    Windows never cross a recording, nor a gap that is too long to fill; what is left at the end is dropped.
 
     Args:
         source: The data set.
-        window_s: Length of a window in seconds.
-        overlap: Share of a window that the next one repeats, in [0, 1).
+        window_s: Length of a window in seconds; None = the source's usual one.
+        overlap: Share of a window that the next one repeats, in [0, 1); None = the source's usual one.
         drop: Activities to leave out.
+        rate_hz: Sampling rate of the windows; None = that of the source.
+        max_gap_s: Longest gap that is filled on a straight line, in seconds.
+
+    Attributes:
+        too_short: For each activity the number of recordings shorter than a window.
+        gaps: Number of cuts made at gaps.
 
     Raises:
         PrepError: An activity to drop does not exist, or a window or hop has no sample.
     """
 
     source: Source
-    window_s: float
-    overlap: float
+    window_s: float | None = None
+    overlap: float | None = None
     drop: tuple[str, ...] = ()
+    rate_hz: float | None = None
+    max_gap_s: float = 0.25
     too_short: Counter = field(default_factory=Counter)
+    gaps: int = 0
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.drop if name not in self.source.activities]
+        source = self.source
+        if source.fixed_windows and (
+            self.window_s not in (None, source.window_s)
+            or self.overlap not in (None, source.overlap)
+            or self.rate_hz not in (None, source.sampling_rate_hz)
+        ):
+            raise PrepError(
+                f"{source.name} is published as windows of {source.window_s} s with overlap {source.overlap}: leave "
+                "--window-s, --overlap and --sampling-rate-hz out."
+            )
+        self.window_s = source.window_s if self.window_s is None else self.window_s
+        self.overlap = source.overlap if self.overlap is None else self.overlap
+        self.rate_hz = source.sampling_rate_hz if self.rate_hz is None else self.rate_hz
+        unknown = [name for name in self.drop if name not in source.activities]
         if unknown:
-            raise PrepError(f"--drop {unknown[0]}: no such activity; choose from {', '.join(self.source.activities)}.")
+            raise PrepError(f"--drop {unknown[0]}: no such activity; choose from {', '.join(source.activities)}.")
         if not self.activities:
             raise PrepError("every activity is dropped; keep at least one.")
-        if self.size < 1 or not 0 <= self.overlap < 1:
+        if self.rate_hz <= 0 or self.size < 1 or not 0 <= self.overlap < 1 or self.max_gap_s < 0:
             raise PrepError(
-                f"window of {self.window_s} s with overlap {self.overlap}: the window must hold a sample at "
-                f"{self.source.sampling_rate_hz} Hz and the overlap be at least 0 and less than 1."
+                f"window of {self.window_s} s with overlap {self.overlap} at {self.rate_hz} Hz: the rate must be "
+                "above 0, the window hold a sample, the overlap be at least 0 and less than 1, and a gap at least 0."
             )
+
+    @property
+    def rate(self) -> float:
+        """Samples a second."""
+        return float(self.rate_hz or self.source.sampling_rate_hz)
 
     @property
     def size(self) -> int:
         """Samples in a window."""
-        return round(self.window_s * self.source.sampling_rate_hz)
+        return round((self.window_s or 0) * self.rate)
 
     @property
     def hop(self) -> int:
         """Samples between the starts of two windows."""
-        return max(1, round(self.size * (1 - self.overlap)))
+        return max(1, round(self.size * (1 - (self.overlap or 0))))
 
     @property
     def activities(self) -> list[str]:
@@ -99,17 +164,24 @@ class Windowing:
         return [name for name in self.source.activities if name not in self.drop]
 
     def rows(self, recordings: Iterable[Recording]) -> Iterator[dict[str, Any]]:
-        """One row a window: input_values [T, C] float32, label, subject, trial, start_s."""
+        """One row a window: input_values [T, C] float32, label, subject, trial, start_s, and the split it is in."""
         for recording in recordings:
             if recording.activity in self.drop:
                 continue
-            if len(recording.values) < self.size:
-                self.too_short[recording.activity] += 1
-            for start in range(0, len(recording.values) - self.size + 1, self.hop):
-                yield {
-                    "input_values": recording.values[start : start + self.size].astype(np.float32),
-                    "label": self.activities.index(recording.activity),
-                    "subject": recording.subject,
-                    "trial": recording.trial,
-                    "start_s": start / self.source.sampling_rate_hz,
-                }
+            windows = 0
+            stretches = list(whole_stretches(recording.values, self.source.sampling_rate_hz, self.max_gap_s))
+            self.gaps += max(0, len(stretches) - 1)
+            for first, stretch in stretches:
+                values = resampled(stretch, self.source.sampling_rate_hz, self.rate)
+                begin = recording.start_s + first / self.source.sampling_rate_hz
+                for start in range(0, len(values) - self.size + 1, self.hop):
+                    windows += 1
+                    yield {
+                        "input_values": values[start : start + self.size].astype(np.float32),
+                        "label": self.activities.index(recording.activity),
+                        "subject": recording.subject,
+                        "trial": recording.trial,
+                        "start_s": begin + start / self.rate,
+                        "split": recording.split,
+                    }
+            self.too_short[recording.activity] += not windows

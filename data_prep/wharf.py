@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.recordings import PrepError, Recording, Source
+from data_prep.errors import PrepError
+from data_prep.raw_files import find
+from data_prep.recordings import DataSet, Recording, Source
+from data_prep.signals import STANDARD_GRAVITY
 
 SOURCE = Source(
     name="wharf",
@@ -34,42 +37,48 @@ SOURCE = Source(
         "Use_telephone",
         "Walk",
     ),
+    subjects="17 volunteers: f1-f6, m1-m11",
+    url="https://github.com/fulviomas/wharf",
+    layout="'WHARF Data Set' with Data/<Activity>/Accelerometer-<start>-<activity>-<volunteer>.txt",
     licence="own research use; commercial use and redistribution by agreement with the authors",
     citation="Bruno, Mastrogiovanni, Sgorbissa: A Public Domain Dataset for ADL Recognition Using Wrist-placed "
     "Accelerometers. RO-MAN 2014.",
     about="Activities of daily living recorded by one three-axis accelerometer on the right wrist. "
-    "Axes: x towards the hand, y to the left, z perpendicular to the plane of the hand.",
+    "Axes: x towards the hand, y to the left, z perpendicular to the plane of the hand. The published codes 0..63 "
+    "were converted: -1.5 g to +1.5 g, 1 g = 9.80665 m/s^2.",
 )
 
 _FILE = re.compile(r"Accelerometer-\d{4}(?:-\d\d){5}-[a-z_]+-(?P<volunteer>[fm]\d+)\.txt")
-_STANDARD_GRAVITY = 9.80665  # m/s^2
 _MAX_CODE = 63
 _RANGE_G = 1.5
 
 
-def read(raw: Path) -> Iterator[Recording]:
-    """Reads every recording.
-
-    Args:
-        raw: The published folder, or its `Data` folder.
+def parts(raw: Path, source: Source) -> list[tuple[str, Path]]:
+    """(activity, file) of every recording.
 
     Raises:
-        PrepError: The folder is missing, empty or not WHARF, or a file holds something else than codes 0..63.
+        PrepError: The folder is not WHARF.
     """
-    if not raw.is_dir():
-        raise PrepError(f"{raw} is not a folder; expected the folder 'WHARF Data Set' as published.")
-    root = raw / "Data" if (raw / "Data").is_dir() else raw
-    files = [(name, path) for name in SOURCE.activities for path in sorted((root / name).glob("*.txt"))]
-    if not files:
+    found = [(name, path) for name in source.activities for path in find(raw, f"{name}/*.txt")]
+    if not found:
         raise PrepError(
             f"{raw} holds no WHARF recordings; expected Data/<Activity>/Accelerometer-*.txt with activities like "
-            f"{SOURCE.activities[0]} and {SOURCE.activities[-1]}."
+            f"{source.activities[0]} and {source.activities[-1]}."
         )
-    for activity, path in files:
-        name = _FILE.fullmatch(path.name)
-        if name is None:
-            raise PrepError(f"{path}: the name is not Accelerometer-<start>-<activity>-<volunteer>.txt.")
-        yield Recording(_accelerations(path), activity, name["volunteer"], path.stem)
+    return found
+
+
+def read(part: tuple[str, Path], source: Source) -> Iterator[Recording]:
+    """One recording.
+
+    Raises:
+        PrepError: The file's name is another, or it holds something else than codes 0..63.
+    """
+    activity, path = part
+    name = _FILE.fullmatch(path.name)
+    if name is None:
+        raise PrepError(f"{path}: the name is not Accelerometer-<start>-<activity>-<volunteer>.txt.")
+    yield Recording(_accelerations(path), activity, name["volunteer"], path.stem)
 
 
 def _accelerations(path: Path) -> np.ndarray:
@@ -87,4 +96,7 @@ def _accelerations(path: Path) -> np.ndarray:
         codes.append(sample)
     if not codes:
         raise PrepError(f"{path}: the file holds no samples.")
-    return (np.asarray(codes) / _MAX_CODE * 2 - 1) * _RANGE_G * _STANDARD_GRAVITY
+    return (np.asarray(codes) / _MAX_CODE * 2 - 1) * _RANGE_G * STANDARD_GRAVITY
+
+
+DATA_SET = DataSet((SOURCE,), parts, read)

@@ -34,10 +34,12 @@ from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import Splits, make_splits
 from har_prune.errors import CheckpointError, HarPruneError
 from har_prune.evaluation.macs import count_macs
+from har_prune.folds import folds_of, is_all_folds, keep_summary, run_folds
 from har_prune.launch import make_accelerator
 from har_prune.loading import load_model
 from har_prune.parent import load_parent, make_parent
 from har_prune.pruning.config import PruneConfig
+from har_prune.pruning.history import PruningHistory
 from har_prune.pruning.loop import PruningResult, prune
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.store import RunFolder
@@ -101,7 +103,31 @@ def try_on(model: PreTrainedModel, example: dict[str, Tensor]) -> None:
         raise CheckpointError(f"{type(model).__name__} gives NaN or infinity: its weights are damaged.")
 
 
-def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
+def launch(recipe: Recipe, command: str) -> PruningHistory:
+    """Runs a recipe on an Accelerator of its own.
+
+    Raises:
+        HarPruneError: Bad input.
+    """
+    trackers = [JsonLinesTracker(recipe.output_dir / "metrics.jsonl"), *recipe.log_with]
+    accelerator = make_accelerator(recipe.precision, recipe.num_threads, trackers, recipe.output_dir)
+    console.quiet = not accelerator.is_main_process
+    return run(recipe, accelerator, command)
+
+
+def launch_folds(recipe: Recipe, command: str) -> None:
+    """Runs a recipe for each subject in turn, and says what all folds say together.
+
+    Raises:
+        HarPruneError: Bad input, before the first fold begins.
+    """
+    folds = folds_of(recipe)
+    histories = run_folds(folds, lambda fold: launch(fold, command))
+    if not console.quiet:
+        keep_summary(recipe, histories, command, console)
+
+
+def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistory:
     """The steps of a recipe; every step is one call.
 
     Raises:
@@ -141,6 +167,7 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> None:
         keep(folder, result, made, recipe, command)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    return result.history
 
 
 def calibration_rows(recipe: Recipe, splits: Splits) -> np.ndarray:
@@ -217,14 +244,14 @@ def main(
     """Prunes a network as a recipe says; started again, it continues."""
     try:
         resolved = load_recipe(recipe, overrides)
-        tracker = JsonLinesTracker(resolved.output_dir / "metrics.jsonl")
-        trackers = [tracker, *resolved.log_with]
-        accelerator = make_accelerator(resolved.precision, resolved.num_threads, trackers, resolved.output_dir)
-        console.quiet = not accelerator.is_main_process
+        command = shlex.join(["accelerate", "launch", "har_prune/run.py", *sys.argv[1:]])
         if dry_run:
-            show_plan(resolved)
+            console.quiet = not make_accelerator(resolved.precision, resolved.num_threads).is_main_process
+            show_plan(next(iter(folds_of(resolved).values())) if is_all_folds(resolved) else resolved)
+        elif is_all_folds(resolved):
+            launch_folds(resolved, command)
         else:
-            run(resolved, accelerator, shlex.join(["accelerate", "launch", "har_prune/run.py", *sys.argv[1:]]))
+            launch(resolved, command)
     except (HarPruneError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

@@ -18,11 +18,13 @@ class DataConfig(BaseModel):
     )
     subset: str | None = Field(None, description="configuration of a data set that has several")
     revision: str | None = Field(None, description="branch, tag or commit of a data set on the Hub")
-    protocol: Literal["official", "loso", "holdout"] = Field(
+    protocol: Literal["official", "loso", "loto", "holdout", "leaky_window_split"] = Field(
         "official",
-        description="official: the data set's own test split; loso: one subject is the test; holdout: several are",
+        description="official: the data set's own test split; loso: one subject is the test; holdout: several are; "
+        "loto: one trial in so many of every subject; leaky_window_split: windows at random, for comparison only",
     )
-    test_subject: str | None = Field(None, description="loso: the subject nobody trains on")
+    test_subject: str | None = Field(None, description="loso: the subject nobody trains on; all: each in turn")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="loto, leaky_window_split: share that tests")
     test_subjects: tuple[str, ...] = Field((), description="holdout: the subjects nobody trains on")
     test_split: str = Field("test", description="official: the split that tests; all others train")
     max_tokens: int = Field(128, ge=2, description="texts: longer ones are cut")
@@ -43,6 +45,8 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _subjects(self) -> "DataConfig":
+        if self.protocol != "official" and self.test_split != "test":
+            raise ValueError("test_split goes with protocol: official")
         if (self.test_subject is not None) != (self.protocol == "loso"):
             raise ValueError("test_subject goes with protocol: loso, and loso needs it")
         if bool(self.test_subjects) != (self.protocol == "holdout"):

@@ -31,6 +31,7 @@ class LabelledData:
         label_names: Class names by index.
         splits: The data set's own split of each row, [N], e.g. "train".
         subjects: Subject of each row, [N]; None for other data than windows.
+        trials: Continuous recording each window was cut from, [N]; None for other data than windows.
         sensor: The card's facts about windows: sampling_rate_hz, channels, units; empty for other data.
     """
 
@@ -40,6 +41,7 @@ class LabelledData:
     label_names: list[str]
     splits: np.ndarray
     subjects: np.ndarray | None = None
+    trials: np.ndarray | None = None
     sensor: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -92,7 +94,9 @@ def load_data(name_or_path: str, subset: str | None = None, revision: str | None
                 f"data set {name_or_path!r}: its card (README.md) does not state har.sampling_rate_hz. "
                 "Prepare it with `python -m data_prep`."
             )
-        return LabelledData("sensor", windows, labels, names, splits, np.asarray(table["subject"][:]), sensor)
+        subjects = np.asarray(table["subject"][:])
+        trials = np.asarray(table["trial"][:]) if "trial" in table.column_names else None
+        return LabelledData("sensor", windows, labels, names, splits, subjects, trials, sensor)
     if image_column is not None:
         return LabelledData("image", read_images(table, image_column), labels, names, splits)
     if text_column is not None:
@@ -108,7 +112,7 @@ def _synthetic() -> tuple[DatasetDict, dict[str, Any]]:
     from data_prep.hub_folder import metadata, to_dataset
     from data_prep.recordings import Windowing
 
-    windowing = Windowing(synthetic.SOURCE, synthetic.WINDOW_S, synthetic.OVERLAP)
+    windowing = Windowing(synthetic.SOURCE)
     return DatasetDict({"train": to_dataset(synthetic.recordings(), windowing)}), metadata(windowing)
 
 

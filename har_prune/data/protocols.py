@@ -1,4 +1,8 @@
-"""Protocols: who trains, who validates, who tests. Windows of one subject never stand on two sides."""
+"""Protocols: who trains, who validates, who tests.
+
+Windows of one subject never stand on two sides (loso, holdout, official), or windows of one trial (loto).
+`leaky_window_split` is what papers with too good figures do; it is here to show by how much.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,8 +19,8 @@ from har_prune.spelling import did_you_mean
 class Splits:
     """Row indices of each part.
 
-    Sensor windows: all parts but calibration and validation are disjoint by subject. Scores are computed on
-    validation subjects, because those neither train nor test; scoring needs no labels.
+    Sensor windows: all parts but calibration and validation are disjoint by subject (loto: by trial). Scores are
+    computed on validation subjects, because those neither train nor test; scoring needs no labels.
     Images and texts: calibration is drawn from the training examples, as in arXiv:2405.17081.
     """
 
@@ -38,23 +42,25 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
         DataError: A subject does not exist, the protocol does not fit the data, a part is empty, or a label that
             training never saw occurs elsewhere.
     """
-    test = _test_rows(data, config)
+    test = _test_rows(data, config, seed)
     if not len(test) or len(test) == len(data):
         raise DataError(f"protocol {config.protocol!r} leaves {len(test)} of {len(data)} examples to the test.")
     rest = np.setdiff1d(np.arange(len(data)), test)
     generator, fraction = np.random.default_rng(seed), config.validation_fraction
-    if data.subjects is None or data.labels is None:
+    if config.protocol == "loto" and data.trials is not None and data.labels is not None:
+        validation = _whole_trials(data.trials, data.labels, rest, fraction, generator)
+    elif data.subjects is None or data.labels is None or config.protocol == "leaky_window_split":
         validation = _validation_rows(rest, fraction, generator)
     else:
         validation = _validation_subjects(data.subjects, data.labels, rest, fraction, generator)
     train = np.setdiff1d(rest, validation)
     splits = Splits(train, validation, validation if data.subjects is not None else train, test)
-    _refuse_overlap(data, splits)
+    _refuse_overlap(_identity(data, config), splits)
     _refuse_unseen_labels(data, splits)
     return splits
 
 
-def _test_rows(data: LabelledData, config: DataConfig) -> np.ndarray:
+def _test_rows(data: LabelledData, config: DataConfig, seed: int) -> np.ndarray:
     if config.protocol == "official":
         if config.test_split not in data.splits:
             raise DataError(
@@ -64,7 +70,17 @@ def _test_rows(data: LabelledData, config: DataConfig) -> np.ndarray:
             )
         return np.flatnonzero(data.splits == config.test_split)
     if data.subjects is None:
-        raise DataError(f"protocol {config.protocol!r} splits by subject and this data set has none: use 'official'.")
+        raise DataError(
+            f"protocol {config.protocol!r} is for sensor windows with subjects, and this data set has none: use "
+            "'official'."
+        )
+    every, generator = np.arange(len(data)), np.random.default_rng(seed)
+    if config.protocol == "leaky_window_split":
+        return np.sort(generator.permutation(every)[: round(config.test_fraction * len(data))])
+    if config.protocol == "loto":
+        if data.trials is None or data.labels is None:
+            raise DataError("protocol 'loto' needs a column 'trial': prepare the data with `python -m data_prep`.")
+        return _whole_trials(data.trials, data.labels, every, config.test_fraction, generator)
     wanted = config.test_subjects if config.test_subject is None else (config.test_subject,)
     known = sorted(set(data.subjects.tolist()))
     for subject in wanted:
@@ -106,10 +122,34 @@ def _validation_subjects(
     return rest[np.isin(subject_of[rest], chosen)]
 
 
-def _refuse_overlap(data: LabelledData, splits: Splits) -> None:
-    """A window that trains must not validate or test, and neither must its neighbours."""
-    identity: np.ndarray = np.arange(len(data)) if data.subjects is None else data.subjects
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+def _whole_trials(
+    trial_of: np.ndarray, labels: np.ndarray, rows: np.ndarray, fraction: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Rows of whole trials, drawn until a share of every activity's windows is reached and before it is passed."""
+    room = {label: fraction * np.sum(labels[rows] == label) for label in set(labels[rows].tolist())}
+    chosen = []
+    for trial in generator.permutation(sorted(set(trial_of[rows].tolist()))):
+        found, counts = np.unique(labels[rows[trial_of[rows] == trial]], return_counts=True)
+        if all(room[label] >= count / 2 for label, count in zip(found.tolist(), counts.tolist(), strict=True)):
+            chosen.append(trial)
+            for label, count in zip(found.tolist(), counts.tolist(), strict=True):
+                room[label] -= count
+    return rows[np.isin(trial_of[rows], chosen)]
+
+
+def _identity(data: LabelledData, config: DataConfig) -> np.ndarray:
+    """What must not stand on two sides: the person, in loto the trial; in a leaky split nothing but the window."""
+    if config.protocol == "loto" and data.trials is not None:
+        return data.trials
+    if data.subjects is None or config.protocol == "leaky_window_split":
+        return np.arange(len(data))
+    return data.subjects
+
+
+def _refuse_overlap(identity: np.ndarray, splits: Splits) -> None:
+    """A window that trains must not validate, calibrate or test, and neither must its neighbours."""
+    pairs = [("train", "validation"), ("train", "test"), ("validation", "test"), ("calibration", "test")]
+    for first, second in pairs:
         shared = set(identity[getattr(splits, first)].tolist()) & set(identity[getattr(splits, second)].tolist())
         if shared:
             raise DataError(f"{first} and {second} share {sorted(shared)[:5]}: results would not be honest.")

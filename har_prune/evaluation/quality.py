@@ -9,11 +9,14 @@ from typing import Any
 import evaluate
 import torch
 from accelerate import Accelerator
+from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from har_prune.errors import DataError
 from har_prune.processes import own_rows
+
+_CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Quality:
         samples: Examples (tokens) it was measured on.
         per_class: {class name: {precision, recall, f1, support}}; empty for a language model.
         task: "classification", or "next-token" for a language model.
+        confusion: Examples by true class (row) and predicted class (column), where there are 64 classes or fewer.
     """
 
     accuracy: float
@@ -35,6 +39,7 @@ class Quality:
     samples: int
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     task: str = "classification"
+    confusion: list[list[int]] = field(default_factory=list)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -128,4 +133,9 @@ def _quality(predictions: Tensor, labels: Tensor, losses: Tensor, names: list[st
     scores = load_metric().compute(predictions=predictions.tolist(), references=labels.tolist(), label_names=names)
     loss = losses.double().mean().item()
     figures = scores["accuracy"], scores["macro_f1"], loss, len(labels)
-    return Quality(*figures, scores["per_class"]) if names else Quality(*figures, task="next-token")
+    if names is None:
+        return Quality(*figures, task="next-token")
+    confusion: list[list[int]] = []
+    if len(names) <= _CONFUSED_CLASSES:
+        confusion = confusion_matrix(labels.numpy(), predictions.numpy(), labels=range(len(names))).tolist()
+    return Quality(*figures, scores["per_class"], confusion=confusion)

@@ -1,0 +1,55 @@
+"""The publisher's files: a folder, or the .zip they come in."""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from data_prep.errors import PrepError
+
+
+@contextmanager
+def opened(raw: Path, scratch: Path) -> Iterator[Path]:
+    """A folder with the files: `raw` itself, or what the archive holds, unpacked for as long as it is needed.
+
+    Archives inside the archive are unpacked as well, beside themselves: UCI publishes some sets that way.
+
+    Args:
+        raw: A folder or a .zip.
+        scratch: Where there is room to unpack; the unpacked files vanish in the end.
+
+    Raises:
+        PrepError: There is nothing there, the archive is damaged, or a file in it points outside of it.
+    """
+    if raw.is_dir():
+        yield raw
+        return
+    if not raw.exists():
+        raise PrepError(f"{raw} does not exist: give the publisher's folder, or the .zip it comes in.")
+    if not zipfile.is_zipfile(raw):
+        raise PrepError(f"{raw} is neither a folder nor a whole .zip: unpack it, or download it again.")
+    scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=scratch, prefix=".unpacked-") as folder:
+        _unpack(raw, Path(folder))
+        for inner in sorted(Path(folder).rglob("*.zip")):
+            _unpack(inner, inner.parent)
+            inner.unlink()
+        yield Path(folder)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as files:
+            for entry in files.infolist():
+                place = PurePosixPath(entry.filename.replace("\\", "/"))
+                if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
+                    raise PrepError(f"{archive}: {entry.filename!r} points outside of the archive; nothing was read.")
+            files.extractall(folder)
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise PrepError(f"{archive} is damaged ({error}): download it again.") from error
+
+
+def find(raw: Path, *patterns: str) -> list[Path]:
+    """Files below a folder that match one of the patterns, wherever a download put them; in order of their names."""
+    return sorted({path for pattern in patterns for path in raw.rglob(pattern) if "__MACOSX" not in path.parts})

@@ -1,0 +1,87 @@
+"""`test_subject: all`: one run for each subject, and what they say together."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from har_prune.atomic import whole_file, write_json
+from har_prune.data.load import LabelledData, load_data
+from har_prune.data.protocols import make_splits
+from har_prune.errors import RecipeError
+from har_prune.pruning.history import PruningHistory
+from har_prune.pruning.store import RunFolder
+from har_prune.recipe import Recipe
+from har_prune.reporting.folds import folds_report, folds_summary, plot_confusion
+
+ALL = "all"
+
+
+def is_all_folds(recipe: Recipe) -> bool:
+    """Whether a recipe means every subject in turn."""
+    return recipe.data.protocol == "loso" and recipe.data.test_subject == ALL
+
+
+def folds_of(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe of each fold by its test subject, every one checked; a fold has a folder of its own in output_dir.
+
+    Raises:
+        DataError: A fold cannot be split, e.g. because nobody else performs an activity.
+        RecipeError: A result to push, where there is one for each subject.
+    """
+    if recipe.save.push_to_hub is not None:
+        raise RecipeError("save.push_to_hub: test_subject 'all' has a result for each subject; push one by hand.")
+    data = load_data(recipe.data.name_or_path, recipe.data.subset, recipe.data.revision)
+    folds = {subject: _fold(recipe, subject) for subject in subjects_of(data)}
+    for fold in folds.values():
+        make_splits(data, fold.data, fold.seed)
+    return folds
+
+
+def subjects_of(data: LabelledData) -> list[str]:
+    """All subjects of a data set, in the order of their names with numbers by value: s2 before s10."""
+    if data.subjects is None:
+        raise RecipeError("test_subject 'all' needs data with subjects, and this data set has none.")
+    return sorted(set(data.subjects.tolist()), key=_natural)
+
+
+def _natural(name: str) -> list[Any]:
+    digits = "".join(character if character.isdigit() else " " for character in name).split()
+    letters = "".join(character for character in name if not character.isdigit())
+    return [letters, *map(int, digits)]
+
+
+def _fold(recipe: Recipe, subject: str) -> Recipe:
+    data = recipe.data.model_copy(update={"test_subject": subject})
+    return recipe.model_copy(update={"data": data, "output_dir": recipe.output_dir / f"fold-{subject}"})
+
+
+def run_folds(folds: dict[str, Recipe], run: Callable[[Recipe], PruningHistory]) -> dict[str, PruningHistory]:
+    """Runs every fold that has not ended yet; the record of each by its test subject.
+
+    Args:
+        folds: As `folds_of` made them.
+        run: Runs one recipe and returns its record.
+    """
+    return {subject: _ended(fold) or run(fold) for subject, fold in folds.items()}
+
+
+def _ended(fold: Recipe) -> PruningHistory | None:
+    """The record of a fold that has ended; a folder of another recipe is refused."""
+    if not (fold.output_dir / "pruned").exists():
+        return None
+    return RunFolder(fold.output_dir, fold.identity).history()
+
+
+def keep_summary(recipe: Recipe, histories: dict[str, PruningHistory], command: str, console: Console) -> None:
+    """Writes loso.json, loso.md and confusion.png into the output folder, and says the means."""
+    summary = folds_summary(histories)
+    write_json(recipe.output_dir / "loso.json", {"command": command, "recipe": recipe.identity, **summary})
+    with whole_file(recipe.output_dir / "loso.md") as partial:
+        partial.write_text(folds_report(histories, command), encoding="utf-8")
+    with whole_file(recipe.output_dir / "confusion.png") as partial:
+        plot_confusion(histories, partial)
+    for network in ("unpruned", "pruned"):
+        accuracy = summary["overall"][network]["accuracy"]
+        console.print(f"{network}: accuracy {100 * accuracy['mean']:.2f} ± {100 * accuracy['ci95']:.2f} % (95 %)")
+    console.print(f"Report: {recipe.output_dir / 'loso.md'}; confusion: {recipe.output_dir / 'confusion.png'}")
