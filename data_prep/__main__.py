@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from data_prep import own_csv
 from data_prep import synthetic as synthetic_data
 from data_prep.catalogue import DATA_SETS
 from data_prep.errors import PrepError
@@ -99,6 +100,30 @@ def synthetic(
     windowing = Windowing(synthetic_data.SOURCE, window_s, overlap)
     with new_folder(out, overwrite=overwrite) as folder:
         said = _write(data_set, data_set.parts(out, windowing.source), windowing, folder, 1)
+    _say(out, said)
+
+
+@app.command("csv")
+def own_recordings(
+    raw: Raw,
+    out: Out,
+    columns: Annotated[Path, typer.Option(help="YAML file that says what the columns are; see data_prep/own_csv.py.")],
+    window_s: WindowS = None,
+    overlap: Overlap = None,
+    drop: Drop = None,
+    sampling_rate_hz: Rate = None,
+    max_gap_s: MaxGapS = 0.25,
+    num_proc: NumProc = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Your own recordings: CSV files, and a map of their columns."""
+    described = own_csv.load_map(columns)
+    with new_folder(out, overwrite=overwrite) as folder, opened(raw, out.parent) as files:
+        data_set = own_csv.data_set(files, described)
+        source = data_set.sources[0]
+        windowing = Windowing(source, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
+        parts = data_set.parts(files, source)
+        said = _write(data_set, parts, windowing, folder, min(num_proc, len(parts)))
     _say(out, said)
 
 
