@@ -2,14 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from rich.padding import Padding
+from rich.progress import Progress
 
 from data_prep import own_csv
 from data_prep import synthetic as synthetic_data
@@ -69,8 +69,8 @@ def _configuration(name: str, data_set: DataSet, config: str | None) -> Source:
 
 
 def _write(data_set: DataSet, parts: list[Any], windowing: Windowing, folder: Path, num_proc: int) -> Written:
-    bar: Iterable[Any] = track(parts, "files", console=console, transient=True)
-    return write(data_set, bar, windowing, folder, num_proc)
+    with Progress(console=console, transient=True) as progress:  # ends also where a file is refused
+        return write(data_set, progress.track(parts, description="files"), windowing, folder, num_proc)
 
 
 def _say(out: Path, written: Written) -> None:
@@ -130,18 +130,22 @@ def own_recordings(
 @app.command("list")
 def show() -> None:
     """Says of each data set what it is, where to get it, and what the folder must hold."""
-    table = Table(show_lines=True)
-    for column in ("name", "what", "where to get it, and what must be in the folder"):
-        table.add_column(column, overflow="fold")
+    out = Console(highlight=False)
     for name, data_set in DATA_SETS.items():
         for source in data_set.sources:
             called = name if len(data_set.sources) == 1 else f"{name} --config {source.name}"
-            what = (
-                f"{source.title}\n{', '.join(source.channels)}\n{source.sampling_rate_hz:g} Hz; {source.subjects} "
-                f"subjects; {len(source.activities)} activities: {', '.join(source.activities)}"
-            )
-            table.add_row(called, what, f"{source.url}\n{source.layout}\nterms: {source.licence}")
-    Console().print(table)
+            out.print(called, style="bold")
+            for what, said in {
+                "": source.title,
+                "sensors": ", ".join(source.channels),
+                "rate": f"{source.sampling_rate_hz:g} Hz; usual window {source.window_s:g} s",
+                "people": source.subjects,
+                "activities": f"{len(source.activities)}: {', '.join(source.activities)}",
+                "terms": source.licence,
+                "from": source.url,
+                "RAW holds": source.layout,
+            }.items():
+                out.print(Padding(f"{what + ': ' if what else ''}{said}", (0, 0, 0, 4)))
 
 
 def main() -> None:

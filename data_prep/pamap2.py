@@ -1,8 +1,9 @@
 """PAMAP2: wrist, chest and ankle, 12 protocol activities, 9 subjects.
 
 Files: `Protocol/subjectNNN.dat`, one sample a line at 100 Hz, 54 columns: time in seconds, activity, heart rate, and
-17 for each of hand, chest and ankle: temperature, acceleration (16 g range, then 6 g), angular rate, magnetic field, an
-orientation that is invalid in this collection. Lost packets are NaN; activity 0 is what happens between activities.
+17 for each of hand, chest and ankle: temperature, acceleration (16 g range, then 6 g), angular rate, magnetic field,
+and an orientation that is invalid in this collection. Lost packets are NaN; activity 0 is what happens between
+activities.
 """
 
 import re

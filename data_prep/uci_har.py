@@ -34,8 +34,8 @@ SOURCE = Source(
     url="https://archive.ics.uci.edu/dataset/240",
     layout="'UCI HAR Dataset' with train/ and test/, each with subject_*.txt, y_*.txt and 'Inertial Signals'",
     about="Waist-mounted smartphone: total acceleration, angular rate, and acceleration of the body (total minus "
-    "gravity, by the publisher's filter). Published in g; converted with 1 g = 9.80665 m/s^2. The official split is by "
-    "subject.",
+    "gravity, by the publisher's filter). Published in g; converted with 1 g = 9.80665 m/s^2. The official split is "
+    "by subject.",
     window_s=2.56,
     fixed_windows=True,
 )

@@ -55,7 +55,7 @@ _WRIST = Source(
     channels=("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"),
     units=("m/s^2", "m/s^2", "m/s^2", "rad/s", "rad/s", "rad/s"),
     activities=_ACTIONS[:_ON_WRIST],
-    subjects="8: s1-s8",
+    subjects="8",
     licence="free for research; cite the paper",
     citation="Chen, Jafari, Kehtarnavaz: UTD-MHAD: A Multimodal Dataset for Human Action Recognition Utilizing a "
     "Depth Camera and a Wearable Inertial Sensor. ICIP 2015.",

@@ -37,7 +37,7 @@ SOURCE = Source(
         "Use_telephone",
         "Walk",
     ),
-    subjects="17 volunteers: f1-f6, m1-m11",
+    subjects="17",
     url="https://github.com/fulviomas/wharf",
     layout="'WHARF Data Set' with Data/<Activity>/Accelerometer-<start>-<activity>-<volunteer>.txt",
     licence="own research use; commercial use and redistribution by agreement with the authors",

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from har_prune.atomic import whole_file, write_json
+from har_prune.blocks.find import find_blocks
 from har_prune.data.batches import inputs_for, make_loader
 from har_prune.data.config import DataConfig
 from har_prune.data.load import load_data
@@ -19,7 +20,7 @@ from har_prune.launch import make_accelerator
 from har_prune.loading import Checkpoint
 from har_prune.parent import load_parent
 from har_prune.reporting.heatmap import plot_scores, scores_json, scores_table
-from har_prune.run import quiet_libraries
+from har_prune.run import quiet_libraries, try_on
 from har_prune.saving.hub import push_pruned
 from har_prune.scoring.config import CalibrationConfig
 from har_prune.scoring.score import score_criteria
@@ -125,8 +126,10 @@ def _score(
     inputs = inputs_for(loaded, processor, str(checkpoint), config.max_tokens)
     rows = np.random.default_rng(seed).permutation(rows)[: calibration.samples]
     batches = make_loader(loaded, rows, inputs, config.batch_size)
+    few = {key: value for key, value in inputs(loaded.raw(rows[:2])).items() if key != "labels"}
+    try_on(model, few)
     scores = score_criteria(
-        model,
+        find_blocks(model, few),
         batches,
         list(dict.fromkeys(criteria)),
         accelerator=accelerator,

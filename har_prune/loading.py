@@ -16,13 +16,16 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import cached_file
 
 from har_prune.errors import CheckpointError
 
-_KEY_PROBLEMS = {
+# What from_pretrained says of weights that did not find their place.
+KEY_PROBLEMS = {
     "missing_keys": "weights the model needs and the checkpoint lacks",
     "mismatched_keys": "weights of another shape",
     "unexpected_keys": "weights the model has no place for",
+    "error_msgs": "errors",
 }
 
 # Where the README and the recipes put things; nobody looks for these on the Hub.
@@ -67,6 +70,10 @@ def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: A
             or does not fit its config.
     """
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    if not str(source.name_or_path):
+        raise CheckpointError("the name of the checkpoint is empty: give a folder or a Hub id.")
+    if Path(source.name_or_path).exists() and source.revision is not None:
+        raise CheckpointError(f"checkpoint folder {source.name_or_path} has no revisions: leave revision out.")
     if is_missing_folder(source.name_or_path):
         raise CheckpointError(f"checkpoint folder {source} does not exist: make it first, or give a Hub id.")
     revision = {"revision": source.revision or "main"}
@@ -91,7 +98,7 @@ def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: A
     except Exception as error:  # a config can be wrong in as many ways as its class has lines
         raise CheckpointError(f"checkpoint {source} cannot be loaded: {error}{_advice(str(error))}") from error
     _keep_card(source)
-    problems = [f"{words}: {sorted(map(str, info[key]))[:5]}" for key, words in _KEY_PROBLEMS.items() if info[key]]
+    problems = [f"{words}: {sorted(map(str, info[key]))[:5]}" for key, words in KEY_PROBLEMS.items() if info.get(key)]
     if problems:
         raise CheckpointError(
             f"checkpoint {source} does not fit {type(model).__name__}: {'; '.join(problems)}. "
@@ -162,20 +169,30 @@ def _no_conversion() -> Iterator[None]:
             os.environ[name] = before
 
 
-def load_processor(checkpoint: Checkpoint | str | Path) -> Any | None:
-    """The feature extractor, image processor or tokenizer of a checkpoint; None when it has none.
+# Kind of data -> what prepares it, and the files one of which says that there is one.
+_PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
+_PROCESSORS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "image": (AutoImageProcessor, _PREPROCESSOR),
+    "sensor": (AutoFeatureExtractor, _PREPROCESSOR),
+    # Without one of these transformers 5 makes up an empty tokenizer, to which every word is unknown.
+    "text": (AutoTokenizer, ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model",
+                             "sentencepiece.bpe.model")),
+}  # fmt: skip
+
+
+def load_processor(checkpoint: Checkpoint | str | Path, kind: str) -> Any | None:
+    """What prepares data of a kind ("sensor", "image", "text") for a checkpoint; None when it has nothing for it.
 
     Raises:
-        CheckpointError: There is one and it cannot be read.
+        CheckpointError: There is something and it cannot be read.
     """
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    for auto_class in (AutoImageProcessor, AutoFeatureExtractor, AutoTokenizer):
-        try:
-            return auto_class.from_pretrained(
-                source.name_or_path, revision=source.revision or "main", trust_remote_code=source.trust_remote_code
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    if Path(source.name_or_path, "preprocessor_config.json").exists():
-        raise CheckpointError(f"checkpoint {source}: preprocessor_config.json cannot be read as a processor.")
-    return None
+    auto_class, files = _PROCESSORS[kind]
+    revision = {"revision": source.revision or "main"}
+    quietly = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    if not any(cached_file(source.name_or_path, name, **revision, **quietly) for name in files):
+        return None
+    try:
+        return auto_class.from_pretrained(source.name_or_path, trust_remote_code=source.trust_remote_code, **revision)
+    except Exception as error:  # whatever a damaged file makes a reader raise
+        raise CheckpointError(f"checkpoint {source}: its {auto_class.__name__} cannot be loaded: {error}") from error

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
@@ -25,13 +26,39 @@ def load_parent(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTrainedM
     Raises:
         CheckpointError: It cannot be loaded, or its head does not fit the labels of the data.
     """
-    model = load_model(_auto_class(data), checkpoint)
+    model = load_model(_auto_class(data), checkpoint).eval()
+    processor = load_processor(checkpoint, data.kind)
     if data.labels is not None:
         _check_head(model, checkpoint, data)
-    processor = load_processor(checkpoint)
-    if data.kind == "text" and model.config.pad_token_id is None and processor is not None:
-        model.config.pad_token_id = processor.pad_token_id  # a classifier looks for the last token before the padding
-    return model.eval(), processor
+    if data.kind == "text" and processor is not None:
+        _agree_on_padding(model, processor, checkpoint)
+    if data.labels is None:
+        _refuse_not_causal(model, checkpoint)
+    return model, processor
+
+
+def _agree_on_padding(model: PreTrainedModel, tokenizer: Any, checkpoint: Checkpoint) -> None:
+    """A classifier of texts looks for the last token before the padding, so both must know the padding token."""
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise CheckpointError(f"the tokenizer of checkpoint {checkpoint} has no token to pad with: give it one.")
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+@torch.no_grad()
+def _refuse_not_causal(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
+    """A model that sees the token it is to predict, as a masked language model does, would get a perfect score."""
+    tokens = torch.randint(model.config.vocab_size, (2, 8), generator=torch.Generator().manual_seed(0))
+    tokens[1, :-1] = tokens[0, :-1]
+    tokens[1, -1] = (tokens[0, -1] + 1) % model.config.vocab_size
+    first, second = model(input_ids=tokens.to(model.device), use_cache=False).logits[:, :-1].float()
+    if bool((first - second).abs().max() > 1e-3 * first.abs().max()):
+        raise CheckpointError(
+            f"checkpoint {checkpoint} is no causal language model: what it says of a token depends on later ones. "
+            "Texts without class labels are for causal ones; give this model texts with labels."
+        )
 
 
 def make_parent(fields: dict[str, Any], data: LabelledData, train: np.ndarray) -> tuple[PreTrainedModel, Any]:

@@ -17,7 +17,7 @@ def parent_of(config: PreTrainedConfig) -> dict[str, str]:
     in the cache, and `load_model` puts it there.
     """
     name = str(config.name_or_path or "")
-    if not name:
+    if name in ("", "None"):  # from_pretrained(None) writes it out
         return {}
     if Path(name).exists():
         return {"parent": Path(name).resolve().name, **_licence(Path(name, "README.md"))}
@@ -36,13 +36,14 @@ def is_hub_id(name: str) -> bool:
     return True
 
 
-def provenance(config: PreTrainedConfig) -> dict[str, Any]:
-    """What `config.har_prune` records: of the whole model, or of the first of its towers that was pruned."""
+def provenances(config: PreTrainedConfig, name: str = "") -> dict[str, dict[str, Any]]:
+    """What `config.har_prune` records, by the name of the (tower's) config; "" for the whole model's own."""
     own = getattr(config, "har_prune", None)
-    if own:
-        return own
-    inner = (value for value in vars(config).values() if isinstance(value, PreTrainedConfig))
-    return next((found for value in inner if (found := provenance(value))), {})
+    found = {name: own} if own else {}
+    for inner, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            found |= provenances(value, f"{name}.{inner}" if name else inner)
+    return found
 
 
 def _licence(card: Path) -> dict[str, str]:

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from har_prune.atomic import whole_file, whole_folder
 from har_prune.blocks.find import find_blocks
+from har_prune.blocks.stack import BlockStack
 from har_prune.data.batches import Inputs, inputs_for, make_loader
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import Splits, make_splits
@@ -65,7 +66,17 @@ class Prepared:
     model: PreTrainedModel
     processor: Any
     inputs: Inputs
-    example: dict[str, Tensor]
+    few: dict[str, Tensor]
+
+    @property
+    def example(self) -> dict[str, Tensor]:
+        """Model inputs of one example."""
+        return {key: value[:1] for key, value in self.few.items()}
+
+    @property
+    def stack(self) -> BlockStack:
+        """The blocks of the network."""
+        return find_blocks(self.model, self.few)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -82,14 +93,15 @@ def prepare(recipe: Recipe) -> Prepared:
         set_seed(recipe.seed)
         model, processor = make_parent(dict(recipe.model.config or {}), data, splits.train)
     inputs = inputs_for(data, processor, str(recipe.model.checkpoint), recipe.data.max_tokens)
-    example = {key: value for key, value in inputs(data.raw(splits.calibration[:1])).items() if key != "labels"}
-    try_on(model, example)
-    check_settings(model, recipe.prune, example)
-    return Prepared(data, splits, model, processor, inputs, example)
+    few = {key: value for key, value in inputs(data.raw(splits.calibration[:2])).items() if key != "labels"}
+    try_on(model, few)
+    made = Prepared(data, splits, model, processor, inputs, few)
+    check_settings(made.stack, recipe.prune, made.example)
+    return made
 
 
 def try_on(model: PreTrainedModel, example: dict[str, Tensor]) -> None:
-    """Runs the network on one example of the data, before anything is built on it.
+    """Runs the network on a few examples of the data, before anything is built on it.
 
     Raises:
         CheckpointError: It cannot, or gives NaN.
@@ -217,9 +229,8 @@ def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recip
 def show_plan(recipe: Recipe) -> None:
     """The dry run: the resolved recipe, the blocks, and what a sweep costs."""
     made = prepare(recipe)
-    model, splits = made.model, made.splits
-    stack = find_blocks(model)
-    allowed = candidates(stack, recipe.prune, protected_blocks(model, recipe.prune.protected))
+    model, splits, stack = made.model, made.splits, made.stack
+    allowed = candidates(stack, recipe.prune, protected_blocks(stack, recipe.prune.protected))
     samples = len(calibration_rows(recipe, splits))
     evaluations = len(stack) + sum(len(stack) - index - 1 for index in allowed)
     console.print_json(json.dumps({**recipe.identity, "output_dir": str(recipe.output_dir)}))

@@ -13,6 +13,7 @@ from har_prune.provenance import parent_of
 
 # Where models without a family keep their depth; the checks after rebuilding catch a wrong guess.
 _USUAL_DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depths")
+_USUAL_PER_LAYER_FIELDS = ("layer_types",)  # has one meaning throughout transformers 5
 
 
 def original_indices(model: PreTrainedModel | BlockStack) -> list[int]:
@@ -21,7 +22,13 @@ def original_indices(model: PreTrainedModel | BlockStack) -> list[int]:
     provenance = getattr(stack.config, "har_prune", None) or {}
     removed = set(provenance.get("removed_blocks", ()))
     depth = provenance.get("original_depth", len(stack))
-    return [index for index in range(depth) if index not in removed]
+    originals = [index for index in range(depth) if index not in removed]
+    if len(originals) != len(stack):
+        raise NotRemovableError(
+            f"config.har_prune says that {len(originals)} of {depth} blocks are left, and this model has "
+            f"{len(stack)}: it was changed since. Delete config.har_prune to start from what is there."
+        )
+    return originals
 
 
 def smaller_config(stack: BlockStack, removed: list[int], model_class: type[PreTrainedModel]) -> Any:
@@ -48,19 +55,22 @@ def smaller_config(stack: BlockStack, removed: list[int], model_class: type[PreT
 def _edit(stack: BlockStack, removed: list[int], fields: dict[str, Any]) -> None:
     family = stack.family
     depth_field = family.depth_field if family else _guess_depth_field(stack, fields)
-    per_layer = family.per_layer_fields if family else ()
-    for name in family.derived_fields if family else ():
+    per_layer = family.per_layer_fields if family else _USUAL_PER_LAYER_FIELDS
+    for name in family.derived_fields if family else _usual_derived_fields(stack, fields):
         fields.pop(name, None)
     _refuse_undeclared_lists(stack, fields, {depth_field, *per_layer, *(family.unrelated_fields if family else ())})
 
-    kept = [[index for index in stage if index not in removed] for stage in stack.stages]
+    kept = [index for index in range(len(stack)) if index not in removed]
     if depth_field is not None and isinstance(fields[depth_field], int):
-        fields[depth_field] = sum(map(len, kept))
+        fields[depth_field] = len(kept)
     elif depth_field is not None:
-        fields[depth_field] = [len(stage) for stage in kept]
+        depths = list(fields[depth_field])
+        for index in removed:
+            depths[stack.blocks[index].stage] -= 1
+        fields[depth_field] = depths
     for name in per_layer:
         if fields.get(name) is not None:
-            fields[name] = [fields[name][index] for stage in kept for index in stage]
+            fields[name] = [fields[name][index] for index in kept]
     fields["har_prune"] = _provenance(stack, removed)
 
 
@@ -74,6 +84,12 @@ def _provenance(stack: BlockStack, removed: list[int]) -> dict[str, Any]:
         "original_depth": len(originals) + len(gone),
         "removed_blocks": sorted([*gone, *(originals[index] for index in removed)]),
     }
+
+
+def _usual_derived_fields(stack: BlockStack, fields: dict) -> tuple[str, ...]:
+    """Backbones of one stage a block (BEiT, DINOv3) compute a name for each, and which of them are read."""
+    names = fields.get("stage_names") or ()
+    return ("stage_names", "out_features", "out_indices") if len(names) == len(stack) + 1 else ()
 
 
 def _guess_depth_field(stack: BlockStack, fields: dict) -> str:

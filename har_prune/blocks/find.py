@@ -23,8 +23,10 @@ def find_blocks(
 
     Args:
         model: Any Transformers model.
-        example_inputs: Inputs of at least two examples for the probe; made up when None.
-        within: Dotted path of the module to look in, e.g. "vision_model", in a model of several towers.
+        example_inputs: Inputs of at least two examples for the probe; made up when None. The stack keeps them for
+            later checks.
+        within: Dotted path of a module, e.g. "vision_model" in a model of several towers: its tower is looked at, and
+            blocks outside of the path stay.
 
     Returns:
         The stack; `removable` lists what may go.
@@ -37,25 +39,30 @@ def find_blocks(
         names = [name for name, _ in model.named_modules() if name]
         raise UnknownFamilyError(f"within={within!r}: this model has no such module.{did_you_mean(within, names)}")
     tower = _tower_of(model, within)
-    family, stages = _described(model, tower, within)
+    family, stages = _described(model, tower)
     if family is None:
-        containers = [c for c in probe_containers(model, example_inputs) if _is_within(c.name, within)]
-        if not containers:
-            raise unknown_family(model.config)
-        tower = _only_tower(model, [c.name for c in containers])
-        family, stages = _described(model, tower, within)
+        containers = [c for c in probe_containers(model, example_inputs) if _is_within(c.name, tower)]
+        wanted = [c.name for c in containers if _is_within(c.name, within)]
+        if not wanted:
+            raise unknown_family(model.get_submodule(tower).config)
+        tower = _only_tower(model, wanted)
+        family, stages = _described(model, tower)
         if family is None:
-            stages = [(c.name, c.module, c.why_fixed) for c in containers]
-    if not stages:
-        raise UnknownFamilyError(f"within={within!r}: the blocks of {tower or 'this model'} lie elsewhere.")
+            inside = [c for c in containers if _is_within(c.name, tower)]
+            stages = [(c.name, c.module, c.why_fixed) for c in inside]
     blocks: list[Block] = []
     for stage, (name, container, why_fixed) in enumerate(stages):
         children = list(container.children())
         if len(children) == 1:
             why_fixed = ["it is the only block of its stage"]
+        if not _is_within(name, within):
+            why_fixed = [f"it lies outside of {within!r}"] * len(children)
         for position, child in enumerate(children):
             blocks.append(Block(len(blocks), f"{name}.{position}", stage, child, why_fixed[position]))
-    return BlockStack(model, blocks, family, _config_path(model.config, model.get_submodule(tower).config))
+    if not any(_is_within(block.name, within) for block in blocks):
+        raise UnknownFamilyError(f"within={within!r}: the blocks lie elsewhere, from {blocks[0].name!r} on.")
+    path = _config_path(model.config, model.get_submodule(tower).config)
+    return BlockStack(model, blocks, family, path, example_inputs)
 
 
 def stack_of(model: PreTrainedModel | BlockStack, example_inputs: dict[str, Tensor] | None = None) -> BlockStack:
@@ -63,8 +70,8 @@ def stack_of(model: PreTrainedModel | BlockStack, example_inputs: dict[str, Tens
     return model if isinstance(model, BlockStack) else find_blocks(model, example_inputs)
 
 
-def _described(model: PreTrainedModel, tower: str, within: str) -> tuple[Family | None, list[_Stage]]:
-    """What the registry says about a tower: its family, and its stages within the path."""
+def _described(model: PreTrainedModel, tower: str) -> tuple[Family | None, list[_Stage]]:
+    """What the registry says about a tower: its family, and its stages."""
     root: Any = model.get_submodule(tower)
     family = family_of(root.config)
     if family is None:
@@ -77,11 +84,15 @@ def _described(model: PreTrainedModel, tower: str, within: str) -> tuple[Family 
         paths = [f"{head}.{i}.{tail}" for i in range(len(list(base.get_submodule(head).children())))]
     stages: list[_Stage] = []
     for stage, path in enumerate(paths):
-        container = base.get_submodule(path)
-        name = f"{prefix}.{path}" if prefix else path
-        if _is_within(name, within):
-            reasons = [family.why_fixed(stage, place, block) for place, block in enumerate(container.children())]
-            stages.append((name, container, reasons))
+        try:
+            container = base.get_submodule(path)
+        except AttributeError as error:
+            raise UnknownFamilyError(
+                f"the family of model_type={root.config.model_type!r} says that blocks are in {path!r} of "
+                f"{type(base).__name__}, and there is no such module: correct `containers`."
+            ) from error
+        reasons = [family.why_fixed(stage, place, block) for place, block in enumerate(container.children())]
+        stages.append((f"{prefix}.{path}" if prefix else path, container, reasons))
     return family, stages
 
 
@@ -90,10 +101,12 @@ def _is_within(name: str, path: str) -> bool:
 
 
 def _tower_of(model: PreTrainedModel, name: str) -> str:
-    """Path of the Transformers model that a module is in, or is itself; "" for the model as a whole."""
-    while name and not isinstance(model.get_submodule(name), PreTrainedModel):
-        name = name.rpartition(".")[0]
-    return name
+    """Path of the Transformers model a module belongs to: the largest that has one config; "" for the whole model."""
+    parts = name.split(".") if name else []
+    paths = [".".join(parts[:count]) for count in range(len(parts) + 1)]
+    towers = [path for path in paths if isinstance(model.get_submodule(path), PreTrainedModel)]
+    config = model.get_submodule(towers[-1]).config
+    return next(path for path in towers if model.get_submodule(path).config is config)
 
 
 def _only_tower(model: PreTrainedModel, containers: list[str]) -> str:
@@ -112,10 +125,15 @@ def _config_path(config: PreTrainedConfig, wanted: PreTrainedConfig) -> tuple[st
     if config is wanted:
         return ()
     inner = {name: value for name, value in vars(config).items() if isinstance(value, PreTrainedConfig)}
-    for name, value in inner.items():
-        if value is wanted or (type(value) is type(wanted) and value.to_dict() == wanted.to_dict()):
-            return (name,)
+    for is_wanted in (lambda value: value is wanted, lambda value: _content(value) == _content(wanted)):
+        for name, value in inner.items():
+            if is_wanted(value):
+                return (name,)
     for name, value in inner.items():
         if path := _config_path(value, wanted):
             return (name, *path)
     return None
+
+
+def _content(config: PreTrainedConfig) -> tuple[type, dict[str, Any]]:
+    return type(config), config.to_dict()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.inputs import example_inputs, no_example_inputs
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 # Share of the input's variation between two examples that must survive with the weights at zero.
@@ -95,8 +95,12 @@ def _record(model: PreTrainedModel, modules: list[nn.Module], inputs: dict[str, 
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
     try:
         # One example cannot show that an output follows its input.
-        usable = inputs is not None and all(len(value) > 1 for value in inputs.values())
-        model(**(inputs if inputs is not None and usable else example_inputs(model)))
+        usable = inputs is not None and all(len(value) > 1 for value in inputs.values() if isinstance(value, Tensor))
+        given = inputs if inputs is not None and usable else example_inputs(model)
+        try:
+            model(**given)
+        except Exception as error:  # whatever a forward raises on inputs it was not made for
+            raise no_example_inputs(model, f"{type(error).__name__}: {str(error)[:200]}") from error
     finally:
         for handle in handles:
             handle.remove()

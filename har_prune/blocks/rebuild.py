@@ -4,8 +4,7 @@ Rebuilding, and not deleting from a module list, gets layer indices, layer types
 right by construction, and the result is by definition what `from_pretrained` will build.
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -13,15 +12,17 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from har_prune.blocks.depth import smaller_config
+from har_prune.blocks.equal import TOLERANCE, computing_in_float32, difference, outputs_of
 from har_prune.blocks.find import stack_of
 from har_prune.blocks.inputs import example_inputs as make_example_inputs
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError
+from har_prune.loading import KEY_PROBLEMS
 
 
 def remove_blocks(
@@ -40,7 +41,7 @@ def remove_blocks(
     Args:
         model: Any model `find_blocks` understands, or the stack it returned.
         indices: Blocks to remove, as indices into the stack.
-        example_inputs: Inputs for the check; made up when None.
+        example_inputs: Inputs for the check; None = those the stack was found with, else made up.
         copy: False lets the new model take over the weights instead of copying them, for models that do not fit in
             memory twice: what is done to one is then done to both, and the removed blocks' memory is free once the
             old model is gone.
@@ -52,22 +53,31 @@ def remove_blocks(
     Raises:
         NotRemovableError: A block is fixed, or the config of this family cannot express the removal.
         UndeclaredLayerListError: A config list is as long as the model is deep and the family does not mention it.
+        UnknownFamilyError: No blocks were found.
+        ShapeError: No inputs can be made up for this model; give example_inputs.
     """
     stack = stack_of(model, example_inputs)
     removed = stack.check_removable(indices)
+    inputs = example_inputs or stack.inputs or make_example_inputs(stack.model)
     _refuse_unreadable(stack.model)
-    model_class = _class_without_blocks(stack)
-    state = _remapped(stack, removed)
+    model_class = class_without_blocks(stack)
+    names = _new_names(stack, removed)
+    state = {new: value for key, value in stack.model.state_dict().items() if (new := names(key)) is not None}
+    config = smaller_config(stack, removed, model_class)
     try:
-        config = smaller_config(stack, removed, model_class)
         smaller = build_from(stack.model, model_class, config, copied(state) if copy else state)
-    except (RuntimeError, StrictDataclassError) as error:
+    except _OF_BUILDING as error:
         raise NotRemovableError(
             f"{stack.config.model_type} cannot express a network without blocks {removed}: the weights that are left "
             f"do not fit a model built from the edited config ({error})"
         ) from error
-    _check_equals_bypassed(stack, removed, smaller, example_inputs)
+    _carry_over(stack.model, smaller, names)
+    _check_equals_bypassed(stack, removed, smaller, inputs)
     return smaller
+
+
+# A config or a model class says in as many ways as it has lines that it was not made for this.
+_OF_BUILDING = (RuntimeError, StrictDataclassError, ValueError, TypeError, LookupError, AttributeError)
 
 
 def build_from(
@@ -92,19 +102,18 @@ def build_from(
             dtype=like.dtype,
             attn_implementation=like.config._attn_implementation,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in our words
             # Without a place from_pretrained would take weights of a GPU to the CPU.
             **({} if like.device.type == "cpu" else {"device_map": {"": like.device}}),
         )
-    problems = {key: sorted(map(str, info[key])) for key in _KEY_PROBLEMS if info[key]}
+    problems = [f"{words}: {sorted(map(str, info[key]))[:3]}" for key, words in KEY_PROBLEMS.items() if info[key]]
     if problems:
-        raise RuntimeError("; ".join(f"{key}: {names[:3]}" for key, names in problems.items()))
+        raise RuntimeError("; ".join(problems))
     built.__dict__.pop("hf_device_map", None)  # one device is no placement
+    built.config._name_or_path = like.config.name_or_path  # where it comes from; never written to disk
     if like.can_generate():
         built.generation_config = deepcopy(like.generation_config)
     return built.eval()
-
-
-_KEY_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 
 @contextmanager
@@ -147,7 +156,7 @@ def _refuse_unreadable(model: PreTrainedModel) -> None:
         )
 
 
-def _class_without_blocks(stack: BlockStack) -> type[PreTrainedModel]:
+def class_without_blocks(stack: BlockStack) -> type[PreTrainedModel]:
     model_class = type(stack.model)
     others = stack.family.rebuilt_as if stack.family else {}
     if model_class in others:
@@ -160,55 +169,96 @@ def _class_without_blocks(stack: BlockStack) -> type[PreTrainedModel]:
     return model_class
 
 
-def _remapped(stack: BlockStack, removed: list[int]) -> dict[str, Tensor]:
-    """The state dict without the removed blocks, the others renumbered within their container."""
-    new_names: dict[str, str | None] = {}
+def _new_names(stack: BlockStack, removed: list[int]) -> Callable[[str], str | None]:
+    """Name of a parameter -> its name in the smaller network, where blocks are renumbered; None for what is gone."""
+    prefixes: dict[str, str | None] = {}
     for stage in stack.stages:
         position = 0
         for index in stage:
             name = stack.names[index]
             container = name.rpartition(".")[0]
-            new_names[name] = None if index in removed else f"{container}.{position}"
+            prefixes[f"{name}."] = None if index in removed else f"{container}.{position}."
             position += index not in removed
-    state = {}
-    for key, value in stack.model.state_dict().items():
-        block = next((name for name in new_names if key.startswith(name + ".")), None)
-        if block is None:
-            state[key] = value
-        elif new_names[block] is not None:
-            state[f"{new_names[block]}{key[len(block) :]}"] = value
-    return state
+
+    def renamed(key: str) -> str | None:
+        prefix = next((prefix for prefix in prefixes if key.startswith(prefix)), None)
+        if prefix is None:
+            return key
+        new = prefixes[prefix]
+        return None if new is None else new + key[len(prefix) :]
+
+    return renamed
 
 
-@torch.no_grad()
+def _carry_over(model: PreTrainedModel, smaller: PreTrainedModel, names: Callable[[str], str | None]) -> None:
+    """What a config does not say: frozen parameters, types of single ones, gradient checkpointing."""
+    new = dict(smaller.named_parameters())
+    for key, parameter in model.named_parameters():
+        twin = new.get(names(key) or "")
+        if twin is not None:
+            twin.requires_grad_(parameter.requires_grad)
+            if twin.dtype != parameter.dtype:
+                twin.data = twin.data.to(parameter.dtype)
+    if getattr(model, "is_gradient_checkpointing", False):
+        smaller.gradient_checkpointing_enable()
+
+
 def _check_equals_bypassed(
-    stack: BlockStack, removed: list[int], smaller: PreTrainedModel, inputs: dict[str, Tensor] | None
+    stack: BlockStack, removed: list[int], smaller: PreTrainedModel, inputs: dict[str, Tensor]
 ) -> None:
-    model = stack.model
-    inputs = make_example_inputs(model) if inputs is None else inputs
-    inputs = {name: value.to(model.device) for name, value in inputs.items()}
-    was_training = model.training
-    model.eval()
+    model, cannot = stack.model, f"{stack.config.model_type} cannot express a network without blocks {removed}: "
+    inputs = {name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    ran: set[nn.Module] = set()
+    handles = [
+        stack.blocks[index].module.register_forward_pre_hook(lambda module, args: ran.add(module)) for index in removed
+    ]
     try:
-        with stack.bypassed(removed):
-            expected = model(**inputs)[0]
+        with stack.bypassed(removed), computing_in_float32(model):
+            expected = outputs_of(model, inputs)
+    except _OF_BUILDING as error:
+        raise NotRemovableError(f"{cannot}without them it does not run ({type(error).__name__}: {error}).") from error
     finally:
-        model.train(was_training)
-    try:
-        actual = smaller(**inputs)[0]
-    except (RuntimeError, IndexError, KeyError, ValueError) as error:
+        for handle in handles:
+            handle.remove()
+    if len(ran) < len(removed):
         raise NotRemovableError(
-            f"{stack.config.model_type} cannot express a network without blocks {removed}: what its config builds "
-            f"does not run ({error})."
-        ) from error
-    scale = expected.abs().max().item()
-    difference = (actual - expected).abs().max().item() / (scale or 1.0)
-    allowed = 1e-5 if expected.dtype in (torch.float32, torch.float64) else 2e-2
-    if not math.isfinite(difference):
-        raise NotRemovableError("the outputs of this model are not finite: its weights hold NaN or infinity.")
-    if not difference <= allowed:
-        raise NotRemovableError(
-            f"{stack.config.model_type} cannot express a network without blocks {removed}: rebuilt from its config it "
-            f"differs from the original with those blocks bypassed by {difference:.1e} of the largest output "
-            f"(allowed {allowed:.0e}). Some layer depends on its position; remove other blocks."
+            f"the example inputs ({', '.join(inputs)}) never reach blocks {removed}, so nothing can be checked: give "
+            "example_inputs that run this part of the model."
         )
+    try:
+        with computing_in_float32(smaller), _same_tables(model, smaller, stack):
+            actual = outputs_of(smaller, inputs)
+    except _OF_BUILDING as error:
+        raise NotRemovableError(f"{cannot}what its config builds does not run ({error}).") from error
+    if not all(bool(tensor.isfinite().all()) for tensor in expected):
+        raise NotRemovableError("the outputs of this model are not finite: its weights hold NaN or infinity.")
+    if not (found := difference(expected, actual)) <= TOLERANCE:
+        raise NotRemovableError(
+            f"{cannot}rebuilt from its config it differs from the original with those blocks bypassed by {found:.1e} "
+            f"of the largest output (allowed {TOLERANCE:.0e}). Some layer depends on its position, or the model draws "
+            "at random; remove other blocks."
+        )
+
+
+@contextmanager
+def _same_tables(model: PreTrainedModel, smaller: PreTrainedModel, stack: BlockStack) -> Iterator[None]:
+    """Inside, tables the model computed for itself (rotary frequencies) are those of the original.
+
+    `model.to(bfloat16)` rounds them, and a network built anew, as a reload is, has them exact. Tables inside blocks
+    are left alone: they may depend on the place of the block.
+    """
+    kept = set(model.state_dict()) | {
+        f"{block.name}.{name}" for block in stack.blocks for name, _ in block.module.named_buffers()
+    }
+    theirs = dict(smaller.named_buffers())
+    before: list[tuple[Tensor, Tensor]] = []
+    try:
+        for name, table in model.named_buffers():
+            twin = theirs.get(name)
+            if name not in kept and twin is not None and twin.shape == table.shape and twin.is_floating_point():
+                before.append((twin, twin.clone()))
+                twin.copy_(table)
+        yield
+    finally:
+        for twin, value in before:
+            twin.copy_(value)

@@ -1,5 +1,6 @@
 """BlockStack: the residual blocks of a model, in the order the hidden state passes them."""
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ class BlockStack:
         blocks: Every residual block, removable or not, in order.
         config_path: Names that lead from `model.config` to the config that states the depth of these blocks; empty
             for the config itself, ("vision_config",) for a vision tower. None when it is not in there.
+        inputs: Example inputs the blocks were found with; None where none were given.
     """
 
     def __init__(
@@ -49,15 +51,18 @@ class BlockStack:
         blocks: list[Block],
         family: Family | None,
         config_path: tuple[str, ...] | None = (),
+        inputs: dict[str, Tensor] | None = None,
     ):
         self.model, self.blocks, self.family, self.config_path = model, blocks, family, config_path
-        # Length of the tuple a block returns, by class; None = a bare tensor. Learned in the first forward.
-        self._tuple_lengths: dict[type, int | None] = {}
+        self.inputs = inputs
+        # What a block returns behind its hidden state: None = nothing, it returns a bare tensor. Learned when it runs.
+        self._rest: dict[nn.Module, tuple | None] = {}
+        self._by_class: dict[type, tuple | None] = {}
 
     def on(self, twin: PreTrainedModel) -> "BlockStack":
         """The same blocks of a copy of the model."""
         blocks = [replace(block, module=twin.get_submodule(block.name)) for block in self.blocks]
-        return BlockStack(twin, blocks, self.family, self.config_path)
+        return BlockStack(twin, blocks, self.family, self.config_path, self.inputs)
 
     @property
     def config(self) -> Any:
@@ -109,7 +114,7 @@ class BlockStack:
         Raises:
             NotRemovableError: One does not exist or is fixed, or a stage would be left without a block.
         """
-        chosen = sorted(set(indices))
+        chosen = sorted(_as_indices(indices))
         for index in chosen:
             self._stage_of(index)
             block = self.blocks[index]
@@ -159,20 +164,41 @@ class BlockStack:
         original = module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if type(module) not in self._tuple_lengths:
+            rest = self._by_class.get(type(module), ...)
+            if rest is ... or _has_tensors(rest):  # T5 hands its position bias from block to block
                 self.note_output(module, original(*args, **kwargs))
             return self.as_output(module, first_tensor(args, kwargs))
 
         return forward
 
     def note_output(self, module: nn.Module, output: Any) -> None:
-        """Remembers whether blocks of this class return a tensor or a tuple."""
-        self._tuple_lengths[type(module)] = len(output) if isinstance(output, tuple) else None
+        """Remembers what a block returns behind its hidden state."""
+        rest = tuple(output[1:]) if isinstance(output, tuple) else None
+        self._by_class[type(module)] = rest
+        if _has_tensors(rest):
+            self._rest[module] = rest
 
     def as_output(self, module: nn.Module, hidden_states: Tensor) -> Any:
         """A hidden state in the form in which the block would return it."""
-        length = self._tuple_lengths[type(module)]
-        return hidden_states if length is None else (hidden_states, *[None] * (length - 1))
+        rest = self._rest.get(module, self._by_class[type(module)])
+        return hidden_states if rest is None else (hidden_states, *rest)
+
+
+def _has_tensors(values: Any) -> bool:
+    return values is not None and any(isinstance(value, Tensor) for value in values)
+
+
+def _as_indices(indices: Iterable[int]) -> set[int]:
+    try:
+        found = list(indices)
+        if any(isinstance(index, bool) for index in found):
+            raise TypeError("bool")
+        chosen = {operator.index(index) for index in found}
+    except TypeError as error:
+        raise NotRemovableError(f"blocks are given as a list of indices, e.g. [3, 7]; this is {indices!r}.") from error
+    if not chosen:
+        raise NotRemovableError("there is no block in the list: give at least one index.")
+    return chosen
 
 
 def first_tensor(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:

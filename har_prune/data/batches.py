@@ -70,8 +70,7 @@ class TextInputs:
     """Texts -> `input_ids` and `attention_mask`, padded to the longest of the batch.
 
     Args:
-        tokenizer: The model's tokenizer. One without a padding token pads with its end-of-text token; the mask says
-            where.
+        tokenizer: The model's tokenizer, with a padding token.
         max_tokens: Longer texts are cut.
         next_token: Whether to predict the next token: `labels` are then the tokens, and -100 where there is none.
     """
@@ -79,8 +78,6 @@ class TextInputs:
     def __init__(self, tokenizer: Any, max_tokens: int, next_token: bool):
         self.tokenizer, self.next_token = tokenizer, next_token
         self.max_tokens = min(max_tokens, tokenizer.model_max_length)
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
 
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
         made = self.tokenizer(

@@ -72,12 +72,13 @@ def load_data(name_or_path: str, subset: str | None = None, revision: str | None
     splits = np.concatenate([np.full(len(table), str(name)) for name, table in tables.items()])
     table = concatenate_datasets(list(tables.values()))
     text_column, label_column = _text_column(table), _label_column(table)
-    if text_column is not None and label_column is None:
+    unnamed = [name for name in ("label", "labels") if name in table.column_names and name != label_column]
+    if text_column is not None and label_column is None and not unnamed:
         return _texts(table, text_column, splits)
     if label_column is None:
         raise DataError(
-            f"data set {name_or_path!r}: expected one column of class labels called 'label' with names; its columns "
-            f"are {', '.join(table.column_names)}."
+            f"data set {name_or_path!r}: expected one column of class labels called 'label' with names "
+            f"(ClassLabel); its columns are {', '.join(table.column_names)}. Dataset.class_encode_column makes one."
         )
     labels = np.asarray(table.with_format("numpy")[label_column][:], dtype=np.int64)
     names = list(table.features[label_column].names)

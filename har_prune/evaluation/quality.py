@@ -11,8 +11,9 @@ import torch
 from accelerate import Accelerator
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from har_prune.auto_class import auto_class_of
 from har_prune.errors import DataError
 from har_prune.processes import own_rows
 
@@ -54,14 +55,29 @@ def load_metric() -> evaluate.Metric:
     return evaluate.load(str(Path(__file__).with_name("har_classification.py")), keep_in_memory=True)
 
 
-def classified(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def is_language_model(model: PreTrainedModel) -> bool:
+    """Whether a model's task is to predict the next token."""
+    return auto_class_of(model) is AutoModelForCausalLM
+
+
+def classified(logits: Tensor, labels: Tensor, *, language_model: bool) -> tuple[Tensor, Tensor]:
     """Logits [M, classes] and labels [M] of everything that is classified.
 
     Args:
         logits: [B, classes], or of a language model [B, T, vocabulary].
         labels: [B], or tokens [B, T] with -100 where there is none; each is predicted from those before it.
+        language_model: See `is_language_model`.
+
+    Raises:
+        DataError: The model has another task.
     """
-    if logits.ndim == 2:
+    if logits.ndim != (3 if language_model else 2) or labels.ndim != logits.ndim - 1 or labels.is_floating_point():
+        raise DataError(
+            f"logits {tuple(logits.shape)} with labels {tuple(labels.shape)} of {labels.dtype}: expected a classifier "
+            "[B, classes] with one class index for each example, or a causal language model [B, T, vocabulary] with "
+            "its tokens."
+        )
+    if not language_model:
         return logits, labels
     logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     counts = labels != -100
@@ -83,6 +99,7 @@ def evaluate_model(
     device = accelerator.device if accelerator else model.device
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     names: list[str] | None = None
+    language_model = is_language_model(model)
     was_training = model.training
     model.to(device).eval()
     try:
@@ -93,9 +110,9 @@ def evaluate_model(
             if rows is not None:
                 labels = rows.pop("labels").to(device)
                 logits = model(**{key: value.to(device) for key, value in rows.items()}).logits.float()
-                if logits.ndim == 2:
-                    names = [str(model.config.id2label[index]) for index in range(logits.shape[1])]
-                logits, labels = classified(logits, labels)
+                if not language_model:
+                    names = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+                logits, labels = classified(logits, labels, language_model=language_model)
                 _refuse_unknown(labels, logits.shape[1])
                 losses = nn.functional.cross_entropy(logits, labels, reduction="none")
                 found.append((logits.argmax(dim=1).cpu(), labels.cpu(), losses.cpu()))

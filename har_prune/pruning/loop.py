@@ -22,7 +22,6 @@ from har_prune.errors import DataError, DivergedError, NotRemovableError, Output
 from har_prune.evaluation.latency import measure_latency
 from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.quality import evaluate_model
-from har_prune.provenance import provenance
 from har_prune.pruning.config import PruneConfig
 from har_prune.pruning.history import PruningHistory, PruningStep, ScoredBlock
 from har_prune.pruning.measure import Ranking, rank_candidates
@@ -110,9 +109,11 @@ class _Run:
         self.parent = model.to(accelerator.device).eval()
         self.train, self.calibration, self.evaluate = train, calibration, evaluate
         self.config, self.accelerator = config, accelerator
-        self.protected = protected_blocks(model, config.protected)
-        self.example = _one_example(calibration)
-        check_settings(model, config, self.example)
+        self.few = _examples(calibration, 2)  # to find blocks with, where none can be made up
+        self.example = {key: value[:1] for key, value in self.few.items()}
+        stack = find_blocks(model, self.few)
+        self.protected = protected_blocks(stack, config.protected)
+        check_settings(stack, config, self.example)
         self.folder: RunFolder | None = None
         if config.output_dir is not None:
             self.folder = RunFolder(config.output_dir, config.identity, writes=accelerator.is_main_process)
@@ -156,11 +157,11 @@ class _Run:
         last = self.steps[-1]
         if (self._counts(last) and not self._holds_floor(last)) or self._is_final(model):
             return []
-        return candidates(find_blocks(model), self.config, self.protected)
+        return candidates(find_blocks(model, self.few), self.config, self.protected)
 
     def _is_final(self, model: PreTrainedModel) -> bool:
         """Whether the target is met, or nothing is left to remove."""
-        stack = find_blocks(model)
+        stack = find_blocks(model, self.few)
         reduction = 1 - count_macs(model, self.example) / count_macs(self.parent, self.example)
         return self.config.target.is_met(reduction, len(stack)) or not candidates(stack, self.config, self.protected)
 
@@ -185,9 +186,9 @@ class _Run:
         start = time.time()
         # A calibration loader that draws at random has to draw the same in a resumed run.
         set_seed(self.config.seed + len(self.steps))
-        originals = original_indices(model)
+        originals = original_indices(find_blocks(model, self.few))
         ranking = rank_candidates(
-            model,
+            find_blocks(model, self.few),
             self.calibration,
             self.config,
             removable,
@@ -198,7 +199,7 @@ class _Run:
             accelerator=self.accelerator,
         )
         victims, smaller = self._remove_least(model, ranking.order)
-        provenance(smaller.config)["criterion"] = self.config.criterion
+        find_blocks(smaller, self.few).config.har_prune["criterion"] = self.config.criterion
         samples_seen = self._heal(smaller, len(self.steps))
         return smaller, self._step(smaller, start, originals, ranking, victims, samples_seen)
 
@@ -212,12 +213,12 @@ class _Run:
 
         The network of the iteration before hands its weights over, unless it may yet be the result.
         """
-        stack = find_blocks(model)
+        stack = find_blocks(model, self.few)
         needed = model is self.parent or self.config.target.min_accuracy is not None
         for index in ranking:
             unit = stack.unit(index)
             try:
-                smaller = remove_blocks(stack, unit, example_inputs=self.example, copy=needed)
+                smaller = remove_blocks(stack, unit, copy=needed)
                 return unit, smaller
             except NotRemovableError as error:
                 refused = error
@@ -256,7 +257,7 @@ class _Run:
         return PruningStep(
             iteration=len(self.steps),
             removed=tuple(originals[victim] for victim in victims),
-            remaining=tuple(original_indices(model)),
+            remaining=tuple(original_indices(find_blocks(model, self.few))),
             scores=tuple(
                 ScoredBlock(originals[score.index], score.name, score.importance, score.samples, score.interval)
                 for score in (ranking.scores if ranking else ())
@@ -318,8 +319,8 @@ def weights_sha256(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _one_example(calibration: Batches) -> dict[str, Tensor]:
+def _examples(calibration: Batches, count: int) -> dict[str, Tensor]:
     batch = next(iter(calibration), None)
     if batch is None:
         raise DataError("there are no calibration batches.")
-    return {key: value[:1] for key, value in batch.items() if key != "labels"}
+    return {key: value[:count] for key, value in batch.items() if key != "labels"}

@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from har_prune.blocks.stack import BlockStack
 from har_prune.progress import Progress
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import Calibration, RaceRecord
@@ -31,7 +32,7 @@ class Ranking:
 
 
 def rank_candidates(
-    model: PreTrainedModel,
+    stack: BlockStack,
     batches: Iterable[Mapping[str, Any]],
     settings: PruneSettings,
     candidates: list[int],
@@ -45,11 +46,11 @@ def rank_candidates(
     """Ranks the candidates for removal.
 
     Args:
-        model: The network of this iteration.
+        stack: Blocks of the network of this iteration.
         batches: Calibration batches.
         settings: Criterion, reference, calibration.
-        candidates: Indices in `model`.
-        originals: Index in the original network of every block of `model`, for the record.
+        candidates: Indices in the stack.
+        originals: Index in the original network of every block, for the record.
         parent: The unpruned network.
         seed: Of this iteration.
         layout: The one this run has used so far; None = choose.
@@ -57,7 +58,7 @@ def rank_candidates(
     """
     race = settings.calibration.race
     scorer = BlockScorer(
-        model,
+        stack,
         [settings.criterion],
         candidates,
         settings.calibration.scoring(seed, layout),

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from har_prune.blocks.depth import original_indices
-from har_prune.blocks.find import find_blocks
+from har_prune.blocks.depth import original_indices, smaller_config
+from har_prune.blocks.rebuild import class_without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UnreachableTargetError
 from har_prune.evaluation.macs import count_macs
@@ -17,17 +16,17 @@ from har_prune.scoring.score import BlockScore
 from har_prune.spelling import did_you_mean
 
 
-def protected_blocks(model: PreTrainedModel, protected: Iterable[int | str]) -> set[int]:
-    """Protected blocks as indices in the original network, which is another one when `model` was pruned before.
+def protected_blocks(stack: BlockStack, protected: Iterable[int | str]) -> set[int]:
+    """Protected blocks as indices in the original network, which is another one when the model was pruned before.
 
     Args:
-        model: The network pruning starts from.
+        stack: Blocks of the network pruning starts from.
         protected: Indices or names of its blocks.
 
     Raises:
         NotRemovableError: An index or a name is not a block of this model.
     """
-    stack, originals = find_blocks(model), original_indices(model)
+    originals = original_indices(stack)
     indices = set()
     for item in protected:
         if isinstance(item, str):
@@ -91,31 +90,33 @@ def ranked(scores: Iterable[BlockScore]) -> list[int]:
     return [score.index for score in sorted(scores, key=lambda score: (score.importance, score.index))]
 
 
-def check_settings(model: PreTrainedModel, settings: PruneSettings, inputs: dict[str, Tensor]) -> None:
+def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str, Tensor]) -> None:
     """Refuses settings that cannot work before any work is done for them.
 
     Args:
-        model: The network pruning starts from.
+        stack: Blocks of the network pruning starts from.
         settings: Criterion, representation, target and guards.
-        inputs: Model inputs to count MACs on.
+        inputs: Model inputs of one example, to count MACs on.
 
     Raises:
         UnknownCriterionError, ShapeError: No such criterion or representation.
+        NotRemovableError, UndeclaredLayerListError: No config could state a smaller depth.
         UnreachableTargetError: Nothing may be removed, or removing all that may go is not enough; says what is.
     """
     members(settings.criterion)
     if settings.calibration.race is not None:
         refuse_race(settings.criterion)
+    model = stack.model
     RepresentationTap(model, settings.representation)
-    stack = find_blocks(model)
-    allowed = candidates(stack, settings, protected_blocks(model, settings.protected))
+    allowed = candidates(stack, settings, protected_blocks(stack, settings.protected))
     if not allowed:
         raise UnreachableTargetError(
             f"no block may be removed: of {len(stack)} blocks {len(stack.removable)} are removable, and guards="
             f"{settings.guards!r}, min_blocks_per_stage={settings.min_blocks_per_stage} and "
             f"{len(settings.protected)} protected blocks leave none. Loosen one of them."
         )
-    most = most_removals(stack, settings, protected_blocks(model, settings.protected))
+    smaller_config(stack, stack.unit(allowed[0]), class_without_blocks(stack))
+    most = most_removals(stack, settings, protected_blocks(stack, settings.protected))
     before = count_macs(model, inputs)
     with stack.bypassed(most):
         count_macs(model, inputs)  # the first bypassed forward still runs a block to see what it returns

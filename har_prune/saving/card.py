@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
 from har_prune.auto_class import auto_class_of
-from har_prune.provenance import provenance
+from har_prune.provenance import provenances
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.trajectory import trajectory_markdown
 
@@ -34,7 +34,8 @@ def model_card(model: PreTrainedModel, history: PruningHistory | None = None, co
         history: Record of the run; without it the card has no figures.
         command: The command that made it.
     """
-    name, origin = model.config.model_type, provenance(model.config)
+    name, towers = model.config.model_type, provenances(model.config)
+    origin = {key: value for record in towers.values() for key, value in record.items()}
     auto_class = auto_class_of(model).__name__
     data = ModelCardData(
         library_name="transformers",
@@ -50,7 +51,7 @@ def model_card(model: PreTrainedModel, history: PruningHistory | None = None, co
         template_path=str(_TEMPLATE),
         title=f"{name}, pruned" if origin else name,
         provenance=origin,
-        removed=origin.get("removed_blocks", []),
+        towers=towers,
         custom_code=bool(getattr(model.config, "auto_map", None)),
         loading_code=f"from transformers import {auto_class}\n\nmodel = {loading_code(model, 'PATH_OR_HUB_ID')}",
         history=history,

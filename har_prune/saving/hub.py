@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
@@ -13,7 +14,7 @@ from har_prune.errors import CheckpointError, HubError
 from har_prune.loading import Checkpoint, load_model
 
 # What an earlier push may have left in the repository and from_pretrained would still find.
-_REPLACED = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.py"]
+_REPLACED = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.py")
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
@@ -79,7 +80,7 @@ def push_pruned(
             folder_path=directory,
             commit_message=commit_message,
             revision=revision,
-            delete_patterns=_REPLACED,
+            delete_patterns=_stale(api, repo.repo_id, revision, directory),
             ignore_patterns=[".*"],
         )
     except HubError:
@@ -88,6 +89,12 @@ def push_pruned(
         # Not `from error`: what a client library puts into its exceptions is not ours to show.
         raise HubError(_explained(error, repo_id, token)) from None
     return Pushed(repo.repo_id, str(repo), commit.oid)
+
+
+def _stale(api: HfApi, repo_id: str, revision: str | None, directory: Path) -> list[str]:
+    """Weights and code in the repository's top folder that the new one does not have."""
+    there = [name for name in api.list_repo_files(repo_id, revision=revision) if "/" not in name]
+    return [name for name in there if any(fnmatch(name, p) for p in _REPLACED) and not (directory / name).exists()]
 
 
 def check_login(repo_id: str) -> None:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
-from har_prune.errors import DataError, DegenerateFeaturesError, HarPruneError, ShapeError
+from har_prune.errors import DataError, DegenerateFeaturesError, HarPruneError, NotRemovableError, ShapeError
 from har_prune.processes import own_rows
 from har_prune.scoring.cka import Sums
 from har_prune.scoring.config import Layout, ScoringConfig
@@ -71,6 +71,10 @@ class BlockScorer:
         self.stack, self.config, self.accelerator = stack_of(model), config, accelerator
         model = self.stack.model
         self.candidates = sorted(set(self.stack.removable if candidates is None else candidates))
+        if not self.candidates:
+            raise NotRemovableError(
+                f"none of the {len(self.stack)} blocks can be removed, so there is nothing to score."
+            )
         for index in self.candidates:
             self.stack.check_removable(self.stack.unit(index))
         task = Task([self.stack.blocks[index] for index in self.candidates], config.seed, groups)

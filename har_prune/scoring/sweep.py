@@ -10,6 +10,7 @@ outside the blocks that ran before the candidate (embeddings, say) return what t
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack, first_tensor, patched_forward
-from har_prune.errors import DataError
+from har_prune.errors import DataError, NotRemovableError, ShapeError
 from har_prune.scoring.criteria import Criterion
 from har_prune.scoring.evidence import Evidence
 from har_prune.scoring.representation import RepresentationTap
@@ -125,7 +126,8 @@ class Sweep:
             )
         values: dict[str, list[Tensor]] = {name: [] for name in self.wanted.hidden_states}
         replaying = self.replays and self.wanted.features
-        record = _Record({} if replaying else None, values, _positions(inputs))
+        examples = len(next(iter(inputs.values())))
+        record = _Record({} if replaying else None, values, _positions(inputs), examples)
         reference, output = self._whole(inputs, record)
         if record.kept is not None and any(state.was_changed for state in record.kept.values()):
             self._copies = True  # some blocks write into their input: keep copies from now on
@@ -178,6 +180,11 @@ class Sweep:
                 before = record.entries.pop(first)
                 after = output if isinstance(output, Tensor) else output[0]
                 pair = _as_positions(before, module), _as_positions(after, module)
+                if len(after) != record.examples:
+                    raise ShapeError(
+                        f"block {first} ({self.stack.names[first]!r}) has no score by {', '.join(record.values)}: its "
+                        f"hidden state {tuple(after.shape)} is not one row for each of {record.examples} examples."
+                    )
                 for name, of_block in self.wanted.hidden_states.items():
                     record.values[name].append(of_block(*pair, record.mask(pair[0]), None))
             return output
@@ -198,7 +205,7 @@ class Sweep:
     def _bypassed(self, inputs: Mapping[str, Any]) -> Iterator[tuple[Tensor, Any]]:
         for candidate in self.candidates:
             unit = self.stack.unit(candidate)
-            with self.stack.bypassed(unit):
+            with self.stack.bypassed(unit), self._naming(candidate):
                 read = self.tap.read(inputs)
             self.block_evaluations += (len(self.stack) - len(unit)) * len(read[0])
             yield read
@@ -217,10 +224,21 @@ class Sweep:
             module = self.stack.blocks[last].module
             # A kept hidden state is dropped as soon as its candidate is done.
             forwards[module] = self._handing_through(module, kept.pop(candidate).value)
-            with patched_forward(forwards):
+            with patched_forward(forwards), self._naming(candidate):
                 read = self.tap.read(inputs)
             self.block_evaluations += (len(self.stack) - last - 1) * len(read[0])
             yield read
+
+    @contextmanager
+    def _naming(self, candidate: int) -> Iterator[None]:
+        """A network that does not run without a block says which."""
+        try:
+            yield
+        except (AttributeError, TypeError, LookupError) as error:
+            raise NotRemovableError(
+                f"block {candidate} ({self.stack.names[candidate]!r}) has no score: the network does not run without "
+                f"it ({type(error).__name__}: {error}). Leave it out of `candidates`."
+            ) from error
 
     def _handing_through(self, module: nn.Module, state: Tensor | None = None) -> Callable:
         """A forward that returns the given state, or else what it is given."""
@@ -297,6 +315,7 @@ class _Record:
     kept: dict[int, _Kept] | None
     values: dict[str, list[Tensor]]
     attention_mask: Tensor | None
+    examples: int
     started: int = 0
     entries: dict[int, Tensor] = field(default_factory=dict)
     returned: dict[nn.Module, tuple[int, _Kept] | None] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.errors import DataError, DivergedError
-from har_prune.evaluation.quality import Quality, classified, evaluate_model
+from har_prune.evaluation.quality import Quality, classified, evaluate_model, is_language_model
 from har_prune.progress import Progress
 from har_prune.training.config import DistillConfig, TrainConfig
 
@@ -88,7 +88,9 @@ def train_model(
     if not steps_per_epoch:
         raise DataError(f"{name}: there is not one training batch a process ({accelerator.num_processes} processes).")
     total_steps = max(1, round(config.epochs * steps_per_epoch))
-    stepper = _Stepper(wrapped, optimizer, config, total_steps, _Loss(config, teacher, accelerator), accelerator)
+    stepper = _Stepper(
+        wrapped, optimizer, config, total_steps, _Loss(config, model, teacher, accelerator), accelerator
+    )
     keeper = _BestWeights(model)
 
     step = samples = 0
@@ -178,8 +180,9 @@ class _Stepper:
 class _Loss:
     """Cross-entropy, or its mixture with the divergence from the teacher."""
 
-    def __init__(self, config: TrainConfig, teacher: Teacher | None, accelerator: Accelerator):
+    def __init__(self, config: TrainConfig, model: PreTrainedModel, teacher: Teacher | None, accelerator: Accelerator):
         self.smoothing, self.teacher = config.label_smoothing, teacher
+        self.language_model = is_language_model(model)
         if teacher is not None:
             teacher.model.to(accelerator.device).eval()
 
@@ -187,13 +190,15 @@ class _Loss:
         if "labels" not in batch:
             raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
         inputs = {key: value for key, value in batch.items() if key != "labels"}
-        logits, labels = classified(model(**inputs).logits.float(), batch["labels"])
+        given = model(**inputs).logits.float()
+        logits, labels = classified(given, batch["labels"], language_model=self.language_model)
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         if self.teacher is None:
             return loss
         weight, temperature = self.teacher.config.weight, self.teacher.config.temperature
         with torch.no_grad():
-            taught, _ = classified(self.teacher.model(**inputs).logits.float(), batch["labels"])
+            taught = self.teacher.model(**inputs).logits.float()
+            taught, _ = classified(taught, batch["labels"], language_model=self.language_model)
             wanted = (taught / temperature).log_softmax(dim=1)
         given = (logits / temperature).log_softmax(dim=1)
         divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)

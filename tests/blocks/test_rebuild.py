@@ -3,11 +3,11 @@ import torch
 import transformers as t
 from families import cifar_resnet, gpt2, har_transformer, llama, swin, tiny
 
-from har_prune import find_blocks, remove_blocks, save_pruned, score_blocks
+from har_prune import find_blocks, linear_cka, remove_blocks, save_pruned, score_blocks
 from har_prune.blocks.depth import original_indices
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import NotRemovableError, UndeclaredLayerListError, UnknownFamilyError
-from har_prune.provenance import provenance
+from har_prune.provenance import provenances
 
 
 def test_removing_twice_counts_in_the_original_network():
@@ -67,10 +67,149 @@ def test_shifted_windows_go_in_pairs():
     assert stack.unit(3) == [3]
 
 
+_DECODER = {
+    **{"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 48},
+    **{"num_hidden_layers": 4, "vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+}
+
+
 def test_a_layer_list_nobody_declared_is_an_error():
-    fields = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 48}
-    model = tiny(t.Olmo3ForCausalLM, num_hidden_layers=4, vocab_size=50, pad_token_id=0, **fields)
-    with pytest.raises(UndeclaredLayerListError, match=r"config\.layer_types .* per_layer_fields"):
+    model = tiny(t.SmolLM3ForCausalLM, no_rope_layers=[1, 1, 0, 1], **_DECODER)
+    with pytest.raises(UndeclaredLayerListError, match=r"config\.no_rope_layers .* per_layer_fields"):
+        remove_blocks(model, [1])
+
+
+def test_layer_types_lose_their_entries_in_any_family():
+    kinds = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+    model = tiny(t.Olmo3ForCausalLM, layer_types=kinds, sliding_window=4, **_DECODER)
+    assert remove_blocks(model, [0]).config.layer_types == kinds[1:]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_hides_nothing(dtype):
+    """Noise of half precision would hide a wrong layer: the check computes in float32."""
+    model = gpt2(n_layer=12, scale_attn_by_inverse_layer_idx=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.15)
+    model = model.to(dtype)
+    for index in (2, 6, 10):
+        with pytest.raises(NotRemovableError, match="depends on its position"):
+            remove_blocks(model, [index])
+    assert model.dtype == dtype, "the check leaves the weights as they are"
+    assert remove_blocks(model, [11]).dtype == dtype
+    rounded = llama().to(dtype)  # rounds the rotary frequencies, which a reload has exact
+    assert remove_blocks(rounded, [1]).model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_inputs_that_never_run_the_blocks_check_nothing():
+    model = t.CLIPModel(_clip().config).eval()
+    text_only = {"input_ids": _clip_inputs()["input_ids"]}
+    stack = find_blocks(model, _clip_inputs(), within="vision_model")
+
+    class TextOnly(t.CLIPModel):
+        def forward(self, input_ids):
+            return (self.get_text_features(input_ids=input_ids),)
+
+    model.__class__ = TextOnly
+    with pytest.raises(NotRemovableError, match="never reach blocks"):
+        remove_blocks(stack, [1], example_inputs=text_only)
+
+
+def test_towers_need_no_inputs_where_they_can_be_made_up(tmp_path):
+    tower = find_blocks(_clip(), within="vision_model")
+    smaller = remove_blocks(tower, [1])
+    assert save_pruned(smaller, tmp_path / "clip").exists()
+
+
+def test_both_towers_of_a_checkpoint_keep_its_name_and_licence(tmp_path):
+    _clip().save_pretrained(tmp_path / "parent")
+    (tmp_path / "parent" / "README.md").write_text("---\nlicense: mit\n---\n")
+    model = t.CLIPModel.from_pretrained(tmp_path / "parent").eval()
+    for within in ("vision_model", "text_model"):
+        model = remove_blocks(find_blocks(model, within=within), [1])
+    found = provenances(model.config)
+    assert {name: record["license"] for name, record in found.items()} == {
+        "vision_config": "mit",
+        "text_config": "mit",
+    }
+    card = (save_pruned(model, tmp_path / "pruned") / "README.md").read_text()
+    assert "1 of 4 residual blocks of vision_config" in card
+    assert "1 of 3 residual blocks of text_config" in card
+    assert "None" not in card
+
+
+def test_a_path_inside_a_tower_fixes_the_blocks_outside_of_it():
+    stack = find_blocks(swin(), within="swin.encoder.layers.1")
+    assert stack.removable == [4, 5, 6]
+    assert remove_blocks(stack, [4, 5]).config.depths == [4, 1]
+    with pytest.raises(NotRemovableError, match=r"lies outside of 'swin\.encoder\.layers\.1'"):
+        remove_blocks(stack, [3])
+
+
+def test_frozen_parameters_stay_frozen_and_checkpointing_stays_on():
+    model = llama()
+    model.model.requires_grad_(False)
+    model.gradient_checkpointing_enable()
+    smaller = remove_blocks(model, [1])
+    assert {name for name, p in smaller.named_parameters() if p.requires_grad} == {"lm_head.weight"}
+    assert smaller.is_gradient_checkpointing
+
+
+def test_single_parameters_of_another_type_keep_it():
+    model = llama().to(torch.bfloat16)
+    model.model.norm.float()
+    smaller = remove_blocks(model, [1])
+    assert smaller.model.norm.weight.dtype == torch.float32
+    assert smaller.lm_head.weight.dtype == torch.bfloat16
+
+
+def test_what_a_block_hands_on_beside_its_hidden_state_is_kept():
+    """T5: the first block computes the position bias of all."""
+    model = tiny(t.T5EncoderModel, d_model=32, num_layers=4, num_heads=4, d_kv=8, d_ff=48, vocab_size=50)
+    smaller = remove_blocks(model, [1, 2])
+    assert smaller.config.num_layers == 2
+    inputs = example_inputs(model, batch_size=8)
+    double = model.double()
+    for score in score_blocks(double, [inputs], candidates=[1, 2, 3]):
+        kept, gone = (_representation(m, inputs) for m in (double, remove_blocks(double, [score.index])))
+        assert score.importance == pytest.approx(1 - linear_cka(kept, gone), abs=1e-6)
+    with pytest.raises(NotRemovableError, match="cannot express a network without blocks"):
+        remove_blocks(model, [0])
+
+
+@torch.no_grad()
+def _representation(model, inputs):
+    return model(**inputs).last_hidden_state.mean(1)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        (2, r"e\.g\. \[3, 7\]; this is 2"),
+        ([1.0], "list of indices"),
+        (["1"], "list of indices"),
+        ([True], "list of indices"),
+        ([], "at least one index"),
+        ([-1], "block -1 does not exist: this model has blocks 0-3"),
+    ],
+)
+def test_indices_that_are_none_are_refused(indices, message):
+    with pytest.raises(NotRemovableError, match=message):
+        remove_blocks(llama(), indices)
+    assert len(find_blocks(remove_blocks(llama(), torch.tensor([1]).numpy()))) == 3
+
+
+def test_a_network_with_one_block_left_has_nothing_to_score():
+    with pytest.raises(NotRemovableError, match="nothing to score"):
+        score_blocks(llama(depth=1), [])
+
+
+def test_a_stale_record_is_noticed():
+    model = remove_blocks(llama(), [1])
+    model.config.har_prune["removed_blocks"] = [0, 1]
+    with pytest.raises(NotRemovableError, match=r"says that 2 of 4 blocks are left, and this model has 3"):
         remove_blocks(model, [1])
 
 
@@ -128,7 +267,7 @@ def test_a_tower_is_addressed_by_its_path(tmp_path):
     with torch.no_grad(), stack.bypassed([1]):
         torch.testing.assert_close(smaller(**inputs)[0], model(**inputs)[0])
     again = remove_blocks(find_blocks(smaller, inputs, within="vision_model"), [1], example_inputs=inputs)
-    assert provenance(again.config)["removed_blocks"] == [1, 2]
+    assert provenances(again.config)["vision_config"]["removed_blocks"] == [1, 2]
     again = remove_blocks(find_blocks(again, inputs, within="text_model"), [0], example_inputs=inputs)
     folder = save_pruned(again, tmp_path / "clip", example_inputs=inputs)
     loaded = t.CLIPModel.from_pretrained(folder).eval()

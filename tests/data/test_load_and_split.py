@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from transformers import ViTImageProcessor
 
 from data_prep import synthetic
-from data_prep.hub_folder import write
+from data_prep.hub_folder import new_folder, write
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor
 from har_prune.data import DataConfig, ImageInputs, LabelledData, SensorInputs, load_data, make_loader, make_splits
@@ -25,9 +25,14 @@ def _config(**fields):
     return DataConfig(**{"name_or_path": "x", "protocol": "loso", "test_subject": "s0", **fields})
 
 
+def _prepare(out, subjects):
+    data_set = synthetic.data_set(subjects)
+    with new_folder(out) as folder:
+        write(data_set, data_set.parts(folder, synthetic.SOURCE), Windowing(synthetic.SOURCE), folder)
+
+
 def test_a_prepared_folder_and_the_embedded_data_are_the_same(tmp_path):
-    windowing = Windowing(synthetic.SOURCE, synthetic.WINDOW_S, synthetic.OVERLAP)
-    write(synthetic.recordings(), windowing, tmp_path / "out")
+    _prepare(tmp_path / "out", 12)
     folder, embedded = load_data(str(tmp_path / "out")), load_data("synthetic")
     assert np.array_equal(folder.values, embedded.values)
     assert np.array_equal(folder.labels, embedded.labels)
@@ -88,7 +93,7 @@ def test_a_folder_prepared_anew_is_read_anew(tmp_path):
     """datasets 5.2 caches a folder whose card has `configs` by its name alone."""
     for number, subjects in enumerate((1, 2)):
         out = tmp_path / str(number) / "same_name"
-        write(synthetic.recordings(subjects=subjects, seconds=6), Windowing(synthetic.SOURCE, 2.56, 0.5), out)
+        _prepare(out, subjects)
         assert len(set(load_dataset(str(out), split="train")["subject"])) == subjects
         card = out / "README.md"
         configs = "configs: [{config_name: default, data_files: data/train-*.parquet}]"

@@ -5,7 +5,14 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from families import classifier, llama
 from torch.nn.functional import cross_entropy
-from transformers import AutoImageProcessor, AutoTokenizer, BertForSequenceClassification
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 
 from har_prune import TrainConfig, evaluate_model, train_model
 from har_prune.data import DataConfig, LabelledData, load_data, make_loader, make_splits
@@ -13,7 +20,8 @@ from har_prune.data import load as load_module
 from har_prune.data.batches import inputs_for
 from har_prune.data.images import ImageColumn
 from har_prune.errors import CheckpointError, DataError, RecipeError
-from har_prune.parent import make_parent
+from har_prune.loading import Checkpoint, load_model, load_processor
+from har_prune.parent import load_parent, make_parent
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +100,9 @@ def test_text_without_classes_is_predicted_token_by_token(made):
     data = load_data(str(folder))
     assert data.labels is None
     assert all(text.strip() for text in data.raw(range(len(data)))), "empty lines are left out"
-    inputs = inputs_for(data, AutoTokenizer.from_pretrained(checkpoint), "x")
+    _, tokenizer = load_parent(Checkpoint(checkpoint), data)
+    assert tokenizer.pad_token == "</s>", "it has none of its own"
+    inputs = inputs_for(data, tokenizer, "x")
     batches = list(make_loader(data, range(12), inputs, 5))
     assert (batches[0]["labels"] == -100).sum() == (batches[0]["attention_mask"] == 0).sum() > 0
 
@@ -109,6 +119,49 @@ def test_text_without_classes_is_predicted_token_by_token(made):
     assert quality.samples == len(torch.cat(losses))
     assert quality.figures["perplexity"] == pytest.approx(np.exp(quality.loss))
     assert quality.per_class == {}
+
+
+def test_a_masked_language_model_is_not_taken_for_a_causal_one(made, tmp_path):
+    data = load_data(str(made["llama"][0]))
+    model = classifier(BertForMaskedLM, num_hidden_layers=2, **tiny_checkpoints.WIDTHS, **tiny_checkpoints.TOKENS)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(made["bert"][1]).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="is no causal language model"):
+        load_parent(Checkpoint(tmp_path), data)
+
+
+def test_other_tasks_are_refused():
+    widths = {**tiny_checkpoints.WIDTHS, **tiny_checkpoints.TOKENS}
+    tokens = torch.randint(3, 50, (2, 8))
+    model = classifier(BertForTokenClassification, num_hidden_layers=2, **widths)
+    with pytest.raises(DataError, match="expected a classifier"):
+        evaluate_model(model, [{"input_ids": tokens, "labels": tokens % 3}])
+    model = classifier(BertForSequenceClassification, num_hidden_layers=2, **widths)
+    for labels in (torch.zeros(2, 3), torch.zeros(2), tokens):
+        with pytest.raises(DataError, match="expected a classifier"):
+            evaluate_model(model, [{"input_ids": tokens, "labels": labels}])
+
+
+def test_a_checkpoint_without_its_tokenizer_gets_no_invented_one(made, tmp_path):
+    _, checkpoint = made["bert"]
+    AutoModelForSequenceClassification.from_pretrained(checkpoint).save_pretrained(tmp_path / "bare")
+    assert load_processor(tmp_path / "bare", "text") is None
+    (tmp_path / "bare" / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match="its AutoTokenizer cannot be loaded"):
+        load_processor(tmp_path / "bare", "text")
+    assert load_processor(checkpoint, "text").pad_token == "[PAD]"
+
+
+def test_labels_without_names_are_no_language_model_task(tmp_path):
+    rows = {"text": ["a b", "c d"], "label": [0, 1]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"class labels called 'label' with names \(ClassLabel\).*class_encode_column"):
+        load_data(str(tmp_path))
+
+
+def test_a_local_checkpoint_has_no_revision(made):
+    with pytest.raises(CheckpointError, match="has no revisions: leave revision out"):
+        load_model(AutoModelForSequenceClassification, Checkpoint(made["bert"][1], revision="v2"))
 
 
 def test_half_precision_weights_are_trained_in_full_and_come_back_in_half(made):

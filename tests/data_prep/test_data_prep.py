@@ -7,8 +7,9 @@ from huggingface_hub import DatasetCard
 
 from data_prep import synthetic, wharf
 from data_prep.__main__ import main
+from data_prep.errors import PrepError
 from data_prep.hub_folder import to_dataset
-from data_prep.recordings import PrepError, Recording, Windowing
+from data_prep.recordings import Recording, Windowing
 
 
 def _wharf_tree(root, samples=400):
@@ -25,6 +26,11 @@ def _wharf_tree(root, samples=400):
     return root
 
 
+def _all(data_set, raw):
+    source = data_set.sources[0]
+    return [recording for part in data_set.parts(raw, source) for recording in data_set.read(part, source)]
+
+
 def _run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["data_prep", *map(str, arguments)])
     with pytest.raises(SystemExit) as exit:
@@ -33,7 +39,7 @@ def _run(monkeypatch, *arguments):
 
 
 def test_codes_become_metres_per_second_squared(tmp_path):
-    (recording, *_) = wharf.read(_wharf_tree(tmp_path))
+    (recording, *_) = _all(wharf.DATA_SET, _wharf_tree(tmp_path))
     limit = 1.5 * 9.80665
     assert recording.values[0] == pytest.approx([-limit, limit, (31 / 63 * 3 - 1.5) * 9.80665])
     assert recording.activity == "Comb_hair"
@@ -71,7 +77,7 @@ def test_windows_never_cross_a_recording_and_short_ones_are_counted():
     rows = list(windowing.rows(recordings))
     assert all(len(np.unique(row["input_values"])) == 1 for row in rows)
     assert [row["trial"] for row in rows] == ["0"] * 4 + ["2"]
-    assert windowing.too_short == {"Walk": 1}
+    assert +windowing.too_short == {"Walk": 1}
 
 
 @pytest.mark.parametrize("line", ["12 x 31", "12 31", "1 2 64", "1 2 3 4", "1.5 2 3"])
@@ -92,7 +98,7 @@ def test_a_line_that_is_not_three_codes_is_named(tmp_path, monkeypatch, capsys, 
 
 def test_other_folders_and_options_are_refused(tmp_path, monkeypatch, capsys):
     assert _run(monkeypatch, "wharf", tmp_path / "nowhere", tmp_path / "out") == 2
-    assert "is not a folder" in capsys.readouterr().err
+    assert "does not exist: give the publisher's folder" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     assert _run(monkeypatch, "wharf", tmp_path / "other", tmp_path / "out") == 2
     assert "holds no WHARF recordings" in capsys.readouterr().err
@@ -123,7 +129,7 @@ def test_the_synthetic_data_are_the_same_everywhere():
 
 @pytest.mark.data
 def test_wharf_as_published(shared):
-    recordings = list(wharf.read(shared / "data" / "raw" / "WHARF Data Set"))
+    recordings = _all(wharf.DATA_SET, shared / "data" / "raw" / "WHARF Data Set")
     assert len(recordings) == 892
     assert len({recording.subject for recording in recordings}) == 17
     assert len({recording.activity for recording in recordings}) == 14

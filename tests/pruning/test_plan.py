@@ -29,14 +29,14 @@ def test_the_papers_guards_on_resnet_56():
 
 def test_protected_blocks_stay_by_index_and_by_name_also_after_removals():
     model = har_transformer(5)
-    protected = protected_blocks(model, [1, "har_transformer.layers.3"])
+    protected = protected_blocks(find_blocks(model), [1, "har_transformer.layers.3"])
     assert protected == {1, 3}
     smaller = remove_blocks(model, [0])
     assert candidates(find_blocks(smaller), _config(), protected) == [1, 3]  # originally 2 and 4
     with pytest.raises(NotRemovableError, match=r"Did you mean 'har_transformer.layers.3'\?"):
-        protected_blocks(model, ["har_transformer.layer.3"])
+        protected_blocks(find_blocks(model), ["har_transformer.layer.3"])
     with pytest.raises(NotRemovableError, match="block 5 does not exist: this model has 0-4"):
-        protected_blocks(model, [5])
+        protected_blocks(find_blocks(model), [5])
 
 
 def test_the_least_important_goes_and_the_earliest_of_equals():
@@ -50,15 +50,15 @@ def test_a_target_out_of_reach_says_what_is_in_reach():
     with pytest.raises(
         UnreachableTargetError, match=r"macs_reduction=0.9 cannot be reached.*at most 0\.\d+"
     ) as caught:
-        check_settings(model, _config(target={"macs_reduction": 0.9}), inputs)
+        check_settings(find_blocks(model), _config(target={"macs_reduction": 0.9}), inputs)
     advised = float(str(caught.value).split("at most ")[1].split(",")[0])
-    check_settings(model, _config(target={"macs_reduction": advised}), inputs)
+    check_settings(find_blocks(model), _config(target={"macs_reduction": advised}), inputs)
     with pytest.raises(UnreachableTargetError, match="blocks=1 cannot be reached: at least 2 of 4"):
-        check_settings(model, _config(target={"blocks": 1}, min_blocks_per_stage=2), inputs)
+        check_settings(find_blocks(model), _config(target={"blocks": 1}, min_blocks_per_stage=2), inputs)
     with pytest.raises(UnreachableTargetError, match="this network has 4 blocks"):
-        check_settings(model, _config(target={"blocks": 4}), inputs)
+        check_settings(find_blocks(model), _config(target={"blocks": 4}), inputs)
     with pytest.raises(UnreachableTargetError, match=r"no block may be removed.*4 protected blocks"):
-        check_settings(model, _config(protected=(0, 1, 2, 3)), inputs)
+        check_settings(find_blocks(model), _config(protected=(0, 1, 2, 3)), inputs)
 
 
 def test_a_target_has_one_goal():

@@ -61,7 +61,7 @@ def test_processor_history_and_card_lie_in_the_folder(tmp_path):
         model, tmp_path / "a" / "model", history=_history(), processor=extractor, command="accelerate launch x.yaml"
     )
     assert AutoFeatureExtractor.from_pretrained(folder).channel_mean == [1.0] * 6
-    assert load_processor(folder).window_size == 32
+    assert load_processor(folder, "sensor").window_size == 32
     assert PruningHistory.from_json(json.loads((folder / "history.json").read_text())) == _history()
     card = ModelCard.load(folder / "README.md")
     assert "har_prune" in card.data.tags
