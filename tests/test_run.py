@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_checkpoints
 import tiny_cifar
@@ -17,6 +18,9 @@ from fresh import logits_in_fresh_process
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
+from data_prep import synthetic
+from data_prep.hub_folder import new_folder, write
+from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor, PruningHistory, save_pruned
 from har_prune.data import DataConfig, load_data, make_splits
 from har_prune.errors import ProcessGroupError
@@ -202,6 +206,8 @@ _CIFAR = ["prune.target={blocks: 25}", "heal.interval=2", "heal.epochs=0.2", "he
 _RECIPES = {
     "quickstart": _SENSOR,
     "wharf": _SENSOR,
+    **dict.fromkeys(("loso_wharf", "loso_utd_mhad1", "loso_utd_mhad2", "uci_har", "wisdm"), _SENSOR),
+    **dict.fromkeys(("pamap2", "mhealth", "usc_had"), _SENSOR),
     "cifar10_resnet56": _CIFAR,
     "cifar10_resnet56_cpu": _CIFAR,
     "vit": [],
@@ -241,6 +247,64 @@ def test_every_recipe_runs_for_two_steps(name, root, tmp_path):
         assert history["iterations"][0]["quality"]["test"]["task"] == "next-token"
         assert "test perplexity" in (tmp_path / "out" / "report.md").read_text()
     assert (tmp_path / "out" / "pruned" / "model.safetensors").exists()
+
+
+@pytest.fixture
+def four_subjects(tmp_path):
+    data_set = synthetic.data_set(4)
+    with new_folder(tmp_path / "four") as folder:
+        write(data_set, data_set.parts(folder, synthetic.SOURCE), Windowing(synthetic.SOURCE), folder)
+    return [
+        f"data.name_or_path={tmp_path / 'four'}", "data.test_subject=all", "data.protocol=loso",
+        "data.test_subjects=[]", "train.epochs=0.2", "model.config.num_hidden_layers=2", "prune.target={blocks: 1}",
+        "prune.calibration={samples: 32, layout: {micro_batch: 32}}", "heal=null", "evaluate.latency=false",
+        "data.validation_fraction=0.3",
+    ]  # fmt: skip
+
+
+def test_all_folds_are_one_command(quickstart, four_subjects, tmp_path):
+    out = tmp_path / "out"
+    result = _run(quickstart, out, *four_subjects)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == {
+        *(f"fold-s0{n}" for n in range(1, 5)), "loso.json", "loso.md", "confusion.png",
+    }  # fmt: skip
+    summary = json.loads((out / "loso.json").read_text())
+    found = []
+    for subject, row in summary["subjects"].items():
+        history = json.loads((out / f"fold-{subject}" / "history.json").read_text())
+        assert history["recipe"]["data"]["test_subject"] == subject
+        quality = [history["iterations"][step]["quality"]["test"] for step in (0, history["selected"])]
+        assert [row[network]["accuracy"] for network in ("unpruned", "pruned")] == [q["accuracy"] for q in quality]
+        found.append(quality[0]["accuracy"])
+        assert sum(map(sum, quality[0]["confusion"])) == row["samples"]
+    accuracy = summary["overall"]["unpruned"]["accuracy"]
+    assert accuracy["mean"] == pytest.approx(np.mean(found))
+    assert accuracy["std"] == pytest.approx(np.std(found, ddof=1))
+    assert accuracy["ci95"] == pytest.approx(3.182446 * np.std(found, ddof=1) / 2, rel=1e-5), "Student's t, 3 degrees"
+    assert sum(map(sum, summary["confusion"]["pruned"])) == sum(r["samples"] for r in summary["subjects"].values())
+    assert "| s03 |" in (out / "loso.md").read_text()
+    assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+    # A fold that was interrupted is run again, the others are not.
+    before = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("fold-*/history.json")}
+    for name in ("pruned", "iteration-001", "history.json"):
+        path = out / "fold-s02" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = _run(quickstart, out, *four_subjects)
+    assert again.exit_code == 0, again.output
+    after = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("fold-*/history.json")}
+    assert {name for name in before if before[name] != after[name]} == {"fold-s02"}
+    assert json.loads((out / "loso.json").read_text())["overall"] == summary["overall"]
+    _refused(_run(quickstart, out, *four_subjects, "seed=5"), "was made by another recipe", "seed: 0 there, 5 here")
+
+
+def test_folds_that_cannot_be_are_refused_before_the_first(quickstart, four_subjects, tmp_path):
+    out = tmp_path / "out"
+    _refused(_run(quickstart, out, *four_subjects, "save.push_to_hub=me/x"), "has a result for each subject")
+    result = _run(quickstart, out, *four_subjects, "data.validation_fraction=0.01")
+    _refused(result, "no training subject can be spared")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("launcher", [["accelerate", "launch"], ["torchrun", "--standalone", "--nproc_per_node", "2"]])

@@ -31,8 +31,8 @@ class LabelledData:
         label_names: Class names by index.
         splits: The data set's own split of each row, [N], e.g. "train".
         subjects: Subject of each row, [N]; None for other data than windows.
-        trials: Continuous recording each window was cut from, [N]; None for other data than windows.
         sensor: The card's facts about windows: sampling_rate_hz, channels, units; empty for other data.
+        trials: Continuous recording each window was cut from, [N]; None for other data than windows.
     """
 
     kind: Literal["sensor", "image", "text"]
@@ -41,8 +41,8 @@ class LabelledData:
     label_names: list[str]
     splits: np.ndarray
     subjects: np.ndarray | None = None
-    trials: np.ndarray | None = None
     sensor: dict[str, Any] = field(default_factory=dict)
+    trials: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -97,7 +97,7 @@ def load_data(name_or_path: str, subset: str | None = None, revision: str | None
             )
         subjects = np.asarray(table["subject"][:])
         trials = np.asarray(table["trial"][:]) if "trial" in table.column_names else None
-        return LabelledData("sensor", windows, labels, names, splits, subjects, trials, sensor)
+        return LabelledData("sensor", windows, labels, names, splits, subjects, sensor, trials)
     if image_column is not None:
         return LabelledData("image", read_images(table, image_column), labels, names, splits)
     if text_column is not None:

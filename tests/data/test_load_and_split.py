@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,34 @@ def test_no_subject_stands_on_two_sides():
     again = make_splits(data, _config(), seed=0)
     assert np.array_equal(splits.validation, again.validation)
     assert any(not np.array_equal(splits.validation, make_splits(data, _config(), seed=s).validation) for s in (1, 2))
+
+
+def _with_trials():
+    """10 subjects, 2 activities, 6 trials of each with 5 windows."""
+    subjects = np.repeat([f"s{i}" for i in range(10)], 60)
+    trials = np.repeat([f"t{i}" for i in range(120)], 5)
+    data = _data(subjects, np.tile(np.repeat([0, 1], 30), 10))
+    return replace(data, trials=trials)
+
+
+def test_leave_trials_out_keeps_whole_trials_together():
+    data = _with_trials()
+    splits = make_splits(data, DataConfig(name_or_path="x", protocol="loto", test_fraction=0.25), seed=0)
+    parts = [set(data.trials[getattr(splits, part)]) for part in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 120
+    for label in (0, 1):
+        assert (data.labels[splits.test] == label).sum() == pytest.approx(75, abs=5), "a share of each activity"
+    assert set(data.subjects[splits.test]) & set(data.subjects[splits.train]), "subjects do stand on both sides"
+    with pytest.raises(DataError, match="needs a column 'trial'"):
+        make_splits(_data(["s0", "s1"] * 6, [0, 1] * 6), DataConfig(name_or_path="x", protocol="loto"), 0)
+
+
+def test_the_leaky_split_leaks_as_its_name_says():
+    data = _with_trials()
+    splits = make_splits(data, DataConfig(name_or_path="x", protocol="leaky_window_split", test_fraction=0.5), seed=0)
+    assert len(splits.test) == 300
+    assert set(data.trials[splits.test]) & set(data.trials[splits.train])
+    assert not set(splits.test) & set(splits.train)
 
 
 def test_validation_passes_over_large_subjects_and_keeps_every_label_in_training():
