@@ -154,7 +154,9 @@ def _dinov2(config: PreTrainedConfig) -> Family:
 @register_family("swin")
 def _swin(config: PreTrainedConfig) -> Family:
     # A block shifts its windows when its position in the stage is odd.
-    return Family("encoder.layers.*.blocks", "depths", unrelated_fields=_STAGES, period=2)
+    return Family(
+        "encoder.layers.*.blocks", "depths", unrelated_fields=(*_STAGES, "pretrained_window_sizes"), period=2
+    )
 
 
 # Text, audio, time series

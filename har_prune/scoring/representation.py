@@ -82,6 +82,10 @@ def _pooled_output(output: Any) -> Tensor:
 
 def _pool(value: Tensor, attention_mask: Tensor | None, image: bool) -> Tensor:
     """[N, D] as it is; [N, ..., D] averaged over (unmasked) positions; of an image [N, D, H, W] over space."""
+    if not isinstance(value, Tensor):
+        raise ShapeError(
+            f"the model's first output is a {type(value).__name__} and no tensor: name a module as representation."
+        )
     if value.ndim == 2:
         return value
     if value.ndim == 4 and image:

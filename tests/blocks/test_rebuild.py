@@ -6,7 +6,7 @@ from families import cifar_resnet, gpt2, har_transformer, llama, swin, tiny
 from har_prune import find_blocks, linear_cka, remove_blocks, save_pruned, score_blocks
 from har_prune.blocks.depth import original_indices
 from har_prune.blocks.inputs import example_inputs
-from har_prune.errors import NotRemovableError, UndeclaredLayerListError, UnknownFamilyError
+from har_prune.errors import NotRemovableError, ShapeError, UndeclaredLayerListError, UnknownFamilyError
 from har_prune.provenance import provenances
 
 
@@ -199,6 +199,16 @@ def test_indices_that_are_none_are_refused(indices, message):
     with pytest.raises(NotRemovableError, match=message):
         remove_blocks(llama(), indices)
     assert len(find_blocks(remove_blocks(llama(), torch.tensor([1]).numpy()))) == 3
+
+
+def test_a_backbone_that_returns_several_maps_is_pruned_and_asks_for_a_representation():
+    model = tiny(t.ResNetBackbone, embedding_size=8, hidden_sizes=[8, 12], depths=[3, 2], layer_type="basic",
+                 out_features=["stage1", "stage2"])  # fmt: skip
+    smaller = remove_blocks(model, [1])
+    assert len(smaller(**example_inputs(model)).feature_maps) == 2
+    with pytest.raises(ShapeError, match="name a module as representation"):
+        score_blocks(model, [example_inputs(model)])
+    assert score_blocks(model, [example_inputs(model, batch_size=6)], representation="encoder.stages.1")
 
 
 def test_a_network_with_one_block_left_has_nothing_to_score():
