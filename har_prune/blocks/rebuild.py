@@ -199,7 +199,7 @@ def _carry_over(model: PreTrainedModel, smaller: PreTrainedModel, names: Callabl
             twin.requires_grad_(parameter.requires_grad)
             if twin.dtype != parameter.dtype:
                 twin.data = twin.data.to(parameter.dtype)
-    if getattr(model, "is_gradient_checkpointing", False):
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         smaller.gradient_checkpointing_enable()
 
 

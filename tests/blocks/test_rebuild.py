@@ -154,7 +154,7 @@ def test_frozen_parameters_stay_frozen_and_checkpointing_stays_on():
     model.gradient_checkpointing_enable()
     smaller = remove_blocks(model, [1])
     assert {name for name, p in smaller.named_parameters() if p.requires_grad} == {"lm_head.weight"}
-    assert smaller.is_gradient_checkpointing
+    assert smaller.model.layers[0].gradient_checkpointing
 
 
 def test_single_parameters_of_another_type_keep_it():
