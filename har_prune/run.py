@@ -133,9 +133,10 @@ def launch_folds(recipe: Recipe, command: str) -> None:
     Raises:
         HarPruneError: Bad input, before the first fold begins.
     """
-    folds = folds_of(recipe)
-    histories = run_folds(folds, lambda fold: launch(fold, command))
-    if not console.quiet:
+    accelerator = make_accelerator(recipe.precision, recipe.num_threads)
+    console.quiet = not accelerator.is_main_process
+    histories = run_folds(folds_of(recipe), lambda fold: launch(fold, command))
+    if accelerator.is_main_process:
         keep_summary(recipe, histories, command, console)
 
 
