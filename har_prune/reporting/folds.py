@@ -10,6 +10,7 @@ from scipy.stats import t as student
 
 from har_prune.evaluation.quality import Quality
 from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.report import made_with
 
 Histories = Mapping[str, PruningHistory]  # by test subject
 _NETWORKS = ("unpruned", "pruned")
@@ -55,16 +56,12 @@ def folds_report(histories: Histories, command: str) -> str:
     """The same as Markdown."""
     summary = folds_summary(histories)
     overall, first = summary["overall"], next(iter(histories.values()))
-    environment = dict(first.environment)
-    machine, commit = environment.pop("machine", {}), environment.pop("commit", "unknown")
     lines = [
         f"# Leave one subject out: {len(histories)} folds",
         "",
         f"    {command}",
         "",
-        f"- commit: {commit}",
-        f"- versions: {', '.join(f'{name} {version}' for name, version in environment.items())}",
-        f"- machine: {', '.join(f'{name} {value}' for name, value in machine.items() if value is not None)}",
+        *made_with(first),
         "",
         "| | accuracy %, mean of folds | standard deviation | 95 % interval | macro-F1 %, mean | deviation |",
         "|---|---|---|---|---|---|",

@@ -11,8 +11,6 @@ def run_report(history: PruningHistory, command: str) -> str:
         history: The record of the run.
         command: The command that made it.
     """
-    environment = dict(history.environment)
-    machine, commit = environment.pop("machine", {}), environment.pop("commit", "unknown")
     minutes = sum(step.seconds for step in history.iterations) / 60
     samples = sum(step.samples_seen for step in history.iterations)
     selected = history.iterations[history.selected]
@@ -21,9 +19,7 @@ def run_report(history: PruningHistory, command: str) -> str:
         "",
         f"    {command}",
         "",
-        f"- commit: {commit}",
-        f"- versions: {', '.join(f'{name} {version}' for name, version in environment.items())}",
-        f"- machine: {', '.join(f'{name} {value}' for name, value in machine.items() if value is not None)}",
+        *made_with(history),
         f"- seed {history.seed}; scoring, healing and evaluation took {minutes:.1f} minutes and "
         f"{samples:,} training examples, all iterations together",
         "",
@@ -45,3 +41,14 @@ def run_report(history: PruningHistory, command: str) -> str:
             figures = " | ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
             lines.append(f"| {name} | {figures} | {row['support']} |")
     return "\n".join(lines) + "\n"
+
+
+def made_with(history: PruningHistory) -> list[str]:
+    """Lines that say with which commit, versions and machine a run was made."""
+    environment = dict(history.environment)
+    machine, commit = environment.pop("machine", {}), environment.pop("commit", "unknown")
+    return [
+        f"- commit: {commit}",
+        f"- versions: {', '.join(f'{name} {version}' for name, version in environment.items())}",
+        f"- machine: {', '.join(f'{name} {value}' for name, value in machine.items() if value is not None)}",
+    ]

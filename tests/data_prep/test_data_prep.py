@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+import trees
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
@@ -10,20 +11,6 @@ from data_prep.__main__ import main
 from data_prep.errors import PrepError
 from data_prep.hub_folder import to_dataset
 from data_prep.recordings import Recording, Windowing
-
-
-def _wharf_tree(root, samples=400):
-    """A small tree in the publisher's format."""
-    for activity, volunteers in (("Walk", ("f1", "m2")), ("Eat_soup", ("m2",)), ("Comb_hair", ("f1",))):
-        folder = root / "Data" / activity
-        folder.mkdir(parents=True)
-        for number, volunteer in enumerate(volunteers):
-            name = f"Accelerometer-2011-04-11-13-28-{10 + number}-{activity.lower()}-{volunteer}.txt"
-            (folder / name).write_text("".join(f"{t % 64} {63 - t % 64} 31\n" for t in range(samples)))
-    models = root / "Data" / "MODELS" / "Walk_MODEL"
-    models.mkdir(parents=True)
-    (models / "Accelerometer-2011-04-11-13-28-18-walk-f1.txt").write_text("0 0 0\n" * 400)
-    return root
 
 
 def _all(data_set, raw):
@@ -39,7 +26,7 @@ def _run(monkeypatch, *arguments):
 
 
 def test_codes_become_metres_per_second_squared(tmp_path):
-    (recording, *_) = _all(wharf.DATA_SET, _wharf_tree(tmp_path))
+    (recording, *_) = _all(wharf.DATA_SET, trees.wharf(tmp_path))
     limit = 1.5 * 9.80665
     assert recording.values[0] == pytest.approx([-limit, limit, (31 / 63 * 3 - 1.5) * 9.80665])
     assert recording.activity == "Comb_hair"
@@ -48,7 +35,7 @@ def test_codes_become_metres_per_second_squared(tmp_path):
 
 def test_a_prepared_folder_is_what_load_dataset_reads(tmp_path, monkeypatch):
     out = tmp_path / "out"
-    assert _run(monkeypatch, "wharf", _wharf_tree(tmp_path / "raw"), out, "--drop", "Eat_soup") == 0
+    assert _run(monkeypatch, "wharf", trees.wharf(tmp_path / "raw"), out, "--drop", "Eat_soup") == 0
     table = load_dataset(str(out), split="train")
     row = table.with_format("numpy")[0]
     assert row["input_values"].shape == (160, 3)
@@ -82,7 +69,7 @@ def test_windows_never_cross_a_recording_and_short_ones_are_counted():
 
 @pytest.mark.parametrize("line", ["12 x 31", "12 31", "1 2 64", "1 2 3 4", "1.5 2 3"])
 def test_a_line_that_is_not_three_codes_is_named(tmp_path, monkeypatch, capsys, line):
-    raw = _wharf_tree(tmp_path / "raw")
+    raw = trees.wharf(tmp_path / "raw")
     path = next((raw / "Data" / "Walk").glob("*m2.txt"))
     lines = path.read_text().splitlines()
     lines[41] = line
@@ -102,7 +89,7 @@ def test_other_folders_and_options_are_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "other").mkdir()
     assert _run(monkeypatch, "wharf", tmp_path / "other", tmp_path / "out") == 2
     assert "holds no WHARF recordings" in capsys.readouterr().err
-    raw = _wharf_tree(tmp_path / "raw")
+    raw = trees.wharf(tmp_path / "raw")
     assert _run(monkeypatch, "wharf", raw, tmp_path / "out", "--drop", "Walks") == 2
     assert "no such activity" in capsys.readouterr().err
     assert _run(monkeypatch, "wharf", raw, tmp_path / "out", "--overlap", "1") == 2

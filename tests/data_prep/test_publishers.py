@@ -6,11 +6,9 @@ import zipfile
 
 import numpy as np
 import pytest
+import trees
 from datasets import load_dataset
 from scipy.io import savemat
-
-sys.path.insert(0, str(__file__).rpartition("/")[0])
-import trees
 
 from data_prep.__main__ import main
 from data_prep.catalogue import DATA_SETS
