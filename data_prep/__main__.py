@@ -51,12 +51,19 @@ def _command(name: str, data_set: DataSet) -> Callable[..., None]:
     ) -> None:
         source = _configuration(name, data_set, config)
         windowing = Windowing(source, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
-        with new_folder(out, overwrite=overwrite) as folder, opened(raw, out.parent) as files:
-            parts = data_set.parts(files, source)
-            said = _write(data_set, parts, windowing, folder, min(num_proc, os.cpu_count() or 1, len(parts)))
-        _say(out, said)
+        _prepare(raw, out, lambda files: (data_set, windowing), num_proc, overwrite)
 
     return prepare
+
+
+def _prepare(
+    raw: Path, out: Path, described: Callable[[Path], tuple[DataSet, Windowing]], num_proc: int, overwrite: bool
+) -> None:
+    with new_folder(out, overwrite=overwrite) as folder, opened(raw, out.parent) as files:
+        data_set, windowing = described(files)
+        parts = data_set.parts(files, windowing.source)
+        said = _write(data_set, parts, windowing, folder, min(num_proc, os.cpu_count() or 1, len(parts)))
+    _say(out, said)
 
 
 def _configuration(name: str, data_set: DataSet, config: str | None) -> Source:
@@ -117,14 +124,14 @@ def own_recordings(
     overwrite: Overwrite = False,
 ) -> None:
     """Your own recordings: CSV files, and a map of their columns."""
-    described = own_csv.load_map(columns)
-    with new_folder(out, overwrite=overwrite) as folder, opened(raw, out.parent) as files:
-        data_set = own_csv.data_set(files, described)
+    column_map = own_csv.load_map(columns)
+
+    def described(files: Path) -> tuple[DataSet, Windowing]:
+        data_set = own_csv.data_set(files, column_map)
         source = data_set.sources[0]
-        windowing = Windowing(source, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
-        parts = data_set.parts(files, source)
-        said = _write(data_set, parts, windowing, folder, min(num_proc, len(parts)))
-    _say(out, said)
+        return data_set, Windowing(source, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
+
+    _prepare(raw, out, described, num_proc, overwrite)
 
 
 @app.command("list")

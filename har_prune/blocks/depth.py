@@ -4,6 +4,7 @@ import operator
 from functools import reduce
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
 from har_prune.blocks.find import stack_of
@@ -49,7 +50,12 @@ def smaller_config(stack: BlockStack, removed: list[int], model_class: type[PreT
     _edit(stack, removed, fields)
     for level in (whole, fields):
         level.pop("num_labels", None)  # follows from id2label; giving both is an error in some versions
-    return config_class(**whole)
+    try:
+        return config_class(**whole)
+    except (ValueError, TypeError, LookupError, AttributeError, StrictDataclassError) as error:
+        raise NotRemovableError(
+            f"{config_class.__name__} refuses to describe the network without blocks {removed}: {error}"
+        ) from error
 
 
 def _edit(stack: BlockStack, removed: list[int], fields: dict[str, Any]) -> None:
@@ -60,6 +66,11 @@ def _edit(stack: BlockStack, removed: list[int], fields: dict[str, Any]) -> None
         fields.pop(name, None)
     _refuse_undeclared_lists(stack, fields, {depth_field, *per_layer, *(family.unrelated_fields if family else ())})
 
+    if depth_field is not None and depth_field not in fields:
+        raise NotRemovableError(
+            f"the family of {stack.config.model_type} says that config.{depth_field} states the depth, and there is "
+            "no such field: correct `depth_field`."
+        )
     kept = [index for index in range(len(stack)) if index not in removed]
     if depth_field is not None and isinstance(fields[depth_field], int):
         fields[depth_field] = len(kept)

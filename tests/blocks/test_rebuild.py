@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers as t
@@ -76,6 +78,24 @@ _DECODER = {
 def test_a_layer_list_nobody_declared_is_an_error():
     model = tiny(t.SmolLM3ForCausalLM, no_rope_layers=[1, 1, 0, 1], **_DECODER)
     with pytest.raises(UndeclaredLayerListError, match=r"config\.no_rope_layers .* per_layer_fields"):
+        remove_blocks(model, [1])
+
+
+def test_a_config_that_refuses_is_named():
+    model = llama()
+    stack = find_blocks(model)
+    stack.family = replace(stack.family, depth_field="number_of_layers")
+    with pytest.raises(NotRemovableError, match=r"config\.number_of_layers states the depth, and there is no such"):
+        remove_blocks(stack, [1])
+
+    class Stubborn(t.LlamaConfig):
+        def __post_init__(self, **kwargs):
+            if self.num_hidden_layers < 4:
+                raise ValueError("at least four layers")
+            super().__post_init__(**kwargs)
+
+    model.config.__class__ = Stubborn
+    with pytest.raises(NotRemovableError, match=r"refuses to describe the network without blocks.*at least four"):
         remove_blocks(model, [1])
 
 
