@@ -4,10 +4,11 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from data_prep.errors import PrepError
 from data_prep.recordings import DataSet, Recording, Windowing
 
 _SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 512
 
 
 @dataclass
@@ -40,9 +41,10 @@ class Written:
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
 
-    def __add__(self, other: "Written") -> "Written":
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Written(*(mine + others for mine, others in pairs))
+    def add(self, other: "Written") -> None:
+        """Counts what another part holds as well."""
+        for name, counts in vars(other).items():
+            setattr(self, name, getattr(self, name) + counts)
 
 
 def features_of(windowing: Windowing) -> Features:
@@ -106,7 +108,7 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def write(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, folder: Path, num_proc: int = 1) -> Written:
-    """Writes windows and card into a new folder; in memory are a part for each process and one shard.
+    """Writes windows and card into a new folder; in memory is what each process reads at once, and a part of a shard.
 
     Args:
         data_set: How to read a part.
@@ -120,10 +122,8 @@ def write(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, folder:
     """
     total = Written()
     with _Shards(folder / "data", features_of(windowing)) as shards:
-        for tables, written in _cut_all(data_set, parts, windowing, num_proc):
-            for split, table in tables:
-                shards.add(split, table)
-            total = total + written
+        for split, table in _cut_all(data_set, parts, windowing, total, num_proc, folder):
+            shards.add(split, table)
     if not total.windows:
         raise _nothing(windowing)
     (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
@@ -134,20 +134,18 @@ def _nothing(windowing: Windowing) -> PrepError:
     return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.")
 
 
-_Cut = tuple[list[tuple[str, pa.Table]], Written]
+_Tables = Iterator[tuple[str, pa.Table]]  # windows, each table with the split it belongs to
 
 
-def _cut(part: Any, data_set: DataSet, windowing: Windowing) -> _Cut:
-    """The windows of one part as Arrow tables, with the splits they belong to."""
+def _cut(part: Any, data_set: DataSet, windowing: Windowing, written: Written) -> _Tables:
+    """The windows of one part, handed on while it is read; counts them in `written`."""
     own = Windowing(windowing.source, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
                     windowing.max_gap_s)  # fmt: skip
-    features, written = features_of(windowing), Written()
-    tables: list[tuple[str, pa.Table]] = []
+    features = features_of(windowing)
     waiting: dict[str, list[dict]] = {}
 
-    def flush(split: str) -> None:
-        table = Dataset.from_list(waiting.pop(split), features=features).with_format("arrow")[:]
-        tables.append((split, table))
+    def table(split: str) -> pa.Table:
+        return Dataset.from_list(waiting.pop(split), features=features).with_format("arrow")[:]
 
     for row in own.rows(data_set.read(part, windowing.source)):
         split = row.pop("split")
@@ -156,30 +154,60 @@ def _cut(part: Any, data_set: DataSet, windowing: Windowing) -> _Cut:
         written.activities[own.activities[row["label"]]] += 1
         waiting.setdefault(split, []).append(row)
         if len(waiting[split]) == _ROWS_AT_ONCE:
-            flush(split)
+            yield split, table(split)
     for split in list(waiting):
-        flush(split)
-    written.too_short, written.gaps = own.too_short, own.gaps
-    return tables, written
+        yield split, table(split)
+    written.too_short.update(own.too_short)
+    written.gaps += own.gaps
 
 
-def _cut_all(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, num_proc: int) -> Iterator[_Cut]:
-    cut = partial(_cut, data_set=data_set, windowing=windowing)
+def _cut_all(
+    data_set: DataSet, parts: Iterable[Any], windowing: Windowing, written: Written, num_proc: int, scratch: Path
+) -> _Tables:
     if num_proc == 1:
-        yield from map(cut, parts)
+        for part in parts:
+            yield from _cut(part, data_set, windowing, written)
         return
-    with ProcessPoolExecutor(num_proc) as pool:
+    cut = partial(_cut_to_files, data_set=data_set, windowing=windowing)
+
+    def finished(future: Future) -> _Tables:
+        handed_over, counts = future.result()
+        written.add(counts)
+        yield from _handed_over(handed_over)
+
+    with TemporaryDirectory(dir=scratch) as folder, ProcessPoolExecutor(num_proc) as pool:
         waiting: list[Future] = []
         try:
-            for part in parts:
-                waiting.append(pool.submit(cut, part))
+            for number, part in enumerate(parts):
+                waiting.append(pool.submit(cut, part, Path(folder, str(number))))
                 if len(waiting) > num_proc:  # so that results do not pile up
-                    yield waiting.pop(0).result()
+                    yield from finished(waiting.pop(0))
             for future in waiting:
-                yield future.result()
+                yield from finished(future)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _cut_to_files(part: Any, folder: Path, data_set: DataSet, windowing: Windowing) -> tuple[Path, Written]:
+    """What another process hands over: not the windows, which may be many, but a folder with a file for each split."""
+    folder.mkdir()
+    written, schema = Written(), features_of(windowing).arrow_schema
+    with ExitStack() as files:
+        writers: dict[str, pa.RecordBatchFileWriter] = {}
+        for split, table in _cut(part, data_set, windowing, written):
+            if split not in writers:
+                writers[split] = files.enter_context(pa.ipc.new_file(folder / split, schema))
+            writers[split].write_table(table.cast(schema))
+    return folder, written
+
+
+def _handed_over(folder: Path) -> _Tables:
+    for path in sorted(folder.iterdir()):
+        with pa.memory_map(str(path)) as memory, pa.ipc.open_file(memory) as batches:
+            for number in range(batches.num_record_batches):
+                yield path.name, pa.Table.from_batches([batches.get_batch(number)])
+    shutil.rmtree(folder)
 
 
 class _Shards:

@@ -34,6 +34,8 @@ _FACTORS = {
     "rad/s": ("rad/s", 1.0),
     "deg/s": ("rad/s", float(np.pi / 180)),
 }
+_ROWS_AT_ONCE = 50_000
+_PAUSE_S = 60.0  # behind a longer one another stretch begins: a grid over days would fill the memory
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -124,12 +126,12 @@ def data_set(raw: Path, columns: ColumnMap) -> DataSet:
         PrepError: There is no file, or one lacks a column or has one that nobody mentioned.
     """
     files = find(raw, "*.csv")
-    if not files:
-        raise PrepError(f"{raw} holds no .csv files.")
     names: set[str] = set()
     for path in files:
         _check_columns(path, columns)
-        names.update(_labels(path, columns))
+        names.update(*_labels(path, columns))
+    if not names:
+        raise PrepError(f"{raw} holds no .csv file with samples.")
     source = Source(
         name="csv",
         title=columns.title,
@@ -150,7 +152,7 @@ def data_set(raw: Path, columns: ColumnMap) -> DataSet:
 
 
 def _check_columns(path: Path, columns: ColumnMap) -> None:
-    header = list(_read(path, nrows=0).columns)
+    header = list(next(_pieces(path, nrows=1)).columns)
     missing = [name for name in columns.columns if name not in header]
     extra = [name for name in header if name not in columns.columns and name not in columns.ignore]
     if missing or extra:
@@ -161,17 +163,16 @@ def _check_columns(path: Path, columns: ColumnMap) -> None:
         )
 
 
-def _labels(path: Path, columns: ColumnMap) -> set[str]:
-    labels = _read(path, usecols=[columns.label.column], dtype=str)[columns.label.column]
-    empty = np.flatnonzero(labels.isna())
-    if len(empty):
-        raise PrepError(f"{path}, line {empty[0] + 2}: no activity in column {columns.label.column!r}.")
-    return set(labels.str.strip())
+def _labels(path: Path, columns: ColumnMap) -> Iterator[set[str]]:
+    for table in _pieces(path, usecols=[columns.label.column], dtype=str):
+        yield set(_words(path, table, columns.label.column, "activity"))
 
 
-def _read(path: Path, **options: Any) -> pd.DataFrame:
+def _pieces(path: Path, **options: Any) -> Iterator[pd.DataFrame]:
+    """The file a piece at a time: it may be larger than memory. The index counts the rows of the whole file."""
     try:
-        return pd.read_csv(path, encoding="utf-8", skip_blank_lines=False, **options)
+        with pd.read_csv(path, encoding="utf-8", skip_blank_lines=False, chunksize=_ROWS_AT_ONCE, **options) as pieces:
+            yield from pieces
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
         raise PrepError(f"{path} cannot be read as CSV: {error}") from error
 
@@ -183,43 +184,68 @@ def read(part: tuple[Path, ColumnMap], source: Source) -> Iterator[Recording]:
         PrepError: A value is no number, or time goes back, repeats, or runs at another rate.
     """
     path, columns = part
+    first_s = None
+    for stretch in _stretches(path, columns):
+        subject, label, begin = stretch.iloc[0][["subject", "label", "time"]]
+        first_s = begin if first_s is None else first_s
+        values = stretch[list(range(len(columns.channels)))].to_numpy()
+        line = int(stretch.index[0]) + 2  # line 1 is the header
+        grid = on_grid(path, stretch["time"].to_numpy(), values, columns.sampling_rate_hz, line)
+        yield Recording(grid, label, subject, f"{path.stem}-{subject}", begin - first_s)
+
+
+def _stretches(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
+    """Rows of one activity of one subject without a pause; the last of a piece may go on in the next one."""
+    begun = None
+    for piece in _samples(path, columns):
+        table = piece if begun is None else pd.concat([begun, piece])
+        who = table["subject"] + "\n" + table["label"]
+        changes = (who != who.shift()) | (table["time"].diff() > _PAUSE_S)
+        *whole, (start, _) = same_label(changes.cumsum().to_numpy())
+        yield from (table[first:last] for first, last in whole)
+        begun = table[start:]
+    if begun is not None:
+        yield begun
+
+
+def _samples(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
+    """Pieces of the file as columns subject, label, time (s) and 0, 1, ...: the channels in the units they get."""
     text = [columns.label.column, *([columns.subject.column] if columns.subject.column else [])]
-    table = _read(path, usecols=columns.columns, dtype=dict.fromkeys(text, str))
-    values = np.stack(
-        [_numbers(path, table, c.column) * _FACTORS[c.unit][1] for c in columns.channels.values()], axis=1
-    )
-    subjects = _subjects(path, table, columns)
-    labels = table[columns.label.column].str.strip().to_numpy()
-    rate = columns.sampling_rate_hz
-    times = np.arange(len(table)) / rate
-    if columns.time is not None:
-        times = _numbers(path, table, columns.time.column) * _SECONDS[columns.time.unit]
-    both = np.array([f"{subject}\n{label}" for subject, label in zip(subjects, labels, strict=True)])
-    for start, stop in same_label(both):
-        grid = on_grid(path, times[start:stop], values[start:stop], rate, start + 2)  # line 1 is the header
-        begin = float(times[start] - times[0])
-        yield Recording(grid, str(labels[start]), str(subjects[start]), f"{path.stem}-{subjects[start]}", begin)
+    for table in _pieces(path, usecols=columns.columns, dtype=dict.fromkeys(text, str)):
+        time = table.index / columns.sampling_rate_hz
+        if columns.time is not None:
+            time = _numbers(path, table, columns.time.column) * _SECONDS[columns.time.unit]
+        channels = {
+            number: _numbers(path, table, channel.column) * _FACTORS[channel.unit][1]
+            for number, channel in enumerate(columns.channels.values())
+        }
+        subject, label = _subject(path, table, columns), _words(path, table, columns.label.column, "activity")
+        if len(table):
+            yield pd.DataFrame({"subject": subject, "label": label, "time": time} | channels, index=table.index)
 
 
-def _subjects(path: Path, table: pd.DataFrame, columns: ColumnMap) -> np.ndarray:
+def _subject(path: Path, table: pd.DataFrame, columns: ColumnMap) -> pd.Series | str:
     if columns.subject.column is not None:
-        column = table[columns.subject.column]
-        empty = np.flatnonzero(column.isna())
-        if len(empty):
-            raise PrepError(f"{path}, line {empty[0] + 2}: no subject in column {columns.subject.column!r}.")
-        return column.str.strip().to_numpy()
+        return _words(path, table, columns.subject.column, "subject")
     found = re.fullmatch(columns.subject.from_name or "", path.stem)
     if found is None:
         raise PrepError(f"{path}: the name does not match subject.from_name {columns.subject.from_name!r}.")
-    return np.full(len(table), found["subject"])
+    return found["subject"]
 
 
-def _numbers(path: Path, table: pd.DataFrame, column: str) -> np.ndarray:
+def _words(path: Path, table: pd.DataFrame, column: str, meaning: str) -> pd.Series:
+    """A column of text, which must say something in every row."""
+    words = table[column].str.strip()
+    empty = words.index[words.fillna("") == ""]
+    if len(empty):
+        raise PrepError(f"{path}, line {empty[0] + 2}: no {meaning} in column {column!r}.")
+    return words
+
+
+def _numbers(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
     """A column as numbers; what is empty or "nan" is missing."""
     numbers = pd.to_numeric(table[column], errors="coerce")
-    wrong = np.flatnonzero(numbers.isna() & table[column].notna())
+    wrong = table.index[numbers.isna() & table[column].notna()]
     if len(wrong):
-        raise PrepError(
-            f"{path}, line {wrong[0] + 2}, column {column!r}: {table[column].iloc[wrong[0]]!r} is no number."
-        )
-    return numbers.to_numpy(dtype=np.float64)
+        raise PrepError(f"{path}, line {wrong[0] + 2}, column {column!r}: {table[column][wrong[0]]!r} is no number.")
+    return numbers.astype(np.float64)

@@ -309,6 +309,27 @@ def test_own_recordings_are_read_by_a_column_map(prepare, tmp_path):
     assert len(data) == 5 + 1 + 1
 
 
+def test_own_recordings_are_read_in_pieces(prepare, tmp_path, monkeypatch):
+    """A file may be larger than memory: no edge of a piece, and no other process, changes a window."""
+    pause_ms = 10**12  # of years: no gap to fill, nor to keep in memory
+    rows = [f"{50 * n + pause_ms * (n > 90)},1,{n},{'walk' if 30 < n < 200 else 'sit'}" for n in range(300)]
+
+    def windows(name, *options):
+        _, raw, _, *arguments = _own(tmp_path, rows)
+        code, said = prepare("csv", raw, tmp_path / name, *arguments, *options)
+        assert code == 0, said
+        return load_dataset("parquet", data_dir=str(tmp_path / name), split="train").to_dict()
+
+    whole = windows("whole")
+    first_samples = [round(np.degrees(values[0][1])) for values in whole["input_values"]]
+    assert first_samples == [0, 10, *range(31, 72, 10), *range(91, 180, 10), *range(200, 281, 10)]
+    assert whole["start_s"][7] == pytest.approx((pause_ms + 91 * 50) / 1000)
+    monkeypatch.setattr("data_prep.own_csv._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("data_prep.hub_folder._ROWS_AT_ONCE", 3)
+    assert windows("pieces") == whole
+    assert windows("processes", "--num-proc", "2") == whole
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
