@@ -249,7 +249,7 @@ def _card(windowing: Windowing, written: Written) -> str:
         "license": "other",
         "license_name": source.licence,
         "tags": ["human-activity-recognition", "wearable-sensors", "time-series"],
-        "har": metadata(windowing),
+        "har": metadata(windowing) | {"citation": source.citation},
     }
     channels = ", ".join(f"{name} ({unit})" for name, unit in zip(source.channels, source.units, strict=True))
     splits = ", ".join(f"{count:,} {split}" for split, count in written.windows.items())

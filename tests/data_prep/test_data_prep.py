@@ -51,7 +51,9 @@ def test_a_prepared_folder_is_what_load_dataset_reads(tmp_path, monkeypatch):
         "units": ["m/s^2"] * 3,
         "window_s": 5.0,
         "hop_s": 2.5,
+        "citation": wharf.SOURCE.citation,
     }
+    assert card["license_name"] == wharf.SOURCE.licence
     assert _run(monkeypatch, "wharf", tmp_path / "raw", out) == 2, "an existing folder is not overwritten"
 
 
