@@ -283,7 +283,9 @@ def test_all_folds_are_one_command(quickstart, four_subjects, tmp_path):
     assert accuracy["std"] == pytest.approx(np.std(found, ddof=1))
     assert accuracy["ci95"] == pytest.approx(3.182446 * np.std(found, ddof=1) / 2, rel=1e-5), "Student's t, 3 degrees"
     assert sum(map(sum, summary["confusion"]["pruned"])) == sum(r["samples"] for r in summary["subjects"].values())
-    assert "| s03 |" in (out / "loso.md").read_text()
+    report, f1 = (out / "loso.md").read_text(), summary["overall"]["change"]["macro_f1"]
+    assert "| s03 |" in report
+    assert f"{100 * f1['mean']:+.2f} | {100 * f1['std']:.2f} | ± {100 * f1['ci95']:.2f} |" in report
     assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
     # A fold that was interrupted is run again, the others are not.

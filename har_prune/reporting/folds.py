@@ -44,9 +44,12 @@ def folds_summary(histories: Histories) -> dict[str, Any]:
         network: {metric: summarise([row[network][metric] for row in subjects.values()]) for metric in _METRICS}
         for network in _NETWORKS
     }
-    changes = [row["pruned"]["accuracy"] - row["unpruned"]["accuracy"] for row in subjects.values()]
+    overall["change"] = {
+        metric: summarise([row["pruned"][metric] - row["unpruned"][metric] for row in subjects.values()])
+        for metric in _METRICS
+    }
     return {
-        "overall": {**overall, "change": {"accuracy": summarise(changes)}},
+        "overall": overall,
         "subjects": subjects,
         "confusion": {network: _confusion(histories, network) for network in _NETWORKS},
     }
@@ -63,18 +66,10 @@ def folds_report(histories: Histories, command: str) -> str:
         "",
         *made_with(first),
         "",
-        "| | accuracy %, mean of folds | standard deviation | 95 % interval | macro-F1 %, mean | deviation |",
-        "|---|---|---|---|---|---|",
-    ]
-    for network in _NETWORKS:
-        accuracy, f1 = (overall[network][metric] for metric in _METRICS)
-        lines.append(
-            f"| {network} | {100 * accuracy['mean']:.2f} | {100 * accuracy['std']:.2f} | "
-            f"± {100 * accuracy['ci95']:.2f} | {100 * f1['mean']:.2f} | {100 * f1['std']:.2f} |"
-        )
-    change = overall["change"]["accuracy"]
-    lines += [
-        f"| change | {100 * change['mean']:+.2f} | {100 * change['std']:.2f} | ± {100 * change['ci95']:.2f} | | |",
+        "| mean of folds | accuracy % | deviation | 95 % interval | macro-F1 % | deviation | 95 % interval |",
+        "|---|---|---|---|---|---|---|",
+        *(f"| {network} | {_means(overall[network])} |" for network in _NETWORKS),
+        f"| change | {_means(overall['change'], sign='+')} |",
         "",
         "| test subject | windows | accuracy %, unpruned | pruned | macro-F1 %, unpruned | pruned | MACs removed % | "
         "removed blocks |",
@@ -90,6 +85,13 @@ def folds_report(histories: Histories, command: str) -> str:
         "interval is Student's t over folds; folds share training subjects, so it is an approximation.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _means(figures: dict[str, dict[str, float]], sign: str = "") -> str:
+    return " | ".join(
+        f"{100 * figure['mean']:{sign}.2f} | {100 * figure['std']:.2f} | ± {100 * figure['ci95']:.2f}"
+        for figure in (figures[metric] for metric in _METRICS)
+    )
 
 
 def plot_confusion(histories: Histories, path: Path) -> None:
