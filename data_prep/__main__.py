@@ -59,11 +59,18 @@ def _command(name: str, data_set: DataSet) -> Callable[..., None]:
 def _prepare(
     raw: Path, out: Path, described: Callable[[Path], tuple[DataSet, Windowing]], num_proc: int, overwrite: bool
 ) -> None:
+    _refuse_to_replace(raw, out)
     with new_folder(out, overwrite=overwrite) as folder, opened(raw, out.parent) as files:
         data_set, windowing = described(files)
         parts = data_set.parts(files, windowing.source)
         said = _write(data_set, parts, windowing, folder, min(num_proc, os.cpu_count() or 1, len(parts)))
     _say(out, said)
+
+
+def _refuse_to_replace(given: Path, out: Path) -> None:
+    """OUT is replaced as a whole, with all that lies in it."""
+    if out.resolve() in (given.resolve(), *given.resolve().parents):
+        raise PrepError(f"{given} lies in {out}, which would be replaced: choose another OUT.")
 
 
 def _configuration(name: str, data_set: DataSet, config: str | None) -> Source:
@@ -124,6 +131,7 @@ def own_recordings(
     overwrite: Overwrite = False,
 ) -> None:
     """Your own recordings: CSV files, and a map of their columns."""
+    _refuse_to_replace(columns, out)
     column_map = own_csv.load_map(columns)
 
     def described(files: Path) -> tuple[DataSet, Windowing]:

@@ -2,8 +2,9 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ import yaml
 from datasets import Array2D, ClassLabel, Dataset, Features, Value
 
 from data_prep.errors import PrepError
-from data_prep.recordings import DataSet, Recording, Windowing
+from data_prep.recordings import DataSet, Recording, Source, Windowing
 
 _SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
 _ROWS_AT_ONCE = 512
@@ -91,6 +92,7 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise PrepError(f"{out} exists and is not empty: choose another folder, or give --overwrite.")
+    out = out.resolve()  # "." has no name
     partial_folder = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
     partial_folder.mkdir(parents=True)
@@ -98,6 +100,7 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield partial_folder
         if out.exists():
             former = out.with_name(f".former-{out.name}")
+            shutil.rmtree(former, ignore_errors=True)  # of a run that was killed here
             out.rename(former)
             partial_folder.rename(out)
             shutil.rmtree(former) if former.is_dir() else former.unlink()
@@ -122,7 +125,7 @@ def write(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, folder:
     """
     total = Written()
     with _Shards(folder / "data", features_of(windowing)) as shards:
-        for split, table in _cut_all(data_set, parts, windowing, total, num_proc, folder):
+        for split, table in _cut_all(data_set.read, parts, windowing, total, num_proc, folder):
             shards.add(split, table)
     if not total.windows:
         raise _nothing(windowing)
@@ -134,10 +137,11 @@ def _nothing(windowing: Windowing) -> PrepError:
     return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.")
 
 
+_Read = Callable[[Any, Source], Iterator[Recording]]
 _Tables = Iterator[tuple[str, pa.Table]]  # windows, each table with the split it belongs to
 
 
-def _cut(part: Any, data_set: DataSet, windowing: Windowing, written: Written) -> _Tables:
+def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tables:
     """The windows of one part, handed on while it is read; counts them in `written`."""
     own = Windowing(windowing.source, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
                     windowing.max_gap_s)  # fmt: skip
@@ -147,7 +151,7 @@ def _cut(part: Any, data_set: DataSet, windowing: Windowing, written: Written) -
     def table(split: str) -> pa.Table:
         return Dataset.from_list(waiting.pop(split), features=features).with_format("arrow")[:]
 
-    for row in own.rows(data_set.read(part, windowing.source)):
+    for row in own.rows(read(part, windowing.source)):
         split = row.pop("split")
         written.windows[split] += 1
         written.subjects[row["subject"]] += 1
@@ -162,16 +166,19 @@ def _cut(part: Any, data_set: DataSet, windowing: Windowing, written: Written) -
 
 
 def _cut_all(
-    data_set: DataSet, parts: Iterable[Any], windowing: Windowing, written: Written, num_proc: int, scratch: Path
+    read: _Read, parts: Iterable[Any], windowing: Windowing, written: Written, num_proc: int, scratch: Path
 ) -> _Tables:
     if num_proc == 1:
         for part in parts:
-            yield from _cut(part, data_set, windowing, written)
+            yield from _cut(part, read, windowing, written)
         return
-    cut = partial(_cut_to_files, data_set=data_set, windowing=windowing)
+    cut = partial(_cut_to_files, read=read, windowing=windowing)
 
     def finished(future: Future) -> _Tables:
-        handed_over, counts = future.result()
+        try:
+            handed_over, counts = future.result()
+        except BrokenProcessPool as error:
+            raise PrepError("a reading process was killed; where memory ran out, lower --num-proc.") from error
         written.add(counts)
         yield from _handed_over(handed_over)
 
@@ -185,17 +192,17 @@ def _cut_all(
             for future in waiting:
                 yield from finished(future)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # and waits: they write into the folder
             raise
 
 
-def _cut_to_files(part: Any, folder: Path, data_set: DataSet, windowing: Windowing) -> tuple[Path, Written]:
+def _cut_to_files(part: Any, folder: Path, read: _Read, windowing: Windowing) -> tuple[Path, Written]:
     """What another process hands over: not the windows, which may be many, but a folder with a file for each split."""
     folder.mkdir()
     written, schema = Written(), features_of(windowing).arrow_schema
     with ExitStack() as files:
         writers: dict[str, pa.RecordBatchFileWriter] = {}
-        for split, table in _cut(part, data_set, windowing, written):
+        for split, table in _cut(part, read, windowing, written):
             if split not in writers:
                 writers[split] = files.enter_context(pa.ipc.new_file(folder / split, schema))
             writers[split].write_table(table.cast(schema))

@@ -12,6 +12,7 @@ ignore: [temperature]                       # columns that are there and not wan
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from data_prep.errors import PrepError
 from data_prep.raw_files import find
 from data_prep.recordings import DataSet, Recording, Source
 from data_prep.signals import STANDARD_GRAVITY, same_label
-from data_prep.tables import on_grid
+from data_prep.tables import check_rate, on_grid
 
 _FACTORS = {
     "m/s^2": ("m/s^2", 1.0),
@@ -34,6 +35,7 @@ _FACTORS = {
     "rad/s": ("rad/s", 1.0),
     "deg/s": ("rad/s", float(np.pi / 180)),
 }
+_MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]  # numbers only: there may be an activity called null
 _ROWS_AT_ONCE = 50_000
 _PAUSE_S = 60.0  # behind a longer one another stretch begins: a grid over days would fill the memory
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -146,52 +148,75 @@ def data_set(raw: Path, columns: ColumnMap) -> DataSet:
         layout="*.csv",
         about=f"Prepared from {len(files)} CSV files. Units as given: "
         + ", ".join(f"{name} {channel.unit}" for name, channel in columns.channels.items())
-        + "; 1 g = 9.80665 m/s^2.",
+        + f"; 1 g = 9.80665 m/s^2. Behind a pause of more than {_PAUSE_S:g} s another recording begins.",
     )
-    return DataSet((source,), lambda _, __: [(path, columns) for path in files], read)
+    parts = [(path, path.relative_to(raw).with_suffix("").as_posix(), columns) for path in files]
+    return DataSet((source,), lambda _, __: parts, read)
 
 
 def _check_columns(path: Path, columns: ColumnMap) -> None:
-    header = list(next(_pieces(path, nrows=1)).columns)
+    header = list(next(_pieces(path, nrows=1, dtype=str)).columns)
     missing = [name for name in columns.columns if name not in header]
     extra = [name for name in header if name not in columns.columns and name not in columns.ignore]
     if missing or extra:
         raise PrepError(
             f"{path}: {'missing columns: ' + ', '.join(missing) + '. ' if missing else ''}"
             f"{'columns nobody mentioned: ' + ', '.join(extra) + ' (name them under ignore). ' if extra else ''}"
-            f"The header is {', '.join(header)}."
+            f"The header is {', '.join(header)}; fields are separated by commas."
         )
 
 
 def _labels(path: Path, columns: ColumnMap) -> Iterator[set[str]]:
-    for table in _pieces(path, usecols=[columns.label.column], dtype=str):
+    for table in _pieces(path, usecols=[columns.label.column], **_types(columns)):
         yield set(_words(path, table, columns.label.column, "activity"))
+
+
+def _types(columns: ColumnMap) -> dict[str, Any]:
+    """Options of pandas: which columns are text, and what is a missing number."""
+    text = [columns.label.column, *([columns.subject.column] if columns.subject.column else [])]
+    numbers = {name: _MISSING for name in columns.columns if name not in text}
+    return {"dtype": dict.fromkeys(text, str), "keep_default_na": False, "na_values": numbers}
 
 
 def _pieces(path: Path, **options: Any) -> Iterator[pd.DataFrame]:
     """The file a piece at a time: it may be larger than memory. The index counts the rows of the whole file."""
+    options |= {"encoding": "utf-8", "skip_blank_lines": False, "skipinitialspace": True}
     try:
-        with pd.read_csv(path, encoding="utf-8", skip_blank_lines=False, chunksize=_ROWS_AT_ONCE, **options) as pieces:
-            yield from pieces
+        # With index_col=False a row with more fields than the header is an error or a warning, never a shift.
+        with pd.read_csv(path, chunksize=_ROWS_AT_ONCE, index_col=False, **options) as pieces:
+            while True:
+                with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+                    piece = next(pieces, None)
+                if piece is None:
+                    return
+                yield piece
+    except pd.errors.ParserWarning as error:
+        raise PrepError(f"{path}: line 2 has more fields than the header has names.") from error
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
-        raise PrepError(f"{path} cannot be read as CSV: {error}") from error
+        raise PrepError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
 
 
-def read(part: tuple[Path, ColumnMap], source: Source) -> Iterator[Recording]:
+def read(part: tuple[Path, str, ColumnMap], source: Source) -> Iterator[Recording]:
     """Stretches of one activity of one subject in a file.
 
     Raises:
         PrepError: A value is no number, or time goes back, repeats, or runs at another rate.
     """
-    path, columns = part
-    first_s = None
+    path, name, columns = part
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
     for stretch in _stretches(path, columns):
         subject, label, begin = stretch.iloc[0][["subject", "label", "time"]]
-        first_s = begin if first_s is None else first_s
-        values = stretch[list(range(len(columns.channels)))].to_numpy()
         line = int(stretch.index[0]) + 2  # line 1 is the header
-        grid = on_grid(path, stretch["time"].to_numpy(), values, columns.sampling_rate_hz, line)
-        yield Recording(grid, label, subject, f"{path.stem}-{subject}", begin - first_s)
+        if begin <= last.get(subject, -np.inf):
+            raise PrepError(
+                f"{path}, line {line}: the time stamp goes back ({last[subject]:g} s, then {begin:g} s, of subject "
+                f"{subject}). Sort the file, or make a file of each recording."
+            )
+        times, values = stretch["time"].to_numpy(), stretch[list(range(len(columns.channels)))].to_numpy()
+        grid = on_grid(path, times, values, columns.sampling_rate_hz, line)
+        last[subject] = times[-1]
+        yield Recording(grid, label, subject, f"{name}-{subject}", begin - first.setdefault(subject, begin))
 
 
 def _stretches(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
@@ -199,6 +224,8 @@ def _stretches(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
     begun = None
     for piece in _samples(path, columns):
         table = piece if begun is None else pd.concat([begun, piece])
+        if begun is None:  # else stamps in another unit would make a pause of every step
+            check_rate(path, table["time"].to_numpy(), columns.sampling_rate_hz)
         who = table["subject"] + "\n" + table["label"]
         changes = (who != who.shift()) | (table["time"].diff() > _PAUSE_S)
         *whole, (start, _) = same_label(changes.cumsum().to_numpy())
@@ -210,11 +237,13 @@ def _stretches(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
 
 def _samples(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
     """Pieces of the file as columns subject, label, time (s) and 0, 1, ...: the channels in the units they get."""
-    text = [columns.label.column, *([columns.subject.column] if columns.subject.column else [])]
-    for table in _pieces(path, usecols=columns.columns, dtype=dict.fromkeys(text, str)):
+    for table in _pieces(path, **_types(columns)):
         time = table.index / columns.sampling_rate_hz
         if columns.time is not None:
             time = _numbers(path, table, columns.time.column) * _SECONDS[columns.time.unit]
+            missing = table.index[time.isna()]
+            if len(missing):
+                raise PrepError(f"{path}, line {missing[0] + 2}: the time stamp is missing.")
         channels = {
             number: _numbers(path, table, channel.column) * _FACTORS[channel.unit][1]
             for number, channel in enumerate(columns.channels.values())
@@ -228,7 +257,7 @@ def _subject(path: Path, table: pd.DataFrame, columns: ColumnMap) -> pd.Series |
     if columns.subject.column is not None:
         return _words(path, table, columns.subject.column, "subject")
     found = re.fullmatch(columns.subject.from_name or "", path.stem)
-    if found is None:
+    if found is None or not found["subject"]:
         raise PrepError(f"{path}: the name does not match subject.from_name {columns.subject.from_name!r}.")
     return found["subject"]
 
@@ -244,8 +273,10 @@ def _words(path: Path, table: pd.DataFrame, column: str, meaning: str) -> pd.Ser
 
 def _numbers(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
     """A column as numbers; what is empty or "nan" is missing."""
-    numbers = pd.to_numeric(table[column], errors="coerce")
-    wrong = table.index[numbers.isna() & table[column].notna()]
+    numbers = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
+    wrong = table.index[(numbers.isna() & table[column].notna()) | np.isinf(numbers)]
     if len(wrong):
-        raise PrepError(f"{path}, line {wrong[0] + 2}, column {column!r}: {table[column][wrong[0]]!r} is no number.")
-    return numbers.astype(np.float64)
+        raise PrepError(
+            f"{path}, line {wrong[0] + 2}, column {column!r}: {str(table[column][wrong[0]])!r} is no finite number."
+        )
+    return numbers

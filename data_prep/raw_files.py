@@ -52,4 +52,5 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 def find(raw: Path, *patterns: str) -> list[Path]:
     """Files below a folder that match one of the patterns, wherever a download put them; in order of their names."""
-    return sorted({path for pattern in patterns for path in raw.rglob(pattern) if "__MACOSX" not in path.parts})
+    found = {path for pattern in patterns for path in raw.rglob(pattern)}
+    return sorted(path for path in found if "__MACOSX" not in path.parts and not path.name.startswith("._"))

@@ -1,5 +1,6 @@
 """What every data set is read into, and how it is cut into windows."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -137,7 +138,8 @@ class Windowing:
             raise PrepError(f"--drop {unknown[0]}: no such activity; choose from {', '.join(source.activities)}.")
         if not self.activities:
             raise PrepError("every activity is dropped; keep at least one.")
-        if self.rate_hz <= 0 or self.size < 1 or not 0 <= self.overlap < 1 or self.max_gap_s < 0:
+        finite = all(map(math.isfinite, (self.rate_hz, self.window_s, self.overlap, self.max_gap_s)))
+        if not finite or self.rate_hz <= 0 or self.size < 1 or not 0 <= self.overlap < 1 or self.max_gap_s < 0:
             raise PrepError(
                 f"window of {self.window_s} s with overlap {self.overlap} at {self.rate_hz} Hz: the rate must be "
                 "above 0, the window hold a sample, the overlap be at least 0 and less than 1, and a gap at least 0."

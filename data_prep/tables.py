@@ -7,6 +7,7 @@ import numpy as np
 
 from data_prep.errors import PrepError
 
+_STEPS_OF_A_RATE = 10  # fewer say little: a lost sample is half of two
 _RATE_TOLERANCE = 0.05  # relative; clocks of wearables drift by less than a percent
 
 
@@ -74,12 +75,25 @@ def on_grid(path: Path, times_s: np.ndarray, values: np.ndarray, sampling_rate_h
             f"{path}, line {line + place + 1}: the time stamp {kind} ({times_s[place]:g} s, then "
             f"{times_s[place + 1]:g} s). Sort the file and remove duplicates."
         )
-    if len(steps) and abs(float(np.median(steps)) * sampling_rate_hz - 1) > _RATE_TOLERANCE:
-        raise PrepError(
-            f"{path}: sampled at {1 / np.median(steps):.4g} Hz, and this data set is at {sampling_rate_hz:g} Hz: one "
-            "rate for all files; resample this one, or prepare it on its own."
-        )
+    if len(steps) >= _STEPS_OF_A_RATE:
+        check_rate(path, times_s, sampling_rate_hz, line)
     places = np.round((times_s - times_s[0]) * sampling_rate_hz).astype(np.int64)
     grid = np.full((int(places[-1]) + 1, values.shape[1]), np.nan)
     grid[places] = values
     return grid
+
+
+def check_rate(path: Path, times_s: np.ndarray, sampling_rate_hz: float, line: int = 1) -> None:
+    """Refuses samples at another rate than that of the data set, by the median step between them.
+
+    Raises:
+        PrepError: The rate is another one.
+    """
+    steps = np.diff(times_s)
+    steps = steps[steps > 0]
+    if len(steps) and abs(float(np.median(steps)) * sampling_rate_hz - 1) > _RATE_TOLERANCE:
+        raise PrepError(
+            f"{path}, from line {line}: sampled at {1 / np.median(steps):.4g} Hz, and this data set is at "
+            f"{sampling_rate_hz:g} Hz: one rate for all files. Correct the unit of the time stamps, resample "
+            "this file, or prepare it on its own."
+        )

@@ -127,3 +127,10 @@ def test_wharf_as_published(shared):
     assert sum(windowing.too_short.values()) == 83
     upright = np.concatenate([r.values for r in recordings if r.activity == "Walk"]).mean(axis=0)
     assert np.linalg.norm(upright) == pytest.approx(9.8, abs=1.5), "the mean acceleration of walking is gravity"
+
+
+@pytest.mark.parametrize("setting", ["window_s", "overlap", "rate_hz", "max_gap_s"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_windows_that_cannot_be_cut_are_refused(setting, value):
+    with pytest.raises(PrepError, match="the window hold a sample, the overlap be at least 0"):
+        Windowing(wharf.SOURCE, **{setting: value})
