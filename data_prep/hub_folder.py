@@ -256,7 +256,8 @@ def _card(windowing: Windowing, written: Written) -> str:
         "license": "other",
         "license_name": source.licence,
         "tags": ["human-activity-recognition", "wearable-sensors", "time-series"],
-        "har": metadata(windowing) | {"citation": source.citation},
+        "citation": source.citation,
+        "har": metadata(windowing),
     }
     channels = ", ".join(f"{name} ({unit})" for name, unit in zip(source.channels, source.units, strict=True))
     splits = ", ".join(f"{count:,} {split}" for split, count in written.windows.items())

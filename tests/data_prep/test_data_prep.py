@@ -51,9 +51,8 @@ def test_a_prepared_folder_is_what_load_dataset_reads(tmp_path, monkeypatch):
         "units": ["m/s^2"] * 3,
         "window_s": 5.0,
         "hop_s": 2.5,
-        "citation": wharf.SOURCE.citation,
     }
-    assert card["license_name"] == wharf.SOURCE.licence
+    assert (card["license_name"], card["citation"]) == (wharf.SOURCE.licence, wharf.SOURCE.citation)
     assert _run(monkeypatch, "wharf", tmp_path / "raw", out) == 2, "an existing folder is not overwritten"
 
 
