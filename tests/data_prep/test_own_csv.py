@@ -1,0 +1,150 @@
+"""Own recordings: CSV files and a map of their columns, to what load_dataset reads."""
+
+import shutil
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+from har_prune.data import load_data
+
+G = 9.80665
+
+_MAP = """
+title: My watch
+sampling_rate_hz: 20
+time: {column: t, unit: ms}
+channels: {acc_x: {column: ax, unit: g}, gyro_x: {column: gx, unit: deg/s}}
+label: {column: activity}
+subject: {from_name: "(?P<subject>[a-z]+)_.*"}
+"""
+
+
+def _own(tmp_path, rows=None, header="t,ax,gx,activity"):
+    raw = tmp_path / "raw"
+    raw.mkdir(exist_ok=True)
+    rows = rows or [f"{50 * n},1,180,{'walk' if n < 60 else 'sit'}" for n in range(120)]
+    (raw / "anna_1.csv").write_text("\n".join([header, *rows]) + "\n")
+    (tmp_path / "map.yaml").write_text(_MAP)
+    return ["csv", raw, tmp_path / "out", "--columns", tmp_path / "map.yaml", "--window-s", "1"]
+
+
+def test_own_recordings_are_read_by_a_column_map(prepare, tmp_path):
+    rows = [f"{50 * n},1,180,{'walk' if n < 60 else 'sit'}" for n in range(120) if not 20 <= n < 40]
+    code, said = prepare(*_own(tmp_path, rows))
+    assert code == 0, said
+    assert "cuts at gaps: 1" in said, "a second is missing"
+    data = load_data(str(tmp_path / "out"))
+    assert data.label_names == ["sit", "walk"]
+    assert set(data.subjects) == {"anna"}
+    assert data.values[0, 0] == pytest.approx([G, np.pi])
+    assert len(data) == 5 + 1 + 1
+
+
+def test_own_recordings_are_read_in_pieces(prepare, tmp_path, monkeypatch):
+    """A file may be larger than memory: no edge of a piece, and no other process, changes a window."""
+    pause_ms = 10**12  # of years: no gap to fill, nor to keep in memory
+    rows = [f"{50 * n + pause_ms * (n > 90)},1,{n},{'walk' if 30 < n < 200 else 'sit'}" for n in range(300)]
+
+    def windows(name, *options):
+        _, raw, _, *arguments = _own(tmp_path, rows)
+        code, said = prepare("csv", raw, tmp_path / name, *arguments, *options)
+        assert code == 0, said
+        return load_dataset("parquet", data_dir=str(tmp_path / name), split="train").to_dict()
+
+    whole = windows("whole")
+    first_samples = [round(np.degrees(values[0][1])) for values in whole["input_values"]]
+    assert first_samples == [0, 10, *range(31, 72, 10), *range(91, 180, 10), *range(200, 281, 10)]
+    assert whole["start_s"][7] == pytest.approx((pause_ms + 91 * 50) / 1000)
+    monkeypatch.setattr("data_prep.own_csv._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("data_prep.hub_folder._ROWS_AT_ONCE", 3)
+    assert windows("pieces") == whole
+
+
+_SHARED_MAP = """
+sampling_rate_hz: 20
+time: {column: t}
+channels: {acc_x: {column: ax, unit: m/s^2}}
+label: {column: activity}
+subject: {column: user}
+"""
+
+
+@pytest.fixture
+def several(tmp_path):
+    """Two files of the same name, each of two people who do NA and null; and the arguments that prepare them."""
+    (tmp_path / "map.yaml").write_text(_SHARED_MAP)
+    for folder in ("a", "b"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        rows = [f"{100 + n / 20},{n},{'NA' if n < 30 else 'null'},null" for n in range(60)]
+        rows += [f"{n / 20}, {n},NA,eve" for n in range(21)]
+        (tmp_path / "raw" / folder / "x.csv").write_text("\n".join(["t, ax,activity,user", *rows]) + "\n")
+    (tmp_path / "raw" / "a" / "._x.csv").write_text("what a Mac leaves behind")
+    return ["csv", tmp_path / "raw", tmp_path / "out", "--columns", tmp_path / "map.yaml", "--window-s", "1"]
+
+
+def test_own_recordings_of_several_people_and_files(prepare, several, tmp_path):
+    code, said = prepare(*several)
+    assert code == 0, said
+    one = load_dataset("parquet", data_dir=str(tmp_path / "out"), split="train")
+    assert sorted(set(one["trial"])) == ["a/x-eve", "a/x-null", "b/x-eve", "b/x-null"]
+    names = load_data(str(tmp_path / "out")).label_names
+    rows = set(zip(one["trial"], [names[label] for label in one["label"]], one["start_s"], strict=True))
+    assert {("a/x-null", "NA", 0.0), ("a/x-null", "null", 1.5), ("b/x-eve", "NA", 0.0)} < rows, (
+        "a clock for each person"
+    )
+    code, said = prepare(*several, "--overwrite", "--num-proc", "2")
+    assert code == 0, said
+    assert load_dataset("parquet", data_dir=str(tmp_path / "out"), split="train").to_dict() == one.to_dict()
+
+
+def test_a_mistake_in_one_of_several_processes_is_named(prepare, several, tmp_path):
+    for number in range(4):
+        shutil.copytree(tmp_path / "raw" / "a", tmp_path / "raw" / str(number))
+    (tmp_path / "raw" / "2" / "x.csv").write_text("t,ax,activity,user\n0,1,walk,eve\n0.05,one,walk,eve\n")
+    code, said = prepare(*several, "--num-proc", "2")
+    assert (code, "2/x.csv, line 3, column 'ax'" in said) == (2, True), said
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "map.yaml"}
+
+
+def test_what_is_read_is_never_replaced(prepare, several, tmp_path):
+    command, raw, _, *others = several
+    for out in (raw, tmp_path):
+        code, said = prepare(command, raw, out, *others, "--overwrite")
+        assert (code, "would be replaced: choose another OUT" in said) == (2, True), said
+    assert (raw / "a" / "x.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        (None, "t,ax,gx,label", "missing columns: activity"),
+        (["0,1,1,walk,3"], "t,ax,gx,activity,extra", "columns nobody mentioned: extra (name them under ignore)"),
+        (["0,1,1,walk", "50,one,1,walk"], "t,ax,gx,activity", "line 3, column 'ax': 'one' is no finite number"),
+        (["0,1,1,walk", "50,1,1,"], "t,ax,gx,activity", "line 3: no activity in column 'activity'"),
+        (["0,1,1,walk", "50,1,1,walk", "40,1,1,walk"], "t,ax,gx,activity", "line 4: the time stamp goes back"),
+        (["0,1,1,walk", "50,1,1,walk", "50,1,1,walk"], "t,ax,gx,activity", "line 4: the time stamp repeats"),
+        (["0,1,1,walk", "50,1,1,walk", "40,1,1,sit"], "t,ax,gx,activity", "line 4: the time stamp goes back"),
+        (["0,1,1,walk", "50,1,1,walk", ",1,1,sit"], "t,ax,gx,activity", "line 4: the time stamp is missing"),
+        (["0,1,1,walk", "50,inf,1,walk"], "t,ax,gx,activity", "line 3, column 'ax': 'inf' is no finite number"),
+        (["0,1,1,walk", "50,1,5,1,walk"], "t,ax,gx,activity", "Expected 4 fields in line 3, saw 5"),
+        (["0,1,5,1,walk", "50,1,5,1,walk"], "t,ax,gx,activity", "line 2 has more fields than the header has names"),
+        (["0,1,1,walk", "10,1,1,walk", "20,1,1,walk"], "t,ax,gx,activity", "sampled at 100 Hz"),
+        ([f"{50_000_000 * n},1,1,walk" for n in range(9)], "t,ax,gx,activity", "Correct the unit of the time stamps"),
+    ],
+)
+def test_own_recordings_with_mistakes_are_named(prepare, tmp_path, rows, header, message):
+    code, said = prepare(*_own(tmp_path, rows, header))
+    assert (code, message in said, "anna_1.csv" in said) == (2, True, True), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_column_map_with_mistakes_says_all_of_them(prepare, tmp_path):
+    arguments = _own(tmp_path)
+    (tmp_path / "map.yaml").write_text(_MAP.replace("unit: g}", "unit: stones}").replace("title", "titel"))
+    code, said = prepare(*arguments)
+    assert code == 2
+    for part in ("2 problem(s)", "channels.acc_x.unit", "titel"):
+        assert part in said
+    code, said = prepare(*arguments[:4], tmp_path / "nowhere.yaml")
+    assert (code, "cannot be read" in said) == (2, True)
