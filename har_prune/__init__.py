@@ -8,9 +8,12 @@ from har_prune.blocks.find import find_blocks
 from har_prune.blocks.rebuild import remove_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import HarPruneError
-from har_prune.evaluation.latency import LatencyStats, measure_latency
+from har_prune.evaluation.config import EvaluateConfig
+from har_prune.evaluation.cost import Cost, measure_cost
+from har_prune.evaluation.latency import Latency, measure_latency
 from har_prune.evaluation.macs import count_macs
-from har_prune.evaluation.quality import Quality, evaluate_model
+from har_prune.evaluation.measurement import register_measurement
+from har_prune.evaluation.quality import EvalMetrics, evaluate_model
 from har_prune.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification, CifarResNetModel
 from har_prune.models.har_transformer import (
     HarFeatureExtractor,
@@ -45,7 +48,10 @@ __all__ = [
     "CifarResNetForImageClassification",
     "CifarResNetModel",
     "CkaMoments",
+    "Cost",
     "DistillConfig",
+    "EvalMetrics",
+    "EvaluateConfig",
     "Family",
     "HarFeatureExtractor",
     "HarPruneError",
@@ -53,7 +59,7 @@ __all__ = [
     "HarTransformerForSequenceClassification",
     "HarTransformerModel",
     "HealConfig",
-    "LatencyStats",
+    "Latency",
     "Layout",
     "PruneConfig",
     "PrunedMobileNetV2Config",
@@ -63,7 +69,6 @@ __all__ = [
     "PruningResult",
     "PruningStep",
     "Pushed",
-    "Quality",
     "Race",
     "RaceConfig",
     "ScoringConfig",
@@ -74,12 +79,14 @@ __all__ = [
     "evaluate_model",
     "find_blocks",
     "linear_cka",
+    "measure_cost",
     "measure_latency",
     "prune",
     "push_pruned",
     "race_blocks",
     "register_criterion",
     "register_family",
+    "register_measurement",
     "remove_blocks",
     "save_pruned",
     "score_blocks",

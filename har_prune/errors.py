@@ -53,6 +53,10 @@ class OutputFolderError(HarPruneError, ValueError):
     """An output folder holds something else than what this run may continue or write."""
 
 
+class FormatError(HarPruneError, ValueError):
+    """A record of a run has a format that this version does not know."""
+
+
 class SaveVerificationError(HarPruneError, RuntimeError):
     """A saved folder did not load back as the model that was saved; nothing was left behind."""
 

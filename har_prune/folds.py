@@ -70,13 +70,13 @@ def _ended(fold: Recipe) -> PruningHistory | None:
     """The record of a fold that has ended; a folder of another recipe is refused."""
     if not (fold.output_dir / "pruned").exists():
         return None
-    return RunFolder(fold.output_dir, fold.identity).history()
+    return RunFolder(fold.output_dir, fold.fingerprint).history()
 
 
 def keep_summary(recipe: Recipe, histories: dict[str, PruningHistory], command: str, console: Console) -> None:
     """Writes loso.json, loso.md and confusion.png into the output folder, and says the means."""
     summary = folds_summary(histories)
-    write_json(recipe.output_dir / "loso.json", {"command": command, "recipe": recipe.identity, **summary})
+    write_json(recipe.output_dir / "loso.json", {"command": command, "recipe": recipe.fingerprint, **summary})
     with whole_file(recipe.output_dir / "loso.md") as partial:
         partial.write_text(folds_report(histories, command), encoding="utf-8")
     with whole_file(recipe.output_dir / "confusion.png") as partial:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from har_prune.data.config import DataConfig
 from har_prune.errors import RecipeError
+from har_prune.evaluation.config import EvaluateConfig
 from har_prune.loading import Checkpoint
 from har_prune.provenance import is_hub_id
 from har_prune.pruning.config import PruneSettings
@@ -46,14 +47,6 @@ class ModelConfig(BaseModel):
         if self.name_or_path is None:
             return None
         return Checkpoint(self.name_or_path, self.revision, self.trust_remote_code)
-
-
-class EvaluateConfig(BaseModel):
-    """What is measured beside accuracy."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    latency: bool = Field(True, description="time one example after each iteration")
 
 
 class SaveConfig(BaseModel):
@@ -112,7 +105,7 @@ class Recipe(BaseModel):
         return self
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """The resolved recipe without what changes no result (place, trackers, pushing), as plain JSON values."""
         return self.model_dump(mode="json", exclude={"output_dir", "log_with", "save"})
 

@@ -39,7 +39,6 @@ from har_prune.folds import folds_of, is_all_folds, keep_summary, run_folds
 from har_prune.launch import make_accelerator
 from har_prune.loading import load_model
 from har_prune.parent import load_parent, make_parent
-from har_prune.pruning.config import PruneConfig
 from har_prune.pruning.history import PruningHistory
 from har_prune.pruning.loop import PruningResult, prune
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
@@ -67,16 +66,12 @@ class Prepared:
     processor: Any
     inputs: Inputs
     few: dict[str, Tensor]
+    stack: BlockStack
 
     @property
     def example(self) -> dict[str, Tensor]:
         """Model inputs of one example."""
         return {key: value[:1] for key, value in self.few.items()}
-
-    @property
-    def stack(self) -> BlockStack:
-        """The blocks of the network."""
-        return find_blocks(self.model, self.few)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -95,7 +90,7 @@ def prepare(recipe: Recipe) -> Prepared:
     inputs = inputs_for(data, processor, str(recipe.model.checkpoint), recipe.data.max_tokens)
     few = {key: value for key, value in inputs(data.raw(splits.calibration[:2])).items() if key != "labels"}
     try_on(model, few)
-    made = Prepared(data, splits, model, processor, inputs, few)
+    made = Prepared(data, splits, model, processor, inputs, few, find_blocks(model, few))
     check_settings(made.stack, recipe.prune, made.example)
     return made
 
@@ -156,7 +151,7 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistor
         for name, rows in (("validation", splits.validation), ("test", splits.test))
     }
     # Everything is checked; only now something is written.
-    folder = RunFolder(recipe.output_dir, recipe.identity, writes=accelerator.is_main_process)
+    folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     accelerator.init_trackers("har_prune")
     if recipe.train is not None:
@@ -167,15 +162,7 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistor
         # Also right after training: what is computed must not depend on whether the run was interrupted here.
         model = load_model(type(model), path).eval()
     calibration = make_loader(data, calibration_rows(recipe, splits), inputs, recipe.data.batch_size)
-    config = PruneConfig(
-        **dict(recipe.prune),
-        heal=recipe.heal,
-        seed=recipe.seed,
-        latency=recipe.evaluate.latency,
-        output_dir=recipe.output_dir,
-        recipe=recipe.identity,
-    )
-    result = prune(model, train, calibration, sets, config, accelerator=accelerator)
+    result = prune(model, train, calibration, sets, recipe, accelerator=accelerator)
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
     accelerator.wait_for_everyone()
@@ -234,7 +221,7 @@ def show_plan(recipe: Recipe) -> None:
     allowed = candidates(stack, recipe.prune, protected_blocks(stack, recipe.prune.protected))
     samples = len(calibration_rows(recipe, splits))
     evaluations = len(stack) + sum(len(stack) - index - 1 for index in allowed)
-    console.print_json(json.dumps({**recipe.identity, "output_dir": str(recipe.output_dir)}))
+    console.print_json(json.dumps({**recipe.fingerprint, "output_dir": str(recipe.output_dir)}))
     console.print(f"examples: {len(splits.train)} train, {len(splits.validation)} validate, {len(splits.test)} test")
     console.print(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
     console.print(f"{count_macs(model, made.example):,} MACs, {model.num_parameters():,} parameters")

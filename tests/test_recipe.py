@@ -92,5 +92,5 @@ def test_a_recipe_is_consistent(tmp_path):
 
 def test_the_place_of_a_run_is_not_part_of_what_it_is(tmp_path):
     first, second = (_load(tmp_path, GOOD, f"output_dir=runs/{name}") for name in "ab")
-    assert first.identity == second.identity
-    assert first.identity != _load(tmp_path, GOOD, "seed=1").identity
+    assert first.fingerprint == second.fingerprint
+    assert first.fingerprint != _load(tmp_path, GOOD, "seed=1").fingerprint

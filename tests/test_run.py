@@ -244,7 +244,7 @@ def test_every_recipe_runs_for_two_steps(name, root, tmp_path):
         assert model(**tokenizer("the plot is very long", return_tensors="pt")).logits.isfinite().all()
     if name == "llama":
         assert model.dtype == torch.bfloat16
-        assert history["iterations"][0]["quality"]["test"]["task"] == "next-token"
+        assert history["iterations"][0]["metrics"]["test"]["task"] == "next-token"
         assert "test perplexity" in (tmp_path / "out" / "report.md").read_text()
     assert (tmp_path / "out" / "pruned" / "model.safetensors").exists()
 
@@ -274,7 +274,7 @@ def test_all_folds_are_one_command(quickstart, four_subjects, tmp_path):
     for subject, row in summary["subjects"].items():
         history = json.loads((out / f"fold-{subject}" / "history.json").read_text())
         assert history["recipe"]["data"]["test_subject"] == subject
-        quality = [history["iterations"][step]["quality"]["test"] for step in (0, history["selected"])]
+        quality = [history["iterations"][step]["metrics"]["test"] for step in (0, history["selected"])]
         assert [row[network]["accuracy"] for network in ("unpruned", "pruned")] == [q["accuracy"] for q in quality]
         found.append(quality[0]["accuracy"])
         assert sum(map(sum, quality[0]["confusion"])) == row["samples"]
@@ -350,7 +350,7 @@ def test_wharf_from_the_publishers_files_to_a_checkpoint(shared, root, tmp_path)
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     history = PruningHistory.from_json(json.loads((tmp_path / "out" / "history.json").read_text()))
-    assert history.iterations[0].quality["test"].accuracy > 0.3, "twelve classes, two epochs, an unseen subject"
+    assert history.iterations[0].metrics["test"].accuracy > 0.3, "twelve classes, two epochs, an unseen subject"
 
 
 @pytest.mark.data

@@ -34,7 +34,7 @@ def _outcome(out: Path) -> tuple[list, dict]:
     history = json.loads((out / "history.json").read_text())
     for step in history["iterations"]:
         step.pop("seconds")
-        step.pop("latency_ms")
+        step["cost"].pop("latency")
     weights = {path.parent.name: load_file(path) for path in sorted(out.glob("*/model.safetensors"))}
     return history["iterations"], weights
 

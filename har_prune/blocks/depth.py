@@ -7,7 +7,6 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
-from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UndeclaredLayerListError
 from har_prune.provenance import parent_of
@@ -15,21 +14,6 @@ from har_prune.provenance import parent_of
 # Where models without a family keep their depth; the checks after rebuilding catch a wrong guess.
 _USUAL_DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depths")
 _USUAL_PER_LAYER_FIELDS = ("layer_types",)  # has one meaning throughout transformers 5
-
-
-def original_indices(model: PreTrainedModel | BlockStack) -> list[int]:
-    """For every block of a model its index in the network before the first removal."""
-    stack = stack_of(model)
-    provenance = getattr(stack.config, "har_prune", None) or {}
-    removed = set(provenance.get("removed_blocks", ()))
-    depth = provenance.get("original_depth", len(stack))
-    originals = [index for index in range(depth) if index not in removed]
-    if len(originals) != len(stack):
-        raise NotRemovableError(
-            f"config.har_prune says that {len(originals)} of {depth} blocks are left, and this model has "
-            f"{len(stack)}: it was changed since. Delete config.har_prune to start from what is there."
-        )
-    return originals
 
 
 def smaller_config(stack: BlockStack, removed: list[int], model_class: type[PreTrainedModel]) -> Any:
@@ -87,7 +71,7 @@ def _edit(stack: BlockStack, removed: list[int], fields: dict[str, Any]) -> None
 
 def _provenance(stack: BlockStack, removed: list[int]) -> dict[str, Any]:
     """What `config.har_prune` of the smaller model says: where it comes from and what is gone."""
-    originals = original_indices(stack)
+    originals = stack.original_indices
     before = getattr(stack.config, "har_prune", None) or {}
     gone = before.get("removed_blocks", [])
     return {

@@ -7,8 +7,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from har_prune.blocks.families import Family, family_of, unknown_family
 from har_prune.blocks.probe import probe_containers
-from har_prune.blocks.stack import Block, BlockStack
-from har_prune.errors import UnknownFamilyError
+from har_prune.blocks.stack import ONLY_ONE, Block, BlockStack, config_at
+from har_prune.errors import NotRemovableError, UnknownFamilyError
 from har_prune.spelling import did_you_mean
 
 _Stage = tuple[str, nn.Module, list[str | None]]  # name, container, why each child is fixed
@@ -33,6 +33,7 @@ def find_blocks(
 
     Raises:
         UnknownFamilyError: No family, and the probe found nothing, or nothing within the path, or several towers.
+        NotRemovableError: `config.har_prune` speaks of another number of blocks than there are.
     """
     within = within or ""
     if within and within not in dict(model.named_modules()):
@@ -50,19 +51,21 @@ def find_blocks(
         if family is None:
             inside = [c for c in containers if _is_within(c.name, tower)]
             stages = [(c.name, c.module, c.why_fixed) for c in inside]
+    path = _config_path(model.config, model.get_submodule(tower).config)
+    originals = _original_indices(config_at(model.config, path), sum(len(reasons) for _, _, reasons in stages))
     blocks: list[Block] = []
     for stage, (name, container, why_fixed) in enumerate(stages):
         children = list(container.children())
         if len(children) == 1:
-            why_fixed = ["it is the only block of its stage"]
+            why_fixed = [ONLY_ONE]
         if not _is_within(name, within):
             why_fixed = [f"it lies outside of {within!r}"] * len(children)
         for position, child in enumerate(children):
-            blocks.append(Block(len(blocks), f"{name}.{position}", stage, child, why_fixed[position]))
+            index = len(blocks)
+            blocks.append(Block(index, originals[index], f"{name}.{position}", stage, child, why_fixed[position]))
     if not any(_is_within(block.name, within) for block in blocks):
         raise UnknownFamilyError(f"within={within!r}: the blocks lie elsewhere, from {blocks[0].name!r} on.")
-    path = _config_path(model.config, model.get_submodule(tower).config)
-    return BlockStack(model, blocks, family, path, example_inputs)
+    return BlockStack(model, blocks, family, path, example_inputs, within or None)
 
 
 def stack_of(model: PreTrainedModel | BlockStack, example_inputs: dict[str, Tensor] | None = None) -> BlockStack:
@@ -94,6 +97,20 @@ def _described(model: PreTrainedModel, tower: str) -> tuple[Family | None, list[
         reasons = [family.why_fixed(stage, place, block) for place, block in enumerate(container.children())]
         stages.append((f"{prefix}.{path}" if prefix else path, container, reasons))
     return family, stages
+
+
+def _original_indices(config: Any, count: int) -> list[int]:
+    """For every block its index in the network before the first removal, as `config.har_prune` tells it."""
+    provenance = getattr(config, "har_prune", None) or {}
+    removed = set(provenance.get("removed_blocks", ()))
+    depth = provenance.get("original_depth", count)
+    originals = [index for index in range(depth) if index not in removed]
+    if len(originals) != count:
+        raise NotRemovableError(
+            f"config.har_prune says that {len(originals)} of {depth} blocks are left, and this model has {count}: it "
+            "was changed since. Delete config.har_prune to start from what is there."
+        )
+    return originals
 
 
 def _is_within(name: str, path: str) -> bool:

@@ -18,9 +18,10 @@ from transformers.utils import logging as transformers_logging
 
 from har_prune.blocks.depth import smaller_config
 from har_prune.blocks.equal import TOLERANCE, computing_in_float32, difference, outputs_of
+from har_prune.blocks.families import family_of
 from har_prune.blocks.find import stack_of
 from har_prune.blocks.inputs import example_inputs as make_example_inputs
-from har_prune.blocks.stack import BlockStack
+from har_prune.blocks.stack import ONLY_ONE, Block, BlockStack, config_at
 from har_prune.errors import NotRemovableError
 from har_prune.loading import KEY_PROBLEMS
 
@@ -56,7 +57,21 @@ def remove_blocks(
         UnknownFamilyError: No blocks were found.
         ShapeError: No inputs can be made up for this model; give example_inputs.
     """
-    stack = stack_of(model, example_inputs)
+    return without_blocks(stack_of(model, example_inputs), indices, example_inputs=example_inputs, copy=copy).model
+
+
+def without_blocks(
+    stack: BlockStack,
+    indices: Iterable[int],
+    *,
+    example_inputs: dict[str, Tensor] | None = None,
+    copy: bool = True,
+) -> BlockStack:
+    """As `remove_blocks`, from stack to stack: nothing has to be found again in the smaller network.
+
+    Raises:
+        NotRemovableError, UndeclaredLayerListError, ShapeError: As `remove_blocks`.
+    """
     removed = stack.check_removable(indices)
     inputs = example_inputs or stack.inputs or make_example_inputs(stack.model)
     _refuse_unreadable(stack.model)
@@ -73,7 +88,24 @@ def remove_blocks(
         ) from error
     _carry_over(stack.model, smaller, names)
     _check_equals_bypassed(stack, removed, smaller, inputs)
-    return smaller
+    return _stack_without(stack, removed, smaller, names)
+
+
+def _stack_without(
+    stack: BlockStack, removed: list[int], smaller: PreTrainedModel, names: Callable[[str], str | None]
+) -> BlockStack:
+    """The blocks that are left, in the smaller network."""
+    config = config_at(smaller.config, stack.config_path)
+    family = family_of(config) if stack.family else None
+    blocks: list[Block] = []
+    for number, stage in enumerate(stack.stages):
+        kept = [stack.blocks[index] for index in stage if index not in removed]
+        for block in kept:
+            name = (names(f"{block.name}.") or "").removesuffix(".")
+            module = smaller.get_submodule(name)
+            reason = ONLY_ONE if len(kept) == 1 else block.why_fixed
+            blocks.append(Block(len(blocks), block.original_index, name, number, module, reason))
+    return BlockStack(smaller, blocks, family, stack.config_path, stack.inputs, stack.within)
 
 
 # A config or a model class says in as many ways as it has lines that it was not made for this.

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from har_prune.blocks.families import Family
 from har_prune.errors import NotRemovableError
 
+ONLY_ONE = "it is the only block of its stage"
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -20,6 +22,7 @@ class Block:
 
     Args:
         index: Position among all blocks of the model, from 0.
+        original_index: Its index in the network before the first removal; equal to `index` in one that lost no block.
         name: Dotted module path, e.g. "vit.layers.3".
         stage: Index of its stage; 0 everywhere in a model without stages.
         module: The block itself.
@@ -27,6 +30,7 @@ class Block:
     """
 
     index: int
+    original_index: int
     name: str
     stage: int
     module: nn.Module
@@ -43,6 +47,7 @@ class BlockStack:
         config_path: Names that lead from `model.config` to the config that states the depth of these blocks; empty
             for the config itself, ("vision_config",) for a vision tower. None when it is not in there.
         inputs: Example inputs the blocks were found with; None where none were given.
+        within: Path of the module that was asked for; None = the whole model.
     """
 
     def __init__(
@@ -52,22 +57,28 @@ class BlockStack:
         family: Family | None,
         config_path: tuple[str, ...] | None = (),
         inputs: dict[str, Tensor] | None = None,
+        within: str | None = None,
     ):
         self.model, self.blocks, self.family, self.config_path = model, blocks, family, config_path
-        self.inputs = inputs
+        self.inputs, self.within = inputs, within
         # What a block returns behind its hidden state: None = nothing, it returns a bare tensor. Learned when it runs.
         self._rest: dict[nn.Module, tuple | None] = {}
         self._by_class: dict[type, tuple | None] = {}
 
+    @property
+    def original_indices(self) -> list[int]:
+        """For every block its index in the network before the first removal."""
+        return [block.original_index for block in self.blocks]
+
     def on(self, twin: PreTrainedModel) -> "BlockStack":
         """The same blocks of a copy of the model."""
         blocks = [replace(block, module=twin.get_submodule(block.name)) for block in self.blocks]
-        return BlockStack(twin, blocks, self.family, self.config_path, self.inputs)
+        return BlockStack(twin, blocks, self.family, self.config_path, self.inputs, self.within)
 
     @property
     def config(self) -> Any:
         """The config that states the depth of these blocks."""
-        return reduce(getattr, self.config_path or (), self.model.config)
+        return config_at(self.model.config, self.config_path)
 
     @property
     def period(self) -> int:
@@ -182,6 +193,11 @@ class BlockStack:
         """A hidden state in the form in which the block would return it."""
         rest = self._rest.get(module, self._by_class[type(module)])
         return hidden_states if rest is None else (hidden_states, *rest)
+
+
+def config_at(config: Any, path: tuple[str, ...] | None) -> Any:
+    """The config inside a config that some names lead to."""
+    return reduce(getattr, path or (), config)
 
 
 def _has_tensors(values: Any) -> bool:

@@ -19,6 +19,7 @@ Args:
 
 Returns:
     accuracy: share of correct predictions, in [0, 1].
+    balanced_accuracy: unweighted mean of their recalls, in [0, 1].
     macro_f1: unweighted mean of the F1 of the classes that occur in the references, in [0, 1].
     per_class: {name: {precision, recall, f1, support}} for those classes.
 """
@@ -38,19 +39,23 @@ class HarClassification(evaluate.Metric):
         # Classes a test subject never performed have no recall; averaging zeros for them would punish the subject.
         present = sorted(set(references))
         names = [str(label) if label_names is None else label_names[label] for label in present]
+        # By number: a class may be called "accuracy", which the report has a row of its own for.
+        numbers = [str(place) for place in range(len(present))]
         report = classification_report(
-            references, predictions, labels=present, target_names=names, output_dict=True, zero_division=0
+            references, predictions, labels=present, target_names=numbers, output_dict=True, zero_division=0
         )
+        rows = [report[number] for number in numbers]
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "macro_f1": float(f1_score(references, predictions, labels=present, average="macro", zero_division=0)),
+            "balanced_accuracy": sum(row["recall"] for row in rows) / len(rows),
             "per_class": {
                 name: {
-                    "precision": float(report[name]["precision"]),
-                    "recall": float(report[name]["recall"]),
-                    "f1": float(report[name]["f1-score"]),
-                    "support": int(report[name]["support"]),
+                    "precision": float(row["precision"]),
+                    "recall": float(row["recall"]),
+                    "f1": float(row["f1-score"]),
+                    "support": int(row["support"]),
                 }
-                for name in names
+                for name, row in zip(names, rows, strict=True)
             },
         }

@@ -21,7 +21,7 @@ _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration w
 
 
 @dataclass(frozen=True)
-class Quality:
+class EvalMetrics:
     """How well a model classifies. A language model classifies tokens: each is one of the vocabulary.
 
     Args:
@@ -32,6 +32,7 @@ class Quality:
         per_class: {class name: {precision, recall, f1, support}}; empty for a language model.
         task: "classification", or "next-token" for a language model.
         confusion: Examples by true class (row) and predicted class (column), where there are 64 classes or fewer.
+        balanced_accuracy: Mean recall over the classes that occur, in [0, 1]; None for a language model.
     """
 
     accuracy: float
@@ -41,6 +42,7 @@ class Quality:
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     task: str = "classification"
     confusion: list[list[int]] = field(default_factory=list)
+    balanced_accuracy: float | None = None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -87,7 +89,7 @@ def classified(logits: Tensor, labels: Tensor, *, language_model: bool) -> tuple
 @torch.no_grad()
 def evaluate_model(
     model: PreTrainedModel, batches: Iterable[Mapping[str, Any]], accelerator: Accelerator | None = None
-) -> Quality:
+) -> EvalMetrics:
     """Classifies every example once, in eval mode.
 
     Args:
@@ -146,13 +148,15 @@ def _refuse_unknown(labels: Tensor, classes: int) -> None:
         )
 
 
-def _quality(predictions: Tensor, labels: Tensor, losses: Tensor, names: list[str] | None) -> Quality:
+def _quality(predictions: Tensor, labels: Tensor, losses: Tensor, names: list[str] | None) -> EvalMetrics:
     scores = load_metric().compute(predictions=predictions.tolist(), references=labels.tolist(), label_names=names)
     loss = losses.double().mean().item()
     figures = scores["accuracy"], scores["macro_f1"], loss, len(labels)
     if names is None:
-        return Quality(*figures, task="next-token")
+        return EvalMetrics(*figures, task="next-token")
     confusion: list[list[int]] = []
     if len(names) <= _CONFUSED_CLASSES:
         confusion = confusion_matrix(labels.numpy(), predictions.numpy(), labels=range(len(names))).tolist()
-    return Quality(*figures, scores["per_class"], confusion=confusion)
+    return EvalMetrics(
+        *figures, scores["per_class"], confusion=confusion, balanced_accuracy=scores["balanced_accuracy"]
+    )

@@ -1,10 +1,12 @@
 """What to prune and when to stop; `PruneSettings` is the recipe's `prune` section."""
 
+import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from har_prune.evaluation.config import EvaluateConfig
 from har_prune.scoring.config import CalibrationConfig
 from har_prune.training.config import HealConfig
 
@@ -66,16 +68,57 @@ class PruneSettings(BaseModel):
         return max(2, self.min_blocks_per_stage) if self.guards == "paper" else self.min_blocks_per_stage
 
 
+class RunConfig(Protocol):
+    """What `prune` reads: a `PruneConfig`, or a recipe, which holds the same beside what is not `prune`'s."""
+
+    @property
+    def prune(self) -> PruneSettings:
+        """How blocks are chosen."""
+
+    @property
+    def heal(self) -> HealConfig | None:
+        """Training after removals; None = none."""
+
+    @property
+    def evaluate(self) -> EvaluateConfig:
+        """What is measured."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+    @property
+    def output_dir(self) -> Path | None:
+        """Where iterations are kept and resumed; None = nowhere."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be equal for a run to continue in an output folder, as plain JSON values."""
+
+
 class PruneConfig(PruneSettings):
     """Everything `prune` needs beside model and data."""
 
     heal: HealConfig | None = Field(None, description="null: no training after removals")
+    evaluate: EvaluateConfig = EvaluateConfig()
     seed: int = Field(0, ge=0)
-    latency: bool = Field(True, description="measure the latency of one example after each iteration")
     output_dir: Path | None = Field(None, description="where iterations are kept and resumed; null: nowhere")
-    recipe: dict[str, Any] | None = Field(None, description="the full recipe this is part of, for the record")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "latency" in values:
+            warnings.warn("PruneConfig.latency is now evaluate.latency (since 0.2)", DeprecationWarning, stacklevel=2)
+            values = {**values, "evaluate": {"latency": values["latency"]}}
+            del values["latency"]
+        return values
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def prune(self) -> PruneSettings:
+        """How blocks are chosen: these settings themselves."""
+        return self
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
         """What must be equal for a run to continue in an output folder."""
-        return self.recipe or self.model_dump(mode="json", exclude={"output_dir", "recipe"})
+        return self.model_dump(mode="json", exclude={"output_dir"})

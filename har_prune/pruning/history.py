@@ -1,9 +1,17 @@
 """The record of a run: frozen values that round-trip through JSON."""
 
+import warnings
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from har_prune.evaluation.quality import Quality
+from har_prune.errors import FormatError
+from har_prune.evaluation import measurement
+from har_prune.evaluation.cost import Cost
+from har_prune.evaluation.latency import Latency
+from har_prune.evaluation.quality import EvalMetrics
+from har_prune.pruning.upgrade import upgraded_history, upgraded_step
+
+FORMAT = 1  # of history.json and step.json
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,21 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Healing:
+    """How a network was trained after a removal.
+
+    Args:
+        samples_seen: Training examples, repeats counted.
+        steps: Optimiser steps; None in records of 0.1.
+        best_epoch: Epoch whose weights were kept; None in records of 0.1.
+    """
+
+    samples_seen: int
+    steps: int | None = None
+    best_epoch: float | None = None
+
+
+@dataclass(frozen=True)
 class PruningStep:
     """One iteration. Iteration 0 is the unpruned network.
 
@@ -77,14 +100,12 @@ class PruningStep:
         remaining: Blocks left, as indices in the original network.
         scores: Every candidate with its importance before the removal.
         calibration: How they were measured; None for the unpruned network.
-        quality: Quality after healing by data split; choices look at "validation" only.
-        macs: Multiply-accumulates of one example.
-        parameters: Number of parameters.
-        healed: Whether the network was trained in this iteration.
-        samples_seen: Training examples seen in this iteration.
+        cost: What one example costs.
+        metrics: How well it does after healing, by data split; choices look at "validation" only.
+        healing: How it was trained in this iteration; None where it was not.
         weights_sha256: Digest of the weights, to tell networks apart.
-        latency_ms: Median time of one example; None when not measured. A timing: differs between runs.
         seconds: Time the iteration took. A timing: differs between runs.
+        measured: What else was measured, by name (see `evaluation.measurement`); each is a key of its own in JSON.
     """
 
     iteration: int
@@ -92,30 +113,60 @@ class PruningStep:
     remaining: tuple[int, ...]
     scores: tuple[ScoredBlock, ...]
     calibration: Calibration | None
-    quality: dict[str, Quality]
-    macs: int
-    parameters: int
-    healed: bool
-    samples_seen: int
+    cost: Cost
+    metrics: dict[str, EvalMetrics]
+    healing: Healing | None
     weights_sha256: str
-    latency_ms: float | None
     seconds: float
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _FORMER:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        new, value = _FORMER[name]
+        warnings.warn(f"PruningStep.{name} is now {new} (since 0.2)", DeprecationWarning, stacklevel=2)
+        return value(self)
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of plain values."""
-        return asdict(self)
+        """A dict of plain values: the content of step.json."""
+        values = asdict(self)
+        measured = values.pop("measured")
+        return {"format": FORMAT, **values, **measured}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "PruningStep":
-        """The inverse of `to_json`, also after a trip through a file."""
+        """The inverse of `to_json`, also after a trip through a file, and for steps of earlier versions.
+
+        Raises:
+            FormatError: A later version wrote it.
+        """
+        value = dict(value)
+        if _format_of(value, None) == 0:
+            value = upgraded_step(value)
+        value.pop("format", None)
+        known = {name: value.pop(name) for name in cls.__dataclass_fields__ if name in value}
+        latency = known["cost"]["latency"]
         return cls(**{
-            **value,
-            "removed": tuple(value["removed"]),
-            "remaining": tuple(value["remaining"]),
-            "scores": tuple(_scored_block(score) for score in value["scores"]),
-            "calibration": _calibration(value["calibration"]),
-            "quality": {split: Quality(**quality) for split, quality in value["quality"].items()},
+            **known,
+            "removed": tuple(known["removed"]),
+            "remaining": tuple(known["remaining"]),
+            "scores": tuple(_scored_block(score) for score in known["scores"]),
+            "calibration": _calibration(known["calibration"]),
+            "cost": Cost(**{**known["cost"], "latency": latency and Latency(**latency)}),
+            "metrics": {split: EvalMetrics(**metrics) for split, metrics in known["metrics"].items()},
+            "healing": known["healing"] and Healing(**known["healing"]),
+            "measured": measurement.from_json(value),
         })  # fmt: skip
+
+
+_FORMER = {
+    "quality": ("metrics", lambda step: step.metrics),
+    "macs": ("cost.macs", lambda step: step.cost.macs),
+    "parameters": ("cost.parameters", lambda step: step.cost.parameters),
+    "latency_ms": ("cost.latency.median_ms", lambda step: step.cost.latency and step.cost.latency.median_ms),
+    "healed": ("healing", lambda step: step.healing is not None),
+    "samples_seen": ("healing.samples_seen", lambda step: step.healing.samples_seen if step.healing else 0),
+}
 
 
 @dataclass(frozen=True)
@@ -128,6 +179,7 @@ class PruningHistory:
         environment: Versions, machine and commit (see `har_prune.environment`).
         iterations: The steps, the unpruned network first.
         selected: Iteration whose network is the result.
+        data_fingerprint: Digest of the data it was made with; None in records of 0.1.
     """
 
     recipe: dict[str, Any]
@@ -135,6 +187,27 @@ class PruningHistory:
     environment: dict[str, Any] = field(default_factory=dict)
     iterations: tuple[PruningStep, ...] = ()
     selected: int = 0
+    data_fingerprint: str | None = None
+
+    @property
+    def steps(self) -> tuple[PruningStep, ...]:
+        """Another word for `iterations`."""
+        return self.iterations
+
+    @property
+    def before(self) -> PruningStep:
+        """The unpruned network."""
+        return self.iterations[0]
+
+    @property
+    def after(self) -> PruningStep:
+        """The network that is the result."""
+        return self.iterations[self.selected]
+
+    @property
+    def shown_split(self) -> Literal["test", "validation"]:
+        """The split whose figures are shown: "test", or "validation" where there is none."""
+        return "test" if "test" in self.before.metrics else "validation"
 
     @property
     def removed(self) -> list[int]:
@@ -143,16 +216,36 @@ class PruningHistory:
 
     def macs_reduction(self, step: PruningStep) -> float:
         """Share of the unpruned MACs a step has removed, in [0, 1)."""
-        return 1 - step.macs / self.iterations[0].macs
+        return 1 - step.cost.macs / self.before.cost.macs
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values: the content of history.json."""
-        return {**asdict(self), "iterations": [step.to_json() for step in self.iterations]}
+        return {"format": FORMAT, **vars(self), "iterations": [step.to_json() for step in self.iterations]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "PruningHistory":
-        """The inverse of `to_json`, also after a trip through a file."""
+        """The inverse of `to_json`, also after a trip through a file, and for histories of earlier versions.
+
+        Raises:
+            FormatError: A later version wrote it.
+        """
+        value = dict(value)
+        if _format_of(value, value.get("environment", {}).get("har_prune")) == 0:
+            value = upgraded_history(value)
+        value.pop("format")
         return cls(**{**value, "iterations": tuple(PruningStep.from_json(step) for step in value["iterations"])})
+
+
+def _format_of(value: dict[str, Any], version: str | None) -> int:
+    """The format of a record; those of 0.1 have no number."""
+    found = value.get("format", 0)
+    if found not in range(FORMAT + 1):
+        wrote = "a later version of har_prune" if version is None else f"har_prune {version}"
+        raise FormatError(
+            f"this record has format {found!r}, written by {wrote}; this version reads formats 0 to {FORMAT}. "
+            f"Install {wrote.replace('har_prune ', 'har_prune==') if version else 'that version'} to read it."
+        )
+    return int(found)
 
 
 def _scored_block(value: dict[str, Any]) -> ScoredBlock:

@@ -3,28 +3,28 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from har_prune.blocks.depth import original_indices
-from har_prune.blocks.find import find_blocks
-from har_prune.blocks.rebuild import remove_blocks
+from har_prune.blocks.find import find_blocks, stack_of
+from har_prune.blocks.rebuild import without_blocks
+from har_prune.blocks.stack import BlockStack
 from har_prune.environment import environment
 from har_prune.errors import DataError, DivergedError, NotRemovableError, OutputFolderError, UnreachableTargetError
-from har_prune.evaluation.latency import measure_latency
-from har_prune.evaluation.macs import count_macs
+from har_prune.evaluation.cost import Cost, measure_cost
+from har_prune.evaluation.measurement import Network, measure_all
 from har_prune.evaluation.quality import evaluate_model
-from har_prune.pruning.config import PruneConfig
-from har_prune.pruning.history import PruningHistory, PruningStep, ScoredBlock
-from har_prune.pruning.measure import Ranking, rank_candidates
+from har_prune.pruning.config import RunConfig
+from har_prune.pruning.history import Healing, PruningHistory, PruningStep, ScoredBlock
+from har_prune.pruning.measure import rank_candidates
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.store import RunFolder
 from har_prune.scoring.config import Layout
@@ -49,11 +49,11 @@ class PruningResult:
 
 
 def prune(
-    model: PreTrainedModel,
+    model: PreTrainedModel | BlockStack,
     train: DataLoader | None,
     calibration: Batches,
     evaluate: Batches | Mapping[str, Batches],
-    config: PruneConfig,
+    config: RunConfig,
     *,
     accelerator: Accelerator | None = None,
 ) -> PruningResult:
@@ -63,12 +63,13 @@ def prune(
     last whole iteration; it ends with the same history and weights as a call that was never interrupted.
 
     Args:
-        model: A trained classifier; moved to the device and to eval mode, otherwise untouched.
+        model: A trained classifier, or the blocks `find_blocks` returned for it; moved to the device and to eval mode,
+            otherwise untouched.
         train: Labelled batches for healing; None only together with `config.heal` None.
         calibration: Batches the criterion sees; labels are ignored.
         evaluate: Labelled validation batches, or several named sets of them. Every set is measured in every
             iteration; only "validation" is ever used to choose.
-        config: Target, guards, healing, seed, output folder.
+        config: Target, guards, healing, seed, output folder: a `PruneConfig`, or a recipe.
         accelerator: Device, precision and processes; None = a plain `Accelerator()`.
 
     Returns:
@@ -99,28 +100,28 @@ class _Run:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | BlockStack,
         train: DataLoader | None,
         calibration: Batches,
         evaluate: Mapping[str, Batches],
-        config: PruneConfig,
+        config: RunConfig,
         accelerator: Accelerator,
     ):
-        self.parent = model.to(accelerator.device).eval()
+        few = _examples(calibration, 2)  # to find blocks with, where none can be made up
+        self.original = stack_of(model, few)
+        self.original.model.to(accelerator.device).eval()
         self.train, self.calibration, self.evaluate = train, calibration, evaluate
-        self.config, self.accelerator = config, accelerator
-        self.few = _examples(calibration, 2)  # to find blocks with, where none can be made up
-        self.example = {key: value[:1] for key, value in self.few.items()}
-        stack = find_blocks(model, self.few)
-        self.protected = protected_blocks(stack, config.protected)
-        check_settings(stack, config, self.example)
+        self.config, self.settings, self.accelerator = config, config.prune, accelerator
+        self.example = {key: value[:1] for key, value in few.items()}
+        self.protected = protected_blocks(self.original, self.settings.protected)
+        check_settings(self.original, self.settings, self.example)
         self.folder: RunFolder | None = None
         if config.output_dir is not None:
-            self.folder = RunFolder(config.output_dir, config.identity, writes=accelerator.is_main_process)
+            self.folder = RunFolder(config.output_dir, config.fingerprint, writes=accelerator.is_main_process)
         accelerator.wait_for_everyone()
         self.steps = self.folder.steps() if self.folder else []
         self.environment = environment()  # of the code that runs, not of what is on disk when it ends
-        if self.steps and self.steps[0].weights_sha256 != weights_sha256(self.parent):
+        if self.steps and self.steps[0].weights_sha256 != weights_sha256(self.original.model):
             raise OutputFolderError(
                 f"output folder {config.output_dir} was made from another network than this one (its weights differ): "
                 "choose another output_dir."
@@ -128,158 +129,162 @@ class _Run:
 
     def to_the_end(self) -> PruningResult:
         if not self.steps:
-            self._keep(self._step(self.parent, time.time()), None)
+            self._keep(self._first_step(), None)
         self._refuse_impossible_floor()
         # The smallest network that holds the accuracy floor may be an earlier one than the newest.
         selected = max(step.iteration for step in self.steps if self._holds_floor(step))
-        model, result = self._load(len(self.steps) - 1), self._load(selected)
-        while removable := self._next_candidates(model):
-            model, step = self._iterate(model, removable)
-            self._keep(step, model)
+        newest = self._load(len(self.steps) - 1)
+        result = newest if selected == len(self.steps) - 1 else self._load(selected)
+        while removable := self._next_candidates(newest):
+            newest, step = self._iterate(newest, removable)
+            self._keep(step, newest.model)
             if self._holds_floor(step):
-                selected, result = step.iteration, model
+                selected, result = step.iteration, newest
         if selected == 0:
-            best = max(step.quality["validation"].accuracy for step in self.steps[1:] if self._counts(step))
+            best = max(step.metrics["validation"].accuracy for step in self.steps[1:] if self._counts(step))
             raise UnreachableTargetError(
-                f"target min_accuracy={self.config.target.min_accuracy} allows no removal: the best network left has "
-                f"a validation accuracy of {best:.4f}. Lower it, or heal longer, in another output_dir."
+                f"target min_accuracy={self.settings.target.min_accuracy} allows no removal: the best network left "
+                f"has a validation accuracy of {best:.4f}. Lower it, or heal longer, in another output_dir."
             )
         history = self._history(selected)
         if self.folder:
             self.folder.save_history(history)
-        last = self.steps[selected]
-        target = self.config.target
-        met = target.is_met(history.macs_reduction(last), len(last.remaining)) or target.only_accuracy
-        return PruningResult(result, history, met)
+        target = self.settings.target
+        met = target.is_met(history.macs_reduction(history.after), len(history.after.remaining))
+        return PruningResult(result.model, history, met or target.only_accuracy)
 
-    def _next_candidates(self, model: PreTrainedModel) -> list[int]:
+    def _next_candidates(self, stack: BlockStack) -> list[int]:
         """Blocks that may go next; none when the run is over."""
         last = self.steps[-1]
-        if (self._counts(last) and not self._holds_floor(last)) or self._is_final(model):
+        if (self._counts(last) and not self._holds_floor(last)) or self._is_final(stack, last.cost):
             return []
-        return candidates(find_blocks(model, self.few), self.config, self.protected)
+        return candidates(stack, self.settings, self.protected)
 
-    def _is_final(self, model: PreTrainedModel) -> bool:
+    def _is_final(self, stack: BlockStack, cost: Cost) -> bool:
         """Whether the target is met, or nothing is left to remove."""
-        stack = find_blocks(model, self.few)
-        reduction = 1 - count_macs(model, self.example) / count_macs(self.parent, self.example)
-        return self.config.target.is_met(reduction, len(stack)) or not candidates(stack, self.config, self.protected)
+        reduction = 1 - cost.macs / self.steps[0].cost.macs
+        target = self.settings.target
+        return target.is_met(reduction, len(stack)) or not candidates(stack, self.settings, self.protected)
 
     def _holds_floor(self, step: PruningStep) -> bool:
         """Whether a network may be the result as far as accuracy goes."""
-        floor = self.config.target.min_accuracy
-        return floor is None or (self._counts(step) and step.quality["validation"].accuracy >= floor)
+        floor = self.settings.target.min_accuracy
+        return floor is None or (self._counts(step) and step.metrics["validation"].accuracy >= floor)
 
     def _counts(self, step: PruningStep) -> bool:
         """Whether a network has had its healing; between two healings accuracy says nothing yet."""
-        return step.iteration == 0 or step.healed or self.config.heal is None
+        return step.iteration == 0 or step.healing is not None or self.config.heal is None
 
     def _refuse_impossible_floor(self) -> None:
-        floor, accuracy = self.config.target.min_accuracy, self.steps[0].quality["validation"].accuracy
+        floor, accuracy = self.settings.target.min_accuracy, self.steps[0].metrics["validation"].accuracy
         if floor is not None and floor > accuracy:
             raise UnreachableTargetError(
                 f"target min_accuracy={floor} cannot be reached: the unpruned network has a validation accuracy of "
                 f"{accuracy:.4f}. Ask for less, or train longer, in another output_dir."
             )
 
-    def _iterate(self, model: PreTrainedModel, removable: list[int]) -> tuple[PreTrainedModel, PruningStep]:
-        start = time.time()
+    def _first_step(self) -> PruningStep:
+        start, model = time.monotonic(), self.original.model
+        return PruningStep(
+            iteration=0,
+            removed=(),
+            remaining=tuple(self.original.original_indices),
+            scores=(),
+            calibration=None,
+            cost=self._cost(model),
+            healing=None,
+            **self._found(model),
+            seconds=time.monotonic() - start,
+        )
+
+    def _iterate(self, stack: BlockStack, removable: list[int]) -> tuple[BlockStack, PruningStep]:
+        start, iteration = time.monotonic(), len(self.steps)
         # A calibration loader that draws at random has to draw the same in a resumed run.
-        set_seed(self.config.seed + len(self.steps))
-        originals = original_indices(find_blocks(model, self.few))
+        set_seed(self.config.seed + iteration)
         ranking = rank_candidates(
-            find_blocks(model, self.few),
+            stack,
             self.calibration,
-            self.config,
+            self.settings,
             removable,
-            originals,
-            parent=self.parent,
-            seed=self.config.seed + len(self.steps),
+            original=self.original.model,
+            seed=self.config.seed + iteration,
             layout=self._layout(),
             accelerator=self.accelerator,
         )
-        victims, smaller = self._remove_least(model, ranking.order)
-        find_blocks(smaller, self.few).config.har_prune["criterion"] = self.config.criterion
-        samples_seen = self._heal(smaller, len(self.steps))
-        return smaller, self._step(smaller, start, originals, ranking, victims, samples_seen)
+        victims, smaller = self._remove_least(stack, ranking.order)
+        smaller.config.har_prune["criterion"] = self.settings.criterion
+        cost = self._cost(smaller.model)
+        healing = self._heal(smaller, cost, iteration)
+        originals = stack.original_indices
+        return smaller, PruningStep(
+            iteration=iteration,
+            removed=tuple(originals[victim] for victim in victims),
+            remaining=tuple(smaller.original_indices),
+            scores=tuple(
+                ScoredBlock(originals[score.index], score.name, score.importance, score.samples, score.interval)
+                for score in ranking.scores
+            ),
+            calibration=ranking.calibration,
+            cost=cost,
+            healing=healing,
+            **self._found(smaller.model),
+            seconds=time.monotonic() - start,
+        )
 
     def _layout(self) -> Layout | None:
         """How this run has cut the work of scoring so far: a resumed run has to compute the same bits."""
         record = self.steps[-1].calibration
         return Layout(**record.layout) if record and record.layout else None
 
-    def _remove_least(self, model: PreTrainedModel, ranking: list[int]) -> tuple[list[int], PreTrainedModel]:
+    def _remove_least(self, stack: BlockStack, ranking: list[int]) -> tuple[list[int], BlockStack]:
         """Removes the least important block whose removal the config of this family can express.
 
         The network of the iteration before hands its weights over, unless it may yet be the result.
         """
-        stack = find_blocks(model, self.few)
-        needed = model is self.parent or self.config.target.min_accuracy is not None
+        needed = stack is self.original or self.settings.target.min_accuracy is not None
         for index in ranking:
             unit = stack.unit(index)
             try:
-                smaller = remove_blocks(stack, unit, copy=needed)
-                return unit, smaller
+                return unit, without_blocks(stack, unit, copy=needed)
             except NotRemovableError as error:
                 refused = error
         raise UnreachableTargetError(f"none of the candidates {sorted(ranking)} can be removed: {refused}")
 
-    def _heal(self, model: PreTrainedModel, iteration: int) -> int:
-        """Trains when it is due; returns the number of examples seen."""
-        heal, final = self.config.heal, self._is_final(model)
+    def _heal(self, stack: BlockStack, cost: Cost, iteration: int) -> Healing | None:
+        """Trains when it is due."""
+        heal, final = self.config.heal, self._is_final(stack, cost)
         if heal is None or self.train is None or not (final or iteration % heal.interval == 0):
-            return 0
-        return train_model(
-            model,
+            return None
+        done = train_model(
+            stack.model,
             self.train,
             self.evaluate["validation"],
             heal.final if final and heal.final is not None else heal,
             accelerator=self.accelerator,
-            teacher=Teacher(self.parent, heal.distill) if heal.distill else None,
+            teacher=Teacher(self.original.model, heal.distill) if heal.distill else None,
             seed=self.config.seed + iteration,
             name=f"heal-{iteration:03d}",
-        ).samples_seen
+        )
+        return Healing(done.samples_seen, done.steps, done.best_epoch)
 
-    def _step(
-        self,
-        model: PreTrainedModel,
-        start: float,
-        originals: Sequence[int] = (),
-        ranking: Ranking | None = None,
-        victims: Sequence[int] = (),
-        samples_seen: int = 0,
-    ) -> PruningStep:
-        """Measures a network and makes the record of its iteration; without victims, that of the unpruned one."""
-        quality = {split: evaluate_model(model, data, self.accelerator) for split, data in self.evaluate.items()}
-        for split, measured in quality.items():
+    def _cost(self, model: PreTrainedModel) -> Cost:
+        """On the main process alone: several that take times at once would slow each other down."""
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            original, latency = self.original.model, self.config.evaluate.latency
+            found = [measure_cost(model, self.example, original=original, latency=latency)]
+        return broadcast_object_list(found)[0]
+
+    def _found(self, model: PreTrainedModel) -> dict[str, Any]:
+        """What a step records of a network once it is healed."""
+        metrics = {split: evaluate_model(model, data, self.accelerator) for split, data in self.evaluate.items()}
+        for split, measured in metrics.items():
             if not math.isfinite(measured.loss):
                 raise DivergedError(f"iteration {len(self.steps)}: outputs on the {split} data are not finite.")
-        return PruningStep(
-            iteration=len(self.steps),
-            removed=tuple(originals[victim] for victim in victims),
-            remaining=tuple(original_indices(find_blocks(model, self.few))),
-            scores=tuple(
-                ScoredBlock(originals[score.index], score.name, score.importance, score.samples, score.interval)
-                for score in (ranking.scores if ranking else ())
-            ),
-            calibration=ranking.calibration if ranking else None,
-            quality=quality,
-            macs=count_macs(model, self.example),
-            parameters=model.num_parameters(),
-            healed=samples_seen > 0,
-            samples_seen=samples_seen,
-            weights_sha256=weights_sha256(model),
-            latency_ms=self._latency(model),
-            seconds=time.time() - start,
+        network = Network(
+            model, self.original.model, self.example, self.evaluate, self.config.evaluate, self.accelerator
         )
-
-    def _latency(self, model: PreTrainedModel) -> float | None:
-        """On the main process alone: several at once would slow each other down."""
-        latency = None
-        if self.config.latency and self.accelerator.is_main_process:
-            latency = measure_latency(model, self.example).median_ms
-        self.accelerator.wait_for_everyone()
-        return latency
+        return {"metrics": metrics, "measured": measure_all(network), "weights_sha256": weights_sha256(model)}
 
     def _keep(self, step: PruningStep, model: PreTrainedModel | None) -> None:
         self.steps.append(step)
@@ -287,22 +292,23 @@ class _Run:
             self.folder.save(step, model)
         self.accelerator.wait_for_everyone()
         self.accelerator.log({
-            "prune/macs": step.macs,
+            "prune/macs": step.cost.macs,
             "prune/blocks": len(step.remaining),
-            **{f"prune/{split}_accuracy": quality.accuracy for split, quality in step.quality.items()},
+            **{f"prune/{split}_accuracy": metrics.accuracy for split, metrics in step.metrics.items()},
         }, step=step.iteration)  # fmt: skip
 
-    def _load(self, iteration: int) -> PreTrainedModel:
+    def _load(self, iteration: int) -> BlockStack:
         if iteration == 0 or self.folder is None:
-            return self.parent
-        return self.folder.load(iteration, self.parent)
+            return self.original
+        model = self.folder.load(iteration, self.original.model)
+        return find_blocks(model, self.original.inputs, within=self.original.within)
 
     def _history(self, selected: int) -> PruningHistory:
         ended = self.folder.history() if self.folder else None
         if ended is not None:
             return ended  # a finished run started again: its record says what it was made with
         return PruningHistory(
-            recipe=self.config.identity,
+            recipe=self.config.fingerprint,
             seed=self.config.seed,
             environment=self.environment,
             iterations=tuple(self.steps),

@@ -36,9 +36,8 @@ def rank_candidates(
     batches: Iterable[Mapping[str, Any]],
     settings: PruneSettings,
     candidates: list[int],
-    originals: Sequence[int],
     *,
-    parent: PreTrainedModel,
+    original: PreTrainedModel,
     seed: int,
     layout: Layout | None,
     accelerator: Accelerator,
@@ -50,8 +49,7 @@ def rank_candidates(
         batches: Calibration batches.
         settings: Criterion, reference, calibration.
         candidates: Indices in the stack.
-        originals: Index in the original network of every block, for the record.
-        parent: The unpruned network.
+        original: The unpruned network.
         seed: Of this iteration.
         layout: The one this run has used so far; None = choose.
         accelerator: Device and processes.
@@ -63,7 +61,7 @@ def rank_candidates(
         candidates,
         settings.calibration.scoring(seed, layout),
         accelerator=accelerator,
-        reference=parent if settings.reference == "original" else None,
+        reference=original if settings.reference == "original" else None,
         representation=settings.representation,
         groups=1 if race is None and settings.calibration.interval is None else GROUPS,
     )
@@ -77,7 +75,7 @@ def rank_candidates(
             run = run_race(scorer, progress.counting(batches), race, progress)
             scores = run.scores
             order = [run.winner, *(index for index in ranked(scores) if index != run.winner)]
-            tied = tuple(originals[index] for index in run.tied)
+            tied = tuple(stack.blocks[index].original_index for index in run.tied)
             record = RaceRecord(run.ended, tied, LOWEST if len(tied) > 1 else None)
         evaluations = scorer.all_block_evaluations()
     calibration = Calibration(

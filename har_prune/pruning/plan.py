@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from har_prune.blocks.depth import original_indices, smaller_config
+from har_prune.blocks.depth import smaller_config
 from har_prune.blocks.rebuild import class_without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UnreachableTargetError
@@ -26,7 +26,7 @@ def protected_blocks(stack: BlockStack, protected: Iterable[int | str]) -> set[i
     Raises:
         NotRemovableError: An index or a name is not a block of this model.
     """
-    originals = original_indices(stack)
+    originals = stack.original_indices
     indices = set()
     for item in protected:
         if isinstance(item, str):
@@ -79,10 +79,9 @@ def most_removals(stack: BlockStack, settings: PruneSettings, protected: set[int
 
 
 def _staying(stack: BlockStack, settings: PruneSettings, protected: set[int]) -> set[int]:
-    originals = original_indices(stack)
     fixed = {block.index for block in stack.blocks if block.why_fixed is not None}
     first = {stage[0] for stage in stack.stages} if settings.guards == "paper" else set()
-    return fixed | first | {index for index, original in enumerate(originals) if original in protected}
+    return fixed | first | {block.index for block in stack.blocks if block.original_index in protected}
 
 
 def ranked(scores: Iterable[BlockScore]) -> list[int]:

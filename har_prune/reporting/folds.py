@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from har_prune.evaluation.quality import Quality
+from har_prune.evaluation.quality import EvalMetrics
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.report import made_with
 
@@ -38,7 +38,7 @@ def folds_summary(histories: Histories) -> dict[str, Any]:
             "unpruned": {metric: getattr(before, metric) for metric in _METRICS},
             "pruned": {metric: getattr(after, metric) for metric in _METRICS},
             "removed": history.removed,
-            "macs_reduction": history.macs_reduction(history.iterations[history.selected]),
+            "macs_reduction": history.macs_reduction(history.after),
         }
     overall = {
         network: {metric: summarise([row[network][metric] for row in subjects.values()]) for metric in _METRICS}
@@ -119,8 +119,8 @@ def plot_confusion(histories: Histories, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _tested(history: PruningHistory) -> tuple[Quality, Quality]:
-    return history.iterations[0].quality["test"], history.iterations[history.selected].quality["test"]
+def _tested(history: PruningHistory) -> tuple[EvalMetrics, EvalMetrics]:
+    return history.before.metrics["test"], history.after.metrics["test"]
 
 
 def _confusion(histories: Histories, network: str) -> list[list[int]]:
@@ -135,5 +135,5 @@ def _class_names(histories: Histories) -> list[str]:
         quality, _ = _tested(history)
         present = [index for index, row in enumerate(quality.confusion) if sum(row)]
         names.update(zip(present, quality.per_class, strict=True))
-    classes = len(next(iter(histories.values())).iterations[0].quality["test"].confusion)
+    classes = len(next(iter(histories.values())).before.metrics["test"].confusion)
     return [names.get(index, str(index)) for index in range(classes)]

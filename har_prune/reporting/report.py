@@ -12,8 +12,7 @@ def run_report(history: PruningHistory, command: str) -> str:
         command: The command that made it.
     """
     minutes = sum(step.seconds for step in history.iterations) / 60
-    samples = sum(step.samples_seen for step in history.iterations)
-    selected = history.iterations[history.selected]
+    samples = sum(step.healing.samples_seen for step in history.iterations if step.healing)
     lines = [
         "# Pruning run",
         "",
@@ -28,11 +27,11 @@ def run_report(history: PruningHistory, command: str) -> str:
         "In bold: the network that was saved. Blocks were chosen by calibration data and weights by validation data; "
         "test data chose nothing.",
     ]
-    per_class = next(iter(reversed(selected.quality.values()))).per_class
+    per_class = history.after.metrics[history.shown_split].per_class
     if per_class:
         lines += [
             "",
-            f"## {list(selected.quality)[-1]}, by class",
+            f"## {history.shown_split}, by class",
             "",
             "| class | precision | recall | F1 | support |",
         ]

@@ -2,30 +2,49 @@
 
 from pathlib import Path
 
+from har_prune.evaluation.latency import Latency
+from har_prune.evaluation.measurement import figures_of
 from har_prune.pruning.history import PruningHistory
 
 
 def trajectory_markdown(history: PruningHistory) -> str:
     """A Markdown table of all iterations; the selected one is in bold."""
-    first = history.iterations[0].quality
-    header = ["iteration", "removed", "blocks", "MACs", "reduction %", "parameters", "latency ms"]
-    header += [f"{split} {name}" for split, quality in first.items() for name in quality.figures]
+    first, kinds = history.before.metrics, list(figures_of(history.after.measured))
+    timed = any(step.cost.latency for step in history.iterations)  # a column of dashes says nothing
+    header = ["iteration", "removed", "blocks", "MACs", "reduction %", "parameters", *["latency ms (p90)"] * timed]
+    header += [f"{split} {name}" for split, metrics in first.items() for name in metrics.figures] + kinds
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for step in history.iterations:
         cells = [
             str(step.iteration),
             ", ".join(map(str, step.removed)) or "-",
             str(len(step.remaining)),
-            f"{step.macs:,}",
+            f"{step.cost.macs:,}",
             f"{100 * history.macs_reduction(step):.2f}",
-            f"{step.parameters:,}",
-            "-" if step.latency_ms is None else f"{step.latency_ms:.2f}",
+            f"{step.cost.parameters:,}",
+            *[latency_text(step.cost.latency)] * timed,
         ]
-        cells += [f"{value:.2f}" for split in first for value in step.quality[split].figures.values()]
+        cells += [f"{value:.2f}" for split in first for value in step.metrics[split].figures.values()]
+        measured = figures_of(step.measured)
+        cells += [f"{measured[name]:.2f}" if name in measured else "-" for name in kinds]
         if step.iteration == history.selected:
             cells = [f"**{cell}**" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def latency_text(latency: Latency | None) -> str:
+    """Median and p90 in ms; a median that means nothing, because the machine was busy, is marked with `?`.
+
+    >>> latency_text(Latency(0.7, 0.75, 1, 1, "cpu", "float32"))
+    '0.70 (0.75)'
+    >>> latency_text(Latency(758.0, 2000.0, 1, 2, "cpu", "float32"))
+    '758.00? (2000.00)'
+    """
+    if latency is None:
+        return "-"
+    mark = "" if latency.is_steady else "?"
+    return f"{latency.median_ms:.2f}{mark}" + ("" if latency.p90_ms is None else f" ({latency.p90_ms:.2f})")
 
 
 def plot_trajectory(history: PruningHistory, path: Path) -> None:
@@ -43,9 +62,9 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     FigureCanvasAgg(figure)
     accuracy_axes, score_axes = figure.subplots(1, 2)
     reductions = [100 * history.macs_reduction(step) for step in history.iterations]
-    for split, quality in history.iterations[0].quality.items():
-        figure_name = next(iter(quality.figures))
-        values = [step.quality[split].figures[figure_name] for step in history.iterations]
+    for split, metrics in history.before.metrics.items():
+        figure_name = next(iter(metrics.figures))
+        values = [step.metrics[split].figures[figure_name] for step in history.iterations]
         accuracy_axes.plot(reductions, values, marker="o", markersize=4, label=split)
     accuracy_axes.axvline(reductions[history.selected], color="grey", linewidth=0.8, linestyle=":")
     accuracy_axes.set(xlabel="MACs removed (%)", ylabel=figure_name, title="Trajectory")

@@ -71,9 +71,8 @@ def _pipeline_tag(model: PreTrainedModel, auto_class: str) -> str | None:
 def _eval_results(history: PruningHistory | None) -> list[EvalResult] | None:
     if history is None:
         return None
-    quality = history.iterations[history.selected].quality
-    split = "test" if "test" in quality else "validation"
-    measured = quality[split]
+    split = history.shown_split
+    measured = history.after.metrics[split]
     figures: list[tuple[str, str, Any]] = [("accuracy", "Accuracy", measured.accuracy)]
     if measured.task == "next-token":
         figures.append(("perplexity", "Perplexity", measured.figures["perplexity"]))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.errors import DataError, DivergedError
-from har_prune.evaluation.quality import Quality, classified, evaluate_model, is_language_model
+from har_prune.evaluation.quality import EvalMetrics, classified, evaluate_model, is_language_model
 from har_prune.progress import Progress
 from har_prune.training.config import DistillConfig, TrainConfig
 
@@ -32,7 +32,7 @@ class TrainingResult:
     best_epoch: float
     steps: int
     samples_seen: int
-    validation: Quality | None
+    validation: EvalMetrics | None
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,10 @@ def _reseed(loader: DataLoader, seed: int) -> None:
             owner.generator = generator
 
 
-def _validate(model: PreTrainedModel, validation: Iterable[Mapping[str, Any]], accelerator: Accelerator) -> Quality:
-    """Quality in the middle of training, at its precision."""
+def _validate(
+    model: PreTrainedModel, validation: Iterable[Mapping[str, Any]], accelerator: Accelerator
+) -> EvalMetrics:
+    """Metrics in the middle of training, at its precision."""
     _share_buffers(model, accelerator)
     with accelerator.autocast():
         return evaluate_model(model, validation, accelerator)
@@ -211,11 +213,11 @@ class _BestWeights:
 
     def __init__(self, model: PreTrainedModel):
         self.model = model
-        self.quality: Quality | None = None
+        self.quality: EvalMetrics | None = None
         self.epoch: float | None = None
         self._state: dict[str, Tensor] = {}
 
-    def offer(self, epoch: float, quality: Quality) -> None:
+    def offer(self, epoch: float, quality: EvalMetrics) -> None:
         if not math.isfinite(quality.loss):
             return
         if self.quality is None or (quality.accuracy, -quality.loss) > (self.quality.accuracy, -self.quality.loss):

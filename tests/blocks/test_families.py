@@ -9,6 +9,7 @@ from har_prune import find_blocks, remove_blocks, save_pruned
 from har_prune.auto_class import auto_class_of
 from har_prune.blocks.families import registered_families
 from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.rebuild import without_blocks
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import most_removals
 
@@ -40,6 +41,19 @@ def test_the_smaller_model_equals_the_original_with_the_blocks_bypassed(name):
         assert smaller.config.har_prune == {"original_depth": len(stack), "removed_blocks": sorted(selection)}
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items()), "the input is untouched"
     assert len(find_blocks(model)) == len(stack)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_surgery_returns_the_stack_that_would_be_found(name):
+    stack = find_blocks(TINY[name].make())
+    for selection in _selections(stack).values():
+        smaller = without_blocks(stack, selection)
+        found = find_blocks(smaller.model)
+        for block, expected in zip(smaller.blocks, found.blocks, strict=True):
+            assert vars(block) == vars(expected)
+        assert smaller.removable == found.removable
+        assert (smaller.config_path, smaller.config) == (found.config_path, found.config)
+        assert smaller.original_indices == [i for i in range(len(stack)) if i not in selection]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import transformers as t
 from families import cifar_resnet, gpt2, har_transformer, llama, swin, tiny
 
 from har_prune import find_blocks, linear_cka, remove_blocks, save_pruned, score_blocks
-from har_prune.blocks.depth import original_indices
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import NotRemovableError, ShapeError, UndeclaredLayerListError, UnknownFamilyError
 from har_prune.provenance import provenances
@@ -15,7 +14,7 @@ from har_prune.provenance import provenances
 def test_removing_twice_counts_in_the_original_network():
     model = remove_blocks(remove_blocks(har_transformer(6), [1]), [1, 3])
     assert model.config.har_prune == {"original_depth": 6, "removed_blocks": [1, 2, 4]}
-    assert original_indices(model) == [0, 3, 5]
+    assert find_blocks(model).original_indices == [0, 3, 5]
 
 
 def test_the_callers_random_numbers_do_not_move():

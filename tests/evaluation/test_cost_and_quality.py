@@ -1,15 +1,25 @@
 import evaluate
 import pytest
 import torch
-from families import cifar_resnet, har_transformer, resnet_basic
+from families import cifar_resnet, har_transformer, llama, resnet_basic
 from sklearn.metrics import f1_score
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from har_prune import count_macs, evaluate_model, find_blocks, measure_latency, remove_blocks
+from har_prune import (
+    Latency,
+    count_macs,
+    evaluate_model,
+    find_blocks,
+    measure_cost,
+    measure_latency,
+    remove_blocks,
+)
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import ShapeError
 from har_prune.evaluation import load_metric
+from har_prune.evaluation.cost import peak_activation_bytes
+from har_prune.reporting.trajectory import latency_text
 
 
 def test_resnet_56_has_the_macs_of_the_paper():
@@ -53,10 +63,76 @@ def test_counting_leaves_the_model_as_it_was():
 
 def test_latency_says_what_it_measured():
     model = har_transformer(1)
-    stats = measure_latency(model, example_inputs(model, batch_size=1), repeats=5)
-    assert stats.batch_size == 1
-    assert 0 < stats.median_ms <= stats.p90_ms
-    assert stats.threads == torch.get_num_threads()
+    latency = measure_latency(model, example_inputs(model, batch_size=1), repeats=5)
+    assert 0 < latency.median_ms <= latency.p90_ms
+    assert (latency.batch, latency.device, latency.dtype) == (1, "cpu", "float32")
+    assert latency.threads == torch.get_num_threads()
+    assert latency.speedup is None
+
+
+def test_two_networks_take_turns_on_the_threads_that_were_asked_for():
+    order = []
+    small, large = har_transformer(1), har_transformer(2)
+    for name, model in (("small", small), ("large", large)):
+        model.register_forward_pre_hook(lambda *_, name=name: order.append((name, torch.get_num_threads())))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        latency = measure_latency(
+            small, example_inputs(small, batch_size=1), original=large, threads=1, warmup=1, repeats=3
+        )
+        assert torch.get_num_threads() == 2, "the user's own number comes back"
+    finally:
+        torch.set_num_threads(threads)
+    assert order == [("small", 1), ("large", 1)] * 4
+    assert latency.threads == 1
+    assert latency.speedup == pytest.approx(latency.original_ms / latency.median_ms)
+
+
+def test_a_spread_that_leaves_no_meaning_is_marked():
+    steady, busy = (Latency(0.7, p90, 1, 1, "cpu", "float32", 1.4) for p90 in (0.8, 40.0))
+    assert (latency_text(steady), latency_text(busy)) == ("0.70 (0.80)", "0.70? (40.00)")
+    assert steady.is_steady
+    assert not busy.is_steady
+
+
+def test_the_cost_of_a_network(tmp_path):
+    model = har_transformer(2)
+    inputs = example_inputs(model, batch_size=1)
+    cost = measure_cost(model, inputs)
+    assert (cost.macs, cost.parameters) == (count_macs(model, inputs), model.num_parameters())
+    model.save_pretrained(tmp_path)
+    on_disk = (tmp_path / "model.safetensors").stat().st_size
+    assert 0 < on_disk - cost.size_bytes < 20_000, "all but the header"
+    assert cost.latency.threads == 1, "a small network on one thread"
+    assert cost.latency.original_ms == cost.latency.median_ms
+    assert measure_cost(model, inputs, latency=False).latency is None
+    tied = llama(tie_word_embeddings=True)
+    assert measure_cost(tied, example_inputs(tied, 1)).size_bytes == 4 * tied.num_parameters()
+
+
+def test_activations_are_counted_while_they_live():
+    """A chain of layers holds the input and the output of one at a time; keeping all of them shows."""
+    width, depth = 64, 5
+    chain = nn.Sequential(*(nn.Linear(width, width) for _ in range(depth)))
+
+    class Model(nn.Module):
+        device = torch.device("cpu")
+
+        def __init__(self, keeps):
+            super().__init__()
+            self.layers, self.keeps = chain, keeps
+
+        def forward(self, values):
+            kept = []
+            for layer in self.layers:
+                values = layer(values)
+                kept.append(values if self.keeps else None)
+            return values
+
+    inputs = {"values": torch.zeros(1, width)}
+    assert peak_activation_bytes(Model(False), inputs) == 2 * 4 * width
+    assert peak_activation_bytes(Model(True), inputs) == depth * 4 * width
 
 
 def test_the_metric_loads_from_the_package_and_agrees_with_scikit_learn(root):
@@ -66,6 +142,14 @@ def test_the_metric_loads_from_the_package_and_agrees_with_scikit_learn(root):
     assert scores["accuracy"] == pytest.approx(4 / 6)
     assert scores["macro_f1"] == pytest.approx(f1_score(references, predictions, average="macro"))
     assert scores["per_class"]["walk"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "support": 2})
+    assert scores["balanced_accuracy"] == pytest.approx((0.5 + 1 + 0.5) / 3)
+    reserved = load_metric().compute(references=[0, 1], predictions=[0, 0], label_names=["accuracy", "macro avg"])
+    assert reserved["per_class"]["accuracy"] == {
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1": pytest.approx(2 / 3),
+        "support": 1,
+    }
     absent = load_metric().compute(references=[0, 0], predictions=[0, 2])
     assert absent["macro_f1"] == pytest.approx(2 / 3), "classes nobody performed do not count"
 

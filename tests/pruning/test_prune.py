@@ -25,7 +25,7 @@ def parent():
 
 
 def _prune(parent, **fields):
-    config = PruneConfig(**{"target": {"blocks": 3}, "latency": False, **fields})
+    config = PruneConfig(**{"target": {"blocks": 3}, "evaluate": {"latency": False}, **fields})
     train = loader(96, 0, shuffle=True) if config.heal else None
     return prune(parent, train, list(loader(32, 1)), {"validation": loader(48, 2), "test": loader(48, 3)}, config)
 
@@ -41,10 +41,10 @@ def test_prunes_to_a_depth_and_records_everything(parent):
         least = min(step.scores, key=lambda score: score.importance)
         assert step.removed == (least.block,)
         assert step.calibration.samples == 32
-        assert step.samples_seen == 2 * 96
-        assert set(step.quality) == {"validation", "test"}
-    assert history.iterations[0].quality["test"].accuracy > 0.9, "the parent has learned the task"
-    assert history.iterations[-1].quality["test"].accuracy > 0.9, "healing keeps it"
+        assert step.healing.samples_seen == 2 * 96
+        assert set(step.metrics) == {"validation", "test"}
+    assert history.iterations[0].metrics["test"].accuracy > 0.9, "the parent has learned the task"
+    assert history.iterations[-1].metrics["test"].accuracy > 0.9, "healing keeps it"
     assert PruningHistory.from_json(json.loads(json.dumps(history.to_json()))) == history
     assert len(find_blocks(parent)) == 5, "the input is untouched"
 
@@ -53,20 +53,20 @@ def test_the_macs_target_and_healing_at_intervals(parent):
     result = _prune(parent, target={"macs_reduction": 0.55}, heal=HealConfig(epochs=0.5, interval=2))
     history = result.history
     assert history.macs_reduction(history.iterations[-1]) >= 0.55 > history.macs_reduction(history.iterations[-2])
-    assert [step.healed for step in history.iterations] == [False, False, True, True]
+    assert [step.healing is not None for step in history.iterations] == [False, False, True, True]
 
 
 def test_an_accuracy_floor_keeps_the_smallest_network_above_it(parent):
     result = _prune(parent, target={"min_accuracy": 0.8})
     selected = result.history.iterations[result.history.selected]
-    assert selected.quality["validation"].accuracy >= 0.8
+    assert selected.metrics["validation"].accuracy >= 0.8
     assert len(find_blocks(result.model)) == len(selected.remaining) < 5
     assert result.target_met
     later = result.history.iterations[result.history.selected + 1 :]
-    assert all(step.quality["validation"].accuracy < 0.8 for step in later)
+    assert all(step.metrics["validation"].accuracy < 0.8 for step in later)
     both = _prune(parent, target={"min_accuracy": 0.8, "blocks": 1})
     assert both.target_met == (len(find_blocks(both.model)) == 1)
-    assert both.history.iterations[both.history.selected].quality["validation"].accuracy >= 0.8
+    assert both.history.iterations[both.history.selected].metrics["validation"].accuracy >= 0.8
     with pytest.raises(UnreachableTargetError, match="unpruned network has a validation accuracy"):
         _prune(har_transformer(3), target={"min_accuracy": 0.999})
 
@@ -119,7 +119,9 @@ def _images(count, size):
 
 def _prune_images(model, size, **fields):
     batches = _images(6, size)
-    return prune(model, None, batches, batches, PruneConfig(**{"heal": None, "latency": False, **fields}))
+    return prune(
+        model, None, batches, batches, PruneConfig(**{"heal": None, "evaluate": {"latency": False}, **fields})
+    )
 
 
 def test_a_family_that_expresses_only_some_removals_loses_those():
@@ -133,7 +135,7 @@ def test_a_family_that_expresses_only_some_removals_loses_those():
             parameter.mul_(4)
     tokens = torch.randint(3, 50, (6, 9), generator=torch.Generator().manual_seed(0))
     batches = [{"input_ids": tokens, "labels": torch.arange(6) % 3}]
-    config = PruneConfig(target={"blocks": 2}, latency=False, criterion="random", seed=1)
+    config = PruneConfig(target={"blocks": 2}, evaluate={"latency": False}, criterion="random", seed=1)
     history = prune(model, None, batches, batches, config).history
     assert [min(step.scores, key=lambda score: score.importance).block for step in history.iterations[1:]] != [3, 2]
     assert history.removed == [3, 2]
@@ -188,7 +190,7 @@ def test_bad_arguments_are_refused(parent, tmp_path):
 
 def test_a_race_is_recorded_with_how_it_ended(parent):
     calibration = {"samples": 512, "race": {"first": 64, "tie_margin": 0}}
-    config = PruneConfig(target={"blocks": 3}, latency=False, calibration=calibration)
+    config = PruneConfig(target={"blocks": 3}, evaluate={"latency": False}, calibration=calibration)
     result = prune(parent, None, list(loader(512, 1)), loader(48, 2), config)
     first, second = result.history.iterations[1:]
     for step in (first, second):
@@ -199,7 +201,7 @@ def test_a_race_is_recorded_with_how_it_ended(parent):
         assert step.calibration.samples <= 512
         assert {score.block for score in step.scores} == {1, 2, 3, 4, 0} - {b for b in first.removed if step is second}
     assert second.calibration.layout == first.calibration.layout, "a run keeps the layout it chose"
-    full = PruneConfig(target={"blocks": 4}, latency=False)
+    full = PruneConfig(target={"blocks": 4}, evaluate={"latency": False})
     chosen = prune(parent, None, list(loader(512, 1)), loader(48, 2), full).history
     assert chosen.removed == [first.removed[0]], "the race finds what the full sample finds"
     assert first.calibration.block_evaluations <= chosen.iterations[1].calibration.block_evaluations

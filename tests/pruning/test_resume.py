@@ -46,7 +46,7 @@ def _outcome(out: Path) -> tuple[dict, dict]:
     history = json.loads((out / "history.json").read_text())
     for step in history["iterations"]:
         step.pop("seconds")
-        step.pop("latency_ms")
+        step["cost"].pop("latency")
     history.pop("environment")
     return history, load_file(out / f"iteration-{REMOVALS:03d}" / "model.safetensors")
 
@@ -66,7 +66,7 @@ def uninterrupted(tmp_path_factory):
         ("har_prune.training.loop", "evaluate_model", 2),  # in the middle of the first healing
         ("har_prune.atomic", "_sync", 6),  # an iteration is being written
         ("os", "rename", 2),  # the first iteration is complete and not yet in place
-        ("har_prune.pruning.loop", "remove_blocks", 2),
+        ("har_prune.pruning.loop", "without_blocks", 2),
         ("har_prune.training.loop", "evaluate_model", 3),  # in the middle of the second healing
         ("os", "rename", 3),
         ("os", "replace", 5),  # all iterations are there, history.json is not

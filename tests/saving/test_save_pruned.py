@@ -14,30 +14,23 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from har_prune import HarFeatureExtractor, find_blocks, remove_blocks, save_pruned
+from har_prune import Cost, EvalMetrics, HarFeatureExtractor, find_blocks, remove_blocks, save_pruned
 from har_prune.auto_class import auto_class_of
 from har_prune.blocks.inputs import example_inputs
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
 from har_prune.loading import Checkpoint, load_model, load_processor
-from har_prune.pruning.history import (
-    Calibration,
-    PruningHistory,
-    PruningStep,
-    Quality,
-    RaceRecord,
-    ScoredBlock,
-)
+from har_prune.pruning.history import Calibration, PruningHistory, PruningStep, RaceRecord, ScoredBlock
 
 
 def _history():
-    quality = {"validation": Quality(0.9, 0.88, 0.3, 40), "test": Quality(0.85, 0.8, 0.4, 40)}
+    metrics = {"validation": EvalMetrics(0.9, 0.88, 0.3, 40), "test": EvalMetrics(0.85, 0.8, 0.4, 40)}
     race = RaceRecord("tie", (1, 2), "lowest importance")
     how = Calibration("cka", 64, 1, "current", "fp32", "exact", {"micro_batch": 8}, 640, race)
     scores = (ScoredBlock(1, "a.1", 0.1, 64, (0.05, 0.2)), ScoredBlock(2, "a.2", 0.1, 32))
     steps = tuple(
         PruningStep(
-            n, (2,) * n, (0, 1, 2, 3)[: 4 - n], scores[: 2 * n], how if n else None, quality, 1000 - 200 * n, 500,
-            False, 0, "", 1.5, 2.0,
+            n, (2,) * n, (0, 1, 2, 3)[: 4 - n], scores[: 2 * n], how if n else None,
+            Cost(1000 - 200 * n, 500, 2000, 64), metrics, None, "", 2.0,
         )
         for n in (0, 1)
     )  # fmt: skip
@@ -149,8 +142,8 @@ def test_a_parents_licence_goes_with_the_result_and_its_path_does_not(tmp_path):
 
 def test_a_language_models_card_has_its_perplexity(tmp_path):
     smaller = remove_blocks(llama(), [1])
-    quality = {"test": Quality(0.4, 0.1, 2.0, 400, task="next-token")}
-    history = replace(_history(), iterations=tuple(replace(s, quality=quality) for s in _history().iterations))
+    metrics = {"test": EvalMetrics(0.4, 0.1, 2.0, 400, task="next-token")}
+    history = replace(_history(), iterations=tuple(replace(s, metrics=metrics) for s in _history().iterations))
     card = ModelCard.load(save_pruned(smaller, tmp_path / "llama", history=history) / "README.md")
     assert {r.metric_type: r.metric_value for r in card.data.eval_results} == {"accuracy": 0.4, "perplexity": 7.3891}
     assert "test perplexity" in card.text
