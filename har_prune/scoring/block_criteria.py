@@ -1,7 +1,6 @@
 """Criteria that look at a block itself: what it does to the hidden state, to the loss, or what it weighs."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from accelerate.utils import align_module_device
@@ -15,26 +14,21 @@ from har_prune.scoring.evidence import Evidence
 
 
 class MeanCriterion:
-    """Mean over examples of one number for each block and example.
-
-    Attributes:
-        of_block: (input, output, mask, gradient at the output) of a block -> the number for each example, [N]. Hidden
-            states are [N, positions, D]; the mask [N, positions] is 1 where a position counts; the gradient is None
-            unless `needs` is "gradients".
-    """
+    """Mean over examples of one number for each block and example: of `of_block`, or the growth of the loss."""
 
     needs: Needs
     estimator = "mean over examples"
-    of_block: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
-    def __init__(self, name: str):
-        self._name = name
+    def __init__(self, task: Task):
+        pass
 
     def start(self, first: Evidence) -> None:
         """Nothing to prepare."""
 
     def sums(self, evidence: Evidence) -> Sums:
-        values = evidence.values[self._name]
+        values = evidence.own
+        if values is None:
+            raise ValueError(f"{type(self).__name__} with needs={self.needs!r} is given no number for each example.")
         return [values.new_full((1,), values.shape[1]), values.sum(1)]
 
     def importance(self, sums: Sums) -> Tensor:
@@ -61,9 +55,6 @@ class BlockInfluence(MeanCriterion):
 
     needs: Needs = "hidden_states"
 
-    def __init__(self, task: Task):
-        super().__init__("block_influence")
-
     @staticmethod
     def of_block(before: Tensor, after: Tensor, mask: Tensor, gradient: Tensor | None) -> Tensor:
         """[N]."""
@@ -81,9 +72,6 @@ class AngularDistance(MeanCriterion):
 
     needs: Needs = "hidden_states"
 
-    def __init__(self, task: Task):
-        super().__init__("angular_distance")
-
     @staticmethod
     def of_block(before: Tensor, after: Tensor, mask: Tensor, gradient: Tensor | None) -> Tensor:
         """[N]."""
@@ -99,9 +87,6 @@ class Taylor(MeanCriterion):
     """
 
     needs: Needs = "gradients"
-
-    def __init__(self, task: Task):
-        super().__init__("taylor")
 
     @staticmethod
     def of_block(before: Tensor, after: Tensor, mask: Tensor, gradient: Tensor | None) -> Tensor:
@@ -120,9 +105,6 @@ class LossIncrease(MeanCriterion):
     """
 
     needs: Needs = "losses"
-
-    def __init__(self, task: Task):
-        super().__init__("loss_increase")
 
 
 class FixedCriterion:

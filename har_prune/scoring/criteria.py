@@ -1,13 +1,14 @@
 """The registry of importance criteria, and what a criterion is.
 
-To add one, write a class with the members of `Criterion` and decorate it with `@register_criterion("name")`. A
-criterion holds no totals: it turns measurements into sums over examples, and sums into importances. So every criterion
-streams, adds up across processes, and has confidence intervals and races, without doing anything for it.
+To add one, write a class with the members of `Criterion` and decorate it with `@register_criterion("name")`; what it
+lacks for its `needs` is said there and then. A criterion holds no totals: it turns measurements into sums over
+examples, and sums into importances. So every criterion streams, adds up across processes, and has confidence intervals
+and races, without doing anything for it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -20,6 +21,14 @@ from har_prune.spelling import did_you_mean
 # What is measured for a criterion. features: representation with and without each block. losses: the same for the
 # loss. hidden_states: input and output of each block. gradients: these, and the gradient of the loss at the output.
 Needs = Literal["features", "losses", "hidden_states", "gradients", "nothing"]
+_STREAMS = ("start", "sums", "importance")
+_MEMBERS: dict[str, tuple[str, ...]] = {
+    "features": _STREAMS,
+    "losses": _STREAMS,
+    "hidden_states": (*_STREAMS, "of_block"),
+    "gradients": (*_STREAMS, "of_block"),
+    "nothing": ("value",),
+}
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,12 @@ class Task:
 class Criterion(Protocol):
     """What a criterion must offer. It is made by calling the class with a `Task`.
 
+    One that needs "nothing" offers `value` alone; all others `start`, `sums` and `importance`, and those that need
+    "hidden_states" or "gradients" also `of_block`. `block.MeanCriterion` has all but `of_block`.
+
     Attributes:
-        needs: What is to be measured for it.
-        estimator: How the number is computed, for the record, where there is more than one way.
+        needs: What is to be measured for it; an attribute of the class.
+        estimator: How the number is computed, for the record, where there is more than one way; "exact" if left out.
         first_rows: Examples `start` needs; may be left out for 2.
     """
 
@@ -50,7 +62,17 @@ class Criterion(Protocol):
     estimator: str
 
     def value(self, block: Block) -> float:
-        """Importance of a block, for a criterion that needs nothing; the other methods are for those that measure."""
+        """Importance of a block, for a criterion that needs nothing."""
+
+    def of_block(self, before: Tensor, after: Tensor, mask: Tensor, gradient: Tensor | None) -> Tensor:
+        """One number for each example, [N], of what a block does to it; `sums` finds them in `evidence.own`.
+
+        Args:
+            before: Its input, [N, positions, D].
+            after: Its output, likewise.
+            mask: 1 where a position counts, [N, positions].
+            gradient: Of the loss at the output, like it; None unless `needs` is "gradients".
+        """
 
     def start(self, first: Evidence) -> None:
         """Sees a few examples, the same in every process, before any are summed."""
@@ -77,11 +99,21 @@ def register_criterion(name: str) -> Callable:
 
     Raises:
         ValueError: The name is taken.
+        TypeError: The class does not say what it needs, or lacks a member that goes with it.
     """
 
     def register(make: Callable[[Task], Any]) -> Callable[[Task], Any]:
         if name in _CRITERIA or name == CONSENSUS:
             raise ValueError(f"criterion {name!r} is registered already")
+        needs = getattr(make, "needs", None)
+        if needs not in _MEMBERS:
+            raise TypeError(
+                f"criterion {name!r}: its class has needs = {needs!r}; choose from {', '.join(get_args(Needs))}."
+                f"{did_you_mean(str(needs), _MEMBERS)}"
+            )
+        missing = [member for member in _MEMBERS[needs] if not callable(getattr(make, member, None))]
+        if missing:
+            raise TypeError(f"criterion {name!r} needs {needs!r} and has no {', '.join(missing)}; see `Criterion`.")
         _CRITERIA[name] = make
         return make
 

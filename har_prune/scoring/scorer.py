@@ -119,7 +119,7 @@ class BlockScorer:
             for group, rows in runs_of(positions, self.groups):
                 part = evidence.rows(rows)
                 for name, criterion in self._streamed.items():
-                    self._totals[name].add(group, criterion.sums(part))
+                    self._totals[name].add(group, criterion.sums(part.of(name)))
 
     def _own(self, batches: Batches) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """This process's rows of each batch on the device, and their positions in the data."""
@@ -161,8 +161,8 @@ class BlockScorer:
             self._workers.check_replay(few)
             evidence = self._workers.measure_few(few)
         for name, criterion in self._streamed.items():
-            criterion.start(evidence)
-            self._totals[name] = Totals(criterion.sums(evidence.rows(slice(0, 2))), self.groups)
+            criterion.start(evidence.of(name))
+            self._totals[name] = Totals(criterion.sums(evidence.rows(slice(0, 2)).of(name)), self.groups)
 
     def _agreed(self, layout: Layout) -> Layout:
         """The main process's choice: the one on record, from which a resumed run computes the same bits."""
@@ -285,7 +285,7 @@ class BlockScorer:
 
     def estimator(self, name: str) -> str:
         """How a criterion was computed, for the record."""
-        return "; ".join(dict.fromkeys(self.criteria[part].estimator for part in members(name)))
+        return "; ".join(dict.fromkeys(getattr(self.criteria[part], "estimator", "exact") for part in members(name)))
 
     def samples_of(self, name: str) -> int:
         """Examples a criterion was measured on; 0 where it looks at none."""

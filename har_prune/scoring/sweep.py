@@ -31,13 +31,13 @@ class Wanted:
 
     Args:
         features: Representations with and without each candidate.
-        losses: Name under which the growth of the loss without each candidate is wanted; goes with features.
+        losses: Names under which the growth of the loss without each candidate is wanted; goes with features.
         hidden_states: {name: `of_block`} for criteria of block input and output.
         gradients: The same for criteria that also need the gradient of the loss.
     """
 
     features: bool = False
-    losses: str | None = None
+    losses: tuple[str, ...] = ()
     hidden_states: dict[str, Callable] = field(default_factory=dict)
     gradients: dict[str, Callable] = field(default_factory=dict)
 
@@ -47,15 +47,15 @@ class Wanted:
         of: dict[str, dict[str, Any]] = {"hidden_states": {}, "gradients": {}}
         for name, criterion in criteria.items():
             if criterion.needs in of:
-                of[criterion.needs][name] = criterion.of_block  # type: ignore[attr-defined]
-        losses = [name for name, criterion in criteria.items() if criterion.needs == "losses"]
+                of[criterion.needs][name] = criterion.of_block
+        losses = tuple(name for name, criterion in criteria.items() if criterion.needs == "losses")
         features = any(criterion.needs in ("features", "losses") for criterion in criteria.values())
-        return cls(features, losses[0] if losses else None, **of)
+        return cls(features, losses, **of)
 
     @property
     def labels(self) -> bool:
         """Whether the batches need labels."""
-        return self.losses is not None or bool(self.gradients)
+        return bool(self.losses or self.gradients)
 
 
 class Sweep:
@@ -137,11 +137,11 @@ class Sweep:
             runs = self._replayed(inputs, record) if replaying else self._bypassed(inputs)
             for features, changed in runs:
                 without.append(features)
-                if self.wanted.losses is not None:
+                if self.wanted.losses:
                     losses.append(_losses(changed, labels) - _losses(output, labels))
         measured = {name: torch.stack(found) for name, found in values.items()}
-        if losses and self.wanted.losses is not None:
-            measured[self.wanted.losses] = torch.stack(losses)
+        if losses:
+            measured |= dict.fromkeys(self.wanted.losses, torch.stack(losses))
         if self.wanted.gradients:
             measured |= self._gradients(inputs, labels)
         if self.reference_tap is not None and self.wanted.features:
@@ -373,4 +373,9 @@ def _losses(output: Any, labels: Tensor) -> Tensor:
     logits = getattr(output, "logits", None)
     if logits is None or logits.ndim != 2:
         raise DataError("the criterion needs a classifier, whose output has logits [N, classes].")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise DataError(
+            f"labels go from {int(labels.min())} to {int(labels.max())} and the model tells {logits.shape[1]} classes "
+            "apart (0 to one less): leave out examples without a label (-100), or choose a criterion that needs none."
+        )
     return nn.functional.cross_entropy(logits.double(), labels.to(logits.device), reduction="none")
