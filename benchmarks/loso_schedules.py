@@ -16,12 +16,12 @@ from pathlib import Path
 
 from measuring import write_result
 
-from har_prune.atomic import write_json
 from har_prune.data.batches import make_loader
-from har_prune.evaluation.quality import evaluate_model
-from har_prune.launch import make_accelerator
-from har_prune.recipe import Recipe, load_recipe
-from har_prune.run import prepare
+from har_prune.evaluation.metrics import evaluate_model
+from har_prune.recipe.accelerator import make_accelerator
+from har_prune.recipe.prepare import prepare
+from har_prune.recipe.schema import Recipe, load_recipe
+from har_prune.runtime.files import write_json
 from har_prune.training.loop import train_model
 
 BASE = ["train.epochs=30", "train.learning_rate=1.0e-3"]  # whatever the recipes now say

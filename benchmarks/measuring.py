@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from har_prune.atomic import whole_file, write_json
-from har_prune.environment import environment
+from har_prune.runtime.environment import environment
+from har_prune.runtime.files import whole_file, write_json
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -24,16 +24,16 @@ from measuring import write_result
 from torch import Tensor
 
 from har_prune.blocks.find import find_blocks
+from har_prune.checkpoints.load import Checkpoint
 from har_prune.data.batches import inputs_for, make_loader
 from har_prune.data.config import DataConfig
 from har_prune.data.load import load_data
 from har_prune.data.protocols import make_splits
-from har_prune.launch import make_accelerator
-from har_prune.loading import Checkpoint
-from har_prune.parent import load_parent
-from har_prune.progress import Progress
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
+from har_prune.recipe.accelerator import make_accelerator
+from har_prune.recipe.original import load_parent
+from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import RaceConfig, ScoringConfig
 from har_prune.scoring.evidence import Evidence
 from har_prune.scoring.race import Race, run_race

@@ -24,12 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from har_prune import HarTransformerConfig, HarTransformerForSequenceClassification, find_blocks, remove_blocks
+from har_prune.checkpoints.load import load_model
 from har_prune.data.load import LabelledData, load_data
-from har_prune.launch import make_accelerator
-from har_prune.loading import load_model
 from har_prune.models.cifar_resnet import CifarResNetForImageClassification
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
+from har_prune.recipe.accelerator import make_accelerator
 from har_prune.scoring.cka import CkaMoments
 from har_prune.scoring.config import Layout, ScoringConfig
 from har_prune.scoring.representation import RepresentationTap

@@ -4,6 +4,9 @@ All of them derive from `HarPruneError` and from the built-in error a caller wou
 `except HarPruneError` and `except ValueError` work. The command line turns them into exit code 2.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class HarPruneError(Exception):
     """Base class of all errors har_prune raises on bad input."""
@@ -71,3 +74,13 @@ class DivergedError(HarPruneError, RuntimeError):
 
 class ProcessGroupError(HarPruneError, RuntimeError):
     """The number of launched processes is not the number of processes that know of each other."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The question `Did you mean 'x'?` with the nearest known word, or nothing when none is near.
+
+    >>> did_you_mean("epoch", ["epochs", "seed"])
+    " Did you mean 'epochs'?"
+    """
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -16,8 +16,8 @@ def test_a_new_family_in_15_lines(root, tmp_path):
     shutil.copytree(root / "tests", suite, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "pyproject.toml", tmp_path)
     (tmp_path / "har_prune").mkdir()  # pyproject's testpaths
-    (suite / "my_family.py").write_text(family)
-    with (suite / "families.py").open("a") as file:
+    (suite / "support" / "my_family.py").write_text(family)
+    with (suite / "support" / "families.py").open("a") as file:
         file.write("\nimport my_family\n\n")  # or: in har_prune/blocks/families.py itself
 
     def run(*arguments):
@@ -40,7 +40,7 @@ def test_a_new_family_in_15_lines(root, tmp_path):
     without = run("-k", "has_a_tiny_model")
     assert without.returncode == 1, "a family without a tiny model is noticed"
     assert "electra" in without.stdout
-    with (suite / "families.py").open("a") as file:
+    with (suite / "support" / "families.py").open("a") as file:
         file.write(tiny)
     done = run("-k", "electra or has_a_tiny_model")
     assert done.returncode == 0, done.stdout[-3000:]

@@ -22,9 +22,11 @@ from data_prep import synthetic
 from data_prep.hub_folder import new_folder, write
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor, PruningHistory, save_pruned
-from har_prune.data import DataConfig, load_data, make_splits
+from har_prune.data.config import DataConfig
+from har_prune.data.load import load_data
+from har_prune.data.protocols import make_splits
 from har_prune.errors import ProcessGroupError
-from har_prune.launch import make_accelerator
+from har_prune.recipe.accelerator import make_accelerator
 from har_prune.run import app
 
 FAST = ["num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration.samples=32", "evaluate.latency=false"]
@@ -358,7 +360,7 @@ def test_the_cpu_recipe_scores_24_candidates_of_the_real_resnet_56(shared, root,
     keras = shared / "checkpoints" / "keras_cifar10"
     checkpoint = tmp_path / "resnet56"
     subprocess.run(
-        [sys.executable, "-m", "har_prune.models.cifar_resnet.convert_keras", "--h5", str(keras / "ResNet56.h5"),
+        [sys.executable, "-m", "har_prune.checkpoints.convert_keras", "--h5", str(keras / "ResNet56.h5"),
          "--json", str(keras / "ResNet56.json"), "--output", str(checkpoint)],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip

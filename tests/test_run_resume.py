@@ -60,8 +60,8 @@ def uninterrupted(root, tmp_path_factory):
         ("har_prune.training.loop", "evaluate_model", 1),  # the parent is being trained
         ("os", "rename", 1),  # the parent is saved and not yet in place
         ("har_prune.training.loop", "evaluate_model", 2),  # the first healing
-        ("har_prune.saving.verified", "_verify", 1),  # the result is being verified
-        ("har_prune.run", "plot_trajectory", 1),
+        ("har_prune.checkpoints.save", "_verify", 1),  # the result is being verified
+        ("har_prune.recipe.steps", "plot_trajectory", 1),
     ],
 )
 def test_a_run_killed_and_started_again_ends_the_same(module, name, number, uninterrupted, root, tmp_path):

@@ -8,8 +8,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
+from har_prune.checkpoints.provenance import parent_of
 from har_prune.errors import NotRemovableError, UndeclaredLayerListError
-from har_prune.provenance import parent_of
 
 # Where models without a family keep their depth; the checks after rebuilding catch a wrong guess.
 _USUAL_DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depths")

@@ -11,9 +11,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 
-from har_prune.errors import UnknownFamilyError
+from har_prune.errors import UnknownFamilyError, did_you_mean
 from har_prune.models.pruned_mobilenet_v2 import PRUNED_CLASSES
-from har_prune.spelling import did_you_mean
 
 # What configs of backbones compute: one name a stage, which stays, or one a block, which has to be computed anew.
 _STAGES = ("stage_names", "out_features", "out_indices")

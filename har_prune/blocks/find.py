@@ -8,8 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from har_prune.blocks.families import Family, family_of, unknown_family
 from har_prune.blocks.probe import probe_containers
 from har_prune.blocks.stack import ONLY_ONE, Block, BlockStack, config_at
-from har_prune.errors import NotRemovableError, UnknownFamilyError
-from har_prune.spelling import did_you_mean
+from har_prune.errors import NotRemovableError, UnknownFamilyError, did_you_mean
 
 _Stage = tuple[str, nn.Module, list[str | None]]  # name, container, why each child is fixed
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from har_prune.blocks.inputs import example_inputs, no_example_inputs
+from har_prune.blocks.example_inputs import example_inputs, no_example_inputs
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 # Share of the input's variation between two examples that must survive with the weights at zero.

@@ -17,13 +17,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from har_prune.blocks.depth import smaller_config
-from har_prune.blocks.equal import TOLERANCE, computing_in_float32, difference, outputs_of
+from har_prune.blocks.equivalence import TOLERANCE, computing_in_float32, difference, outputs_of
+from har_prune.blocks.example_inputs import example_inputs as make_example_inputs
 from har_prune.blocks.families import family_of
 from har_prune.blocks.find import stack_of
-from har_prune.blocks.inputs import example_inputs as make_example_inputs
 from har_prune.blocks.stack import ONLY_ONE, Block, BlockStack, config_at
+from har_prune.checkpoints.load import KEY_PROBLEMS
 from har_prune.errors import NotRemovableError
-from har_prune.loading import KEY_PROBLEMS
 
 
 def remove_blocks(

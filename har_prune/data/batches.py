@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from har_prune.data.load import LabelledData
+from har_prune.data.transforms import AUGMENTATIONS, Augmentation
 from har_prune.errors import CheckpointError, DataError
-from har_prune.training.augment import AUGMENTATIONS, Augmentation
 
 Raw = Tensor | list
 Inputs = Callable[[Any], dict[str, Tensor]]  # of what LabelledData.raw gives

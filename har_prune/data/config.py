@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from har_prune.spelling import did_you_mean
-from har_prune.training.augment import AUGMENTATIONS
+from har_prune.data.transforms import AUGMENTATIONS
+from har_prune.errors import did_you_mean
 
 
 class DataConfig(BaseModel):

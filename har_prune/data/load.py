@@ -12,9 +12,9 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import DatasetCard, hf_hub_download
 from torch import Tensor
 
+from har_prune.checkpoints.load import is_missing_folder
 from har_prune.data.images import ImageColumn, read_images
 from har_prune.errors import DataError
-from har_prune.loading import is_missing_folder
 
 SYNTHETIC = "synthetic"
 

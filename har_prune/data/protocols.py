@@ -11,8 +11,7 @@ import numpy as np
 
 from har_prune.data.config import DataConfig
 from har_prune.data.load import LabelledData
-from har_prune.errors import DataError
-from har_prune.spelling import did_you_mean
+from har_prune.errors import DataError, did_you_mean
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from har_prune.errors import FormatError
 from har_prune.evaluation import measurement
 from har_prune.evaluation.cost import Cost
 from har_prune.evaluation.latency import Latency
-from har_prune.evaluation.quality import EvalMetrics
+from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.pruning.upgrade import upgraded_history, upgraded_step
 
 FORMAT = 1  # of history.json and step.json
@@ -176,7 +176,7 @@ class PruningHistory:
     Args:
         recipe: The resolved recipe, or the `PruneConfig` of a call from Python.
         seed: Seed of everything random.
-        environment: Versions, machine and commit (see `har_prune.environment`).
+        environment: Versions, machine and commit (see `har_prune.runtime.environment`).
         iterations: The steps, the unpruned network first.
         selected: Iteration whose network is the result.
         data_fingerprint: Digest of the data it was made with; None in records of 0.1.

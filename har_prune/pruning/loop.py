@@ -17,16 +17,16 @@ from transformers import PreTrainedModel
 from har_prune.blocks.find import find_blocks, stack_of
 from har_prune.blocks.rebuild import without_blocks
 from har_prune.blocks.stack import BlockStack
-from har_prune.environment import environment
 from har_prune.errors import DataError, DivergedError, NotRemovableError, OutputFolderError, UnreachableTargetError
 from har_prune.evaluation.cost import Cost, measure_cost
 from har_prune.evaluation.measurement import Network, measure_all
-from har_prune.evaluation.quality import evaluate_model
+from har_prune.evaluation.metrics import evaluate_model
 from har_prune.pruning.config import RunConfig
 from har_prune.pruning.history import Healing, PruningHistory, PruningStep, ScoredBlock
-from har_prune.pruning.measure import rank_candidates
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
+from har_prune.pruning.ranking import rank_candidates
 from har_prune.pruning.store import RunFolder
+from har_prune.runtime.environment import environment
 from har_prune.scoring.config import Layout
 from har_prune.training.loop import Teacher, train_model
 

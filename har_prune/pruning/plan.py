@@ -7,13 +7,12 @@ from torch import Tensor
 from har_prune.blocks.depth import smaller_config
 from har_prune.blocks.rebuild import class_without_blocks
 from har_prune.blocks.stack import BlockStack
-from har_prune.errors import NotRemovableError, UnreachableTargetError
+from har_prune.errors import NotRemovableError, UnreachableTargetError, did_you_mean
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.config import PruneSettings
-from har_prune.scoring.criteria import members, refuse_race
+from har_prune.scoring.criteria.base import members, refuse_race
 from har_prune.scoring.representation import RepresentationTap
 from har_prune.scoring.score import BlockScore
-from har_prune.spelling import did_you_mean
 
 
 def protected_blocks(stack: BlockStack, protected: Iterable[int | str]) -> set[int]:

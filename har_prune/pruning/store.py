@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
-from har_prune.atomic import remove_partial, whole_folder, write_json
-from har_prune.auto_class import auto_class_of
 from har_prune.blocks.rebuild import build_from, copied
+from har_prune.checkpoints.auto_class import auto_class_of
+from har_prune.checkpoints.load import load_model
 from har_prune.errors import OutputFolderError
-from har_prune.loading import load_model
 from har_prune.pruning.history import PruningHistory, PruningStep
+from har_prune.runtime.files import remove_partial, whole_folder, write_json
 
 Parsed = TypeVar("Parsed")
 

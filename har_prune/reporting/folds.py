@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from har_prune.evaluation.quality import EvalMetrics
+from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.report import made_with
 

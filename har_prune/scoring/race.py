@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
-from har_prune.progress import Progress
+from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import Layout, RaceConfig, ScoringConfig
-from har_prune.scoring.criteria import refuse_race
+from har_prune.scoring.criteria.base import refuse_race
 from har_prune.scoring.score import BlockScore, block_scores
 from har_prune.scoring.scorer import Batches, BlockScorer
 from har_prune.scoring.totals import GROUPS

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from har_prune.errors import ShapeError
-from har_prune.spelling import did_you_mean
+from har_prune.errors import ShapeError, did_you_mean
 
 
 class RepresentationTap:

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
-from har_prune.progress import Progress
+from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import ScoringConfig
 from har_prune.scoring.scorer import Batches, BlockScorer
 from har_prune.scoring.totals import GROUPS

@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DegenerateFeaturesError, HarPruneError, NotRemovableError, ShapeError
-from har_prune.processes import own_rows
+from har_prune.runtime.batches import own_rows
 from har_prune.scoring.cka import Sums
 from har_prune.scoring.config import Layout, ScoringConfig
-from har_prune.scoring.criteria import CONSENSUS, Criterion, Task, make_criterion, members
+from har_prune.scoring.criteria.base import CONSENSUS, Criterion, Task, make_criterion, members
 from har_prune.scoring.layout import choose_layout
 from har_prune.scoring.replica import is_placed, working_device
 from har_prune.scoring.sweep import Wanted

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack, first_tensor, patched_forward
 from har_prune.errors import DataError, NotRemovableError, ShapeError
-from har_prune.scoring.criteria import Criterion
+from har_prune.scoring.criteria.base import Criterion
 from har_prune.scoring.evidence import Evidence
 from har_prune.scoring.representation import RepresentationTap
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.errors import DataError, DivergedError
-from har_prune.evaluation.quality import EvalMetrics, classified, evaluate_model, is_language_model
-from har_prune.progress import Progress
+from har_prune.evaluation.metrics import EvalMetrics, classified, evaluate_model, is_language_model
+from har_prune.runtime.progress import Progress
 from har_prune.training.config import DistillConfig, TrainConfig
 
 

@@ -6,10 +6,10 @@ from families import DECODERS, TINY
 from fresh import logits_in_fresh_process
 
 from har_prune import find_blocks, remove_blocks, save_pruned
-from har_prune.auto_class import auto_class_of
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.blocks.families import registered_families
-from har_prune.blocks.inputs import example_inputs
 from har_prune.blocks.rebuild import without_blocks
+from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import most_removals
 

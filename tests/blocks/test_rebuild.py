@@ -6,9 +6,9 @@ import transformers as t
 from families import cifar_resnet, gpt2, har_transformer, llama, swin, tiny
 
 from har_prune import find_blocks, linear_cka, remove_blocks, save_pruned, score_blocks
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
+from har_prune.checkpoints.provenance import provenances
 from har_prune.errors import NotRemovableError, ShapeError, UndeclaredLayerListError, UnknownFamilyError
-from har_prune.provenance import provenances
 
 
 def test_removing_twice_counts_in_the_original_network():

@@ -5,8 +5,8 @@ from torch import nn
 from transformers import ConvBertConfig, PreTrainedConfig, PreTrainedModel
 
 from har_prune import Family, find_blocks, register_family
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.blocks.families import registered_families
-from har_prune.blocks.inputs import example_inputs
 from har_prune.blocks.probe import probe_containers
 from har_prune.errors import NotRemovableError, UnknownFamilyError
 

@@ -11,7 +11,10 @@ from data_prep import synthetic
 from data_prep.hub_folder import new_folder, write
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor
-from har_prune.data import DataConfig, ImageInputs, LabelledData, SensorInputs, load_data, make_loader, make_splits
+from har_prune.data.batches import ImageInputs, SensorInputs, make_loader
+from har_prune.data.config import DataConfig
+from har_prune.data.load import LabelledData, load_data
+from har_prune.data.protocols import make_splits
 from har_prune.errors import DataError
 
 

@@ -15,13 +15,15 @@ from transformers import (
 )
 
 from har_prune import TrainConfig, evaluate_model, train_model
-from har_prune.data import DataConfig, LabelledData, load_data, make_loader, make_splits
+from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.data import load as load_module
-from har_prune.data.batches import inputs_for
+from har_prune.data.batches import inputs_for, make_loader
+from har_prune.data.config import DataConfig
 from har_prune.data.images import ImageColumn
+from har_prune.data.load import LabelledData, load_data
+from har_prune.data.protocols import make_splits
 from har_prune.errors import CheckpointError, DataError, RecipeError
-from har_prune.loading import Checkpoint, load_model, load_processor
-from har_prune.parent import load_parent, make_parent
+from har_prune.recipe.original import load_parent, make_parent
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
-from har_prune.data import load_data
+from har_prune.data.load import load_data
 
 G = 9.80665
 

@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from data_prep.__main__ import main
 from data_prep.catalogue import DATA_SETS
-from har_prune.data import load_data
+from har_prune.data.load import load_data
 
 G = 9.80665
 ALL = [(name, source.name) for name, data_set in DATA_SETS.items() for source in data_set.sources]

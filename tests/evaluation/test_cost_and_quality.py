@@ -15,10 +15,10 @@ from har_prune import (
     measure_latency,
     remove_blocks,
 )
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import ShapeError
-from har_prune.evaluation import load_metric
 from har_prune.evaluation.cost import peak_activation_bytes
+from har_prune.evaluation.metrics import load_metric
 from har_prune.reporting.trajectory import latency_text
 
 

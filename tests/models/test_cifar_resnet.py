@@ -8,9 +8,10 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from typer.testing import CliRunner
 
 from har_prune import CifarResNetConfig, evaluate_model
-from har_prune.data import ImageInputs, load_data, make_loader
+from har_prune.checkpoints import convert_keras
+from har_prune.data.batches import ImageInputs, make_loader
+from har_prune.data.load import load_data
 from har_prune.errors import CheckpointError
-from har_prune.models.cifar_resnet import convert_keras
 from har_prune.models.cifar_resnet.modeling_cifar_resnet import SameConv2d
 
 

@@ -3,7 +3,7 @@ from families import cifar_resnet, har_transformer
 from pydantic import ValidationError
 
 from har_prune import BlockScore, PruneConfig, Target, find_blocks, remove_blocks
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import NotRemovableError, UnreachableTargetError
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks, ranked
 

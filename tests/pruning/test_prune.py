@@ -14,7 +14,7 @@ from har_prune.errors import (
     UnknownCriterionError,
     UnreachableTargetError,
 )
-from har_prune.reporting import plot_trajectory, trajectory_markdown
+from har_prune.reporting.trajectory import plot_trajectory, trajectory_markdown
 
 
 @pytest.fixture(scope="module")

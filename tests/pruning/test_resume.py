@@ -64,7 +64,7 @@ def uninterrupted(tmp_path_factory):
         ("os", "replace", 1),  # the recipe is written and not yet in place
         ("har_prune.pruning.loop", "rank_candidates", 1),
         ("har_prune.training.loop", "evaluate_model", 2),  # in the middle of the first healing
-        ("har_prune.atomic", "_sync", 6),  # an iteration is being written
+        ("har_prune.runtime.files", "_sync", 6),  # an iteration is being written
         ("os", "rename", 2),  # the first iteration is complete and not yet in place
         ("har_prune.pruning.loop", "without_blocks", 2),
         ("har_prune.training.loop", "evaluate_model", 3),  # in the middle of the second healing

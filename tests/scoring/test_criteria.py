@@ -6,11 +6,11 @@ from families import TINY, cifar_resnet, har_transformer
 from torch.nn.functional import cross_entropy
 
 from har_prune import ScoringConfig, find_blocks, register_criterion, remove_blocks, score_blocks, score_criteria
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import DataError, DegenerateFeaturesError, ShapeError, UnknownCriterionError
-from har_prune.scoring import criteria as registry
-from har_prune.scoring import feature_criteria
-from har_prune.scoring.criteria import Task, make_criterion, members
+from har_prune.scoring.criteria import base as registry
+from har_prune.scoring.criteria import representation
+from har_prune.scoring.criteria.base import Task, make_criterion, members
 from har_prune.scoring.evidence import Evidence
 
 
@@ -196,13 +196,13 @@ def test_a_wide_representation_is_sketched_and_says_so(monkeypatch):
         exact = 1 - ((k * l).sum() / (k.norm() * l.norm())).item()
         estimate = criterion.importance([value[: 1 if len(value) == 1 else None][[block if len(value) > 1 else 0]]
                                          for value in sums]).item()  # fmt: skip
-        assert estimate == pytest.approx(exact, abs=2 * feature_criteria.sketch_error(1024))
+        assert estimate == pytest.approx(exact, abs=2 * representation.sketch_error(1024))
 
 
 def test_moments_beyond_the_budget_are_sketched_too(monkeypatch):
     model = har_transformer()
     exact = score_blocks(model, _batches(model, (64, 64)))
-    monkeypatch.setattr(feature_criteria, "BUDGET_BYTES", 40_000)
+    monkeypatch.setattr(representation, "BUDGET_BYTES", 40_000)
     sketched = score_blocks(model, _batches(model, (64, 64)))
     assert exact[0].estimator == "exact"
     assert "count sketch of 32 to 23 columns" in sketched[0].estimator
@@ -235,7 +235,7 @@ def test_a_bootstrap_interval_holds_the_score():
 
 def test_an_interval_covers_the_truth_as_often_as_it_says():
     """Means of known numbers: 90 % intervals over 200 draws of 256 rows."""
-    from har_prune.scoring.block_criteria import MeanCriterion
+    from har_prune.scoring.criteria.block import MeanCriterion
     from har_prune.scoring.totals import GROUPS, Totals, runs_of
 
     criterion, covered = MeanCriterion(Task([])), 0

@@ -4,7 +4,7 @@ from accelerate import Accelerator, debug_launcher
 from families import har_transformer
 
 from har_prune import RaceConfig, race_blocks, score_blocks
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import UnknownCriterionError
 from har_prune.scoring.race import judge
 

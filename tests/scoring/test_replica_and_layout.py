@@ -6,7 +6,7 @@ from accelerate import cpu_offload, dispatch_model
 from families import TINY, cifar_resnet, har_transformer, vit
 
 from har_prune import Layout, ScoringConfig, score_blocks, score_criteria
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.scoring.layout import choose_layout
 from har_prune.scoring.replica import fold_batch_norm, replica
 

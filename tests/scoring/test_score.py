@@ -13,7 +13,7 @@ from har_prune import (
     score_blocks,
     score_criteria,
 )
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import (
     DataError,
     DegenerateFeaturesError,

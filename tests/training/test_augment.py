@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from har_prune.training.augment import AUGMENTATIONS, crop, flip, jitter, rotation, scaling, time_warp
+from har_prune.data.transforms import AUGMENTATIONS, crop, flip, jitter, rotation, scaling, time_warp
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS["sensor"])

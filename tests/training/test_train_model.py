@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from har_prune import DistillConfig, HealConfig, Teacher, TrainConfig, evaluate_model, train_model
 from har_prune.errors import DivergedError
+from har_prune.runtime.tracker import JsonLinesTracker
 from har_prune.training.loop import _learning_rate_factor
-from har_prune.training.tracker import JsonLinesTracker
 
 
 def test_learns_and_keeps_the_epoch_that_validated_best():

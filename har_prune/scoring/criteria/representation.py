@@ -7,7 +7,7 @@ from torch import Tensor
 
 from har_prune.errors import ShapeError
 from har_prune.scoring.cka import PAIR, Sums, centred_cross, check_rows, check_spread, cka, pair_sums
-from har_prune.scoring.criteria import Needs, Task, register_criterion
+from har_prune.scoring.criteria.base import Needs, Task, register_criterion
 from har_prune.scoring.evidence import Evidence
 
 WIDEST = 4096  # columns; wider features are sketched

@@ -13,9 +13,9 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from har_prune.auto_class import auto_class_of
+from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.errors import DataError
-from har_prune.processes import own_rows
+from har_prune.runtime.batches import own_rows
 
 _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from rich.console import Console
 
-from har_prune.atomic import whole_file, write_json
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import make_splits
 from har_prune.errors import RecipeError
 from har_prune.pruning.history import PruningHistory
 from har_prune.pruning.store import RunFolder
-from har_prune.recipe import Recipe
+from har_prune.recipe.schema import Recipe
 from har_prune.reporting.folds import folds_report, folds_summary, plot_confusion
+from har_prune.runtime.files import whole_file, write_json
 
 ALL = "all"
 

@@ -1,6 +1,6 @@
 """Keras ResNets for CIFAR-10 -> a folder that `AutoModelForImageClassification` loads.
 
-    python -m har_prune.models.cifar_resnet.convert_keras --h5 ResNet56.h5 --json ResNet56.json --output DIR
+    python -m har_prune.checkpoints.convert_keras --h5 ResNet56.h5 --json ResNet56.json --output DIR
 
 Reads what the ResNet v1 example of Keras 2 saves: weights (.h5) and architecture (.json). The architecture is taken
 from the JSON by walking its graph, so the depth of each stage is free.
@@ -19,9 +19,9 @@ from rich.console import Console
 from torch import Tensor
 from transformers import ViTImageProcessor
 
+from har_prune.checkpoints.save import save_pruned
 from har_prune.errors import CheckpointError, HarPruneError
 from har_prune.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
-from har_prune.saving.verified import save_pruned
 
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # Mean over the 50,000 training images, [32, 32, 3] float32 in [0, 1]: the example subtracts it from every image.

@@ -12,9 +12,9 @@ from fresh import logits_in_fresh_process
 from hub_server import READ, WRITE, serving
 
 from har_prune import remove_blocks, save_pruned
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
+from har_prune.checkpoints.push import _explained
 from har_prune.errors import HubError
-from har_prune.saving.hub import _explained
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def _environment(hub, home, token):
 
 def _push(hub, home, *arguments, token=WRITE):
     """`har-prune push` in a process of its own."""
-    command = [sys.executable, "-m", "har_prune.cli", "push", *map(str, arguments)]
+    command = [sys.executable, "-m", "har_prune.commands.app", "push", *map(str, arguments)]
     return subprocess.run(
         command, env=_environment(hub, home, token), capture_output=True, text=True, timeout=120, check=False
     )
@@ -80,7 +80,7 @@ _PULL = """
 import json, sys, torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForImageClassification
-from har_prune.loading import Checkpoint, load_model
+from har_prune.checkpoints.load import Checkpoint, load_model
 repo, first, inputs = sys.argv[1:]
 from safetensors.torch import load_file
 inputs = load_file(inputs)
@@ -117,7 +117,7 @@ import json, sys
 from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 from har_prune import push_pruned, remove_blocks, save_pruned
-from har_prune.loading import load_model
+from har_prune.checkpoints.load import load_model
 model = remove_blocks(load_model(AutoModelForImageClassification, "tester/base"), [1])
 folder = save_pruned(model, sys.argv[1])
 push_pruned(folder, "pruned-vit")
@@ -199,7 +199,7 @@ _MISSING = """
 import json, sys
 from transformers import AutoModel
 from har_prune.errors import CheckpointError
-from har_prune.loading import Checkpoint, load_model
+from har_prune.checkpoints.load import Checkpoint, load_model
 messages = []
 for checkpoint in (Checkpoint("tester/nothing"), Checkpoint("tester/bin"), Checkpoint("tester/bin", revision="v9")):
     try:

@@ -6,15 +6,15 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from har_prune.atomic import whole_folder, write_json
-from har_prune.auto_class import auto_class_of
-from har_prune.blocks.equal import TOLERANCE, difference, outputs_of
-from har_prune.blocks.inputs import example_inputs as make_example_inputs
+from har_prune.blocks.equivalence import TOLERANCE, difference, outputs_of
+from har_prune.blocks.example_inputs import example_inputs as make_example_inputs
+from har_prune.checkpoints.auto_class import auto_class_of
+from har_prune.checkpoints.card import model_card
+from har_prune.checkpoints.load import Checkpoint, load_model
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
-from har_prune.loading import Checkpoint, load_model
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.trajectory import plot_trajectory
-from har_prune.saving.card import model_card
+from har_prune.runtime.files import whole_folder, write_json
 
 
 def save_pruned(

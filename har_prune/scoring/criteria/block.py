@@ -1,15 +1,12 @@
-"""Criteria that look at a block itself: what it does to the hidden state, to the loss, or what it weighs."""
+"""Criteria that look at a block itself: what it does to the hidden state, or to the loss."""
 
 import math
 
-import torch
-from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
-from har_prune.blocks.stack import Block
 from har_prune.errors import DegenerateFeaturesError
 from har_prune.scoring.cka import Sums
-from har_prune.scoring.criteria import Needs, Task, register_criterion
+from har_prune.scoring.criteria.base import Needs, Task, register_criterion
 from har_prune.scoring.evidence import Evidence
 
 
@@ -105,52 +102,3 @@ class LossIncrease(MeanCriterion):
     """
 
     needs: Needs = "losses"
-
-
-class FixedCriterion:
-    """A criterion that looks at no data."""
-
-    needs: Needs = "nothing"
-    estimator = "exact"
-
-    def value(self, block: Block) -> float:
-        """Importance of a block."""
-        raise NotImplementedError
-
-
-@register_criterion("l1_norm")
-class L1Norm(FixedCriterion):
-    """Mean absolute weight of a block's linear and convolutional layers; a mean, so that stages compare.
-
-    Cost: no pass. Source: Li et al. 2017, arXiv:1608.08710, section 3.1, there for filters.
-    """
-
-    def __init__(self, task: Task):
-        pass
-
-    def value(self, block: Block) -> float:
-        total, count = 0.0, 0
-        for module in block.module.modules():
-            if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
-                with align_module_device(module):  # offloaded weights come back for the moment
-                    weights = [p for p in module.parameters(recurse=False) if p.ndim > 1]
-                    total += sum(weight.detach().double().abs().sum().item() for weight in weights)
-                    count += sum(weight.numel() for weight in weights)
-        if not count:
-            raise DegenerateFeaturesError("it has no weights.")
-        return total / count
-
-
-@register_criterion("random")
-class Random(FixedCriterion):
-    """Uniform in [0, 1), drawn with the seed: what every criterion has to beat.
-
-    Cost: no pass.
-    """
-
-    def __init__(self, task: Task):
-        self._seed = task.seed
-
-    def value(self, block: Block) -> float:
-        generator = torch.Generator().manual_seed(1_000_003 * self._seed + block.index)
-        return float(torch.rand((), generator=generator, dtype=torch.float64))

@@ -11,13 +11,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from har_prune.checkpoints.load import Checkpoint
+from har_prune.checkpoints.provenance import is_hub_id
 from har_prune.data.config import DataConfig
-from har_prune.errors import RecipeError
+from har_prune.errors import RecipeError, did_you_mean
 from har_prune.evaluation.config import EvaluateConfig
-from har_prune.loading import Checkpoint
-from har_prune.provenance import is_hub_id
 from har_prune.pruning.config import PruneSettings
-from har_prune.spelling import did_you_mean
 from har_prune.training.config import HealConfig, TrainConfig
 
 

@@ -8,15 +8,15 @@ and races, without doing anything for it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor
 
 from har_prune.blocks.stack import Block
-from har_prune.errors import UnknownCriterionError
+from har_prune.errors import UnknownCriterionError, did_you_mean
 from har_prune.scoring.cka import Sums
 from har_prune.scoring.evidence import Evidence
-from har_prune.spelling import did_you_mean
 
 # What is measured for a criterion. features: representation with and without each block. losses: the same for the
 # loss. hidden_states: input and output of each block. gradients: these, and the gradient of the loss at the output.
@@ -141,7 +141,7 @@ def members(name: str) -> list[str]:
             )
     else:
         inner = [name]
-    known = sorted(_CRITERIA)
+    known = sorted(_registered())
     for part in inner:
         if part not in known:
             raise UnknownCriterionError(
@@ -170,4 +170,11 @@ def make_criterion(name: str, task: Task) -> Criterion:
         UnknownCriterionError: Nothing is registered under the name.
     """
     members(name)
-    return _CRITERIA[name](task)
+    return _registered()[name](task)
+
+
+def _registered() -> dict[str, Callable[[Task], Any]]:
+    """All criteria; har_prune's own register themselves when one is first asked for."""
+    for module in ("block", "representation", "weights"):
+        import_module(f"har_prune.scoring.criteria.{module}")
+    return _CRITERIA

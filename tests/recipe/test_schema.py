@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from har_prune.errors import RecipeError
-from har_prune.recipe import load_recipe
+from har_prune.recipe.schema import load_recipe
 
 GOOD = {
     "output_dir": "runs/x",

@@ -9,9 +9,9 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from transformers import AutoConfig
 
-from har_prune.auto_class import auto_class_for
+from har_prune.checkpoints.auto_class import auto_class_for
+from har_prune.checkpoints.load import Checkpoint, load_model
 from har_prune.errors import CheckpointError, HubError
-from har_prune.loading import Checkpoint, load_model
 
 # What an earlier push may have left in the repository and from_pretrained would still find.
 _REPLACED = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.py")

@@ -5,7 +5,7 @@ from transformers import AutoFeatureExtractor
 from typer.testing import CliRunner
 
 from har_prune import HarFeatureExtractor, HarTransformerConfig, HarTransformerForSequenceClassification, save_pruned
-from har_prune.cli import app
+from har_prune.commands.app import app
 from har_prune.data.load import load_data
 
 

@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
-from har_prune.progress import Progress
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import Calibration, RaceRecord
 from har_prune.pruning.plan import ranked
+from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import Layout
 from har_prune.scoring.race import run_race
 from har_prune.scoring.score import BlockScore, block_scores

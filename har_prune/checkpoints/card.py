@@ -6,8 +6,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-from har_prune.auto_class import auto_class_of
-from har_prune.provenance import provenances
+from har_prune.checkpoints.auto_class import auto_class_of
+from har_prune.checkpoints.provenance import provenances
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.trajectory import trajectory_markdown
 

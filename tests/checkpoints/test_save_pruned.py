@@ -15,10 +15,10 @@ from transformers import (
 )
 
 from har_prune import Cost, EvalMetrics, HarFeatureExtractor, find_blocks, remove_blocks, save_pruned
-from har_prune.auto_class import auto_class_of
-from har_prune.blocks.inputs import example_inputs
+from har_prune.blocks.example_inputs import example_inputs
+from har_prune.checkpoints.auto_class import auto_class_of
+from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
-from har_prune.loading import Checkpoint, load_model, load_processor
 from har_prune.pruning.history import Calibration, PruningHistory, PruningStep, RaceRecord, ScoredBlock
 
 

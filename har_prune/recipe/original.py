@@ -13,11 +13,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.data.load import LabelledData
-from har_prune.errors import CheckpointError, RecipeError
-from har_prune.loading import Checkpoint, load_model, load_processor
+from har_prune.errors import CheckpointError, RecipeError, did_you_mean
 from har_prune.models.har_transformer import HarFeatureExtractor
-from har_prune.spelling import did_you_mean
 
 
 def load_parent(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:

@@ -8,20 +8,21 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from har_prune.atomic import whole_file, write_json
 from har_prune.blocks.find import find_blocks
+from har_prune.checkpoints.load import Checkpoint
+from har_prune.checkpoints.push import push_pruned
 from har_prune.data.batches import inputs_for, make_loader
 from har_prune.data.config import DataConfig
 from har_prune.data.load import load_data
 from har_prune.data.protocols import make_splits
-from har_prune.environment import environment
 from har_prune.errors import HarPruneError, RecipeError
-from har_prune.launch import make_accelerator
-from har_prune.loading import Checkpoint
-from har_prune.parent import load_parent
+from har_prune.recipe.accelerator import make_accelerator
+from har_prune.recipe.original import load_parent
+from har_prune.recipe.prepare import try_on
 from har_prune.reporting.heatmap import plot_scores, scores_json, scores_table
-from har_prune.run import quiet_libraries, try_on
-from har_prune.saving.hub import push_pruned
+from har_prune.runtime.console import quiet_libraries
+from har_prune.runtime.environment import environment
+from har_prune.runtime.files import whole_file, write_json
 from har_prune.scoring.config import CalibrationConfig
 from har_prune.scoring.score import score_criteria
 

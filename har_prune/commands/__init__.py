@@ -1,0 +1,1 @@
+"""The console: one file a command of `har-prune`."""

@@ -1,0 +1,80 @@
+"""What a recipe names, loaded and checked before anything is written."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from har_prune.blocks.find import find_blocks
+from har_prune.blocks.stack import BlockStack
+from har_prune.data.batches import Inputs, inputs_for
+from har_prune.data.load import LabelledData, load_data
+from har_prune.data.protocols import Splits, make_splits
+from har_prune.errors import CheckpointError
+from har_prune.pruning.plan import check_settings
+from har_prune.recipe.original import load_parent, make_parent
+from har_prune.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a recipe names, loaded and checked; nothing is written yet."""
+
+    data: LabelledData
+    splits: Splits
+    model: PreTrainedModel
+    processor: Any
+    inputs: Inputs
+    few: dict[str, Tensor]
+    stack: BlockStack
+
+    @property
+    def example(self) -> dict[str, Tensor]:
+        """Model inputs of one example."""
+        return {key: value[:1] for key, value in self.few.items()}
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Loads data and network and refuses what cannot work.
+
+    Raises:
+        HarPruneError: Bad input.
+    """
+    data = load_data(recipe.data.name_or_path, recipe.data.subset, recipe.data.revision)
+    splits = make_splits(data, recipe.data, recipe.seed)
+    if recipe.model.checkpoint is not None:
+        model, processor = load_parent(recipe.model.checkpoint, data)
+    else:
+        set_seed(recipe.seed)
+        model, processor = make_parent(dict(recipe.model.config or {}), data, splits.train)
+    inputs = inputs_for(data, processor, str(recipe.model.checkpoint), recipe.data.max_tokens)
+    few = {key: value for key, value in inputs(data.raw(splits.calibration[:2])).items() if key != "labels"}
+    try_on(model, few)
+    made = Prepared(data, splits, model, processor, inputs, few, find_blocks(model, few))
+    check_settings(made.stack, recipe.prune, made.example)
+    return made
+
+
+def try_on(model: PreTrainedModel, example: dict[str, Tensor]) -> None:
+    """Runs the network on a few examples of the data, before anything is built on it.
+
+    Raises:
+        CheckpointError: It cannot, or gives NaN.
+    """
+    try:
+        with torch.no_grad():
+            logits = model.eval()(**example).logits
+    except Exception as error:  # whatever a forward raises on inputs it was not made for
+        raise CheckpointError(f"{type(model).__name__} cannot run on these data: {error}") from error
+    if not bool(logits.isfinite().all()):
+        raise CheckpointError(f"{type(model).__name__} gives NaN or infinity: its weights are damaged.")
+
+
+def calibration_rows(recipe: Recipe, splits: Splits) -> np.ndarray:
+    """A seeded sample of the rows that may calibrate, in random order; all when there are fewer than wanted."""
+    shuffled = np.random.default_rng(recipe.seed).permutation(splits.calibration)
+    return shuffled[: recipe.prune.calibration.samples]

@@ -1,0 +1,1 @@
+"""Importance criteria and their registry (`base`): of representations, of blocks, of weights."""
