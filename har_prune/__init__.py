@@ -1,21 +1,13 @@
 """har_prune: makes HAR Transformers, vision ResNets and other Transformers models shallower.
 
-Importing it registers its own models with transformers' Auto classes and changes nothing else.
+Importing it registers its own models with transformers' Auto classes and changes nothing else. Everything else is
+loaded when it is first used (PEP 562).
 """
 
-from har_prune.blocks.families import Family, register_family
-from har_prune.blocks.find import find_blocks
-from har_prune.blocks.rebuild import remove_blocks
-from har_prune.blocks.stack import BlockStack
-from har_prune.checkpoints.push import Pushed, push_pruned
-from har_prune.checkpoints.save import save_pruned
-from har_prune.errors import HarPruneError
-from har_prune.evaluation.config import EvaluateConfig
-from har_prune.evaluation.cost import Cost, measure_cost
-from har_prune.evaluation.latency import Latency, measure_latency
-from har_prune.evaluation.macs import count_macs
-from har_prune.evaluation.measurement import register_measurement
-from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from har_prune.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification, CifarResNetModel
 from har_prune.models.har_transformer import (
     HarFeatureExtractor,
@@ -28,18 +20,109 @@ from har_prune.models.pruned_mobilenet_v2 import (
     PrunedMobileNetV2ForImageClassification,
     PrunedMobileNetV2Model,
 )
-from har_prune.pruning.config import PruneConfig, Target
-from har_prune.pruning.history import PruningHistory, PruningStep
-from har_prune.pruning.loop import PruningResult, prune
-from har_prune.scoring.cka import CkaMoments, linear_cka
-from har_prune.scoring.config import CalibrationConfig, Layout, RaceConfig, ScoringConfig
-from har_prune.scoring.criteria.base import register_criterion
-from har_prune.scoring.race import Race, race_blocks
-from har_prune.scoring.score import BlockScore, score_blocks, score_criteria
-from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
-from har_prune.training.loop import Teacher, train_model
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from har_prune.blocks.families import Family, register_family
+    from har_prune.blocks.find import find_blocks
+    from har_prune.blocks.rebuild import remove_blocks
+    from har_prune.blocks.stack import BlockStack
+    from har_prune.checkpoints.push import Pushed, push_pruned
+    from har_prune.checkpoints.save import save_pruned
+    from har_prune.errors import HarPruneError
+    from har_prune.evaluation.config import EvaluateConfig
+    from har_prune.evaluation.cost import Cost, measure_cost
+    from har_prune.evaluation.latency import Latency, measure_latency
+    from har_prune.evaluation.macs import count_macs
+    from har_prune.evaluation.measurement import register_measurement
+    from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
+    from har_prune.pruning.config import PruneConfig, Target
+    from har_prune.pruning.history import PruningHistory, PruningStep
+    from har_prune.pruning.loop import PruningResult, prune
+    from har_prune.scoring.cka import CkaMoments, linear_cka
+    from har_prune.scoring.config import CalibrationConfig, Layout, RaceConfig, ScoringConfig
+    from har_prune.scoring.criteria.base import register_criterion
+    from har_prune.scoring.race import Race, race_blocks
+    from har_prune.scoring.score import BlockScore, score_blocks, score_criteria
+    from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
+    from har_prune.training.loop import Teacher, train_model
+
+__version__ = "0.2.0"
+
+_PUBLIC = {
+    "blocks.families": (
+        "Family",
+        "register_family",
+    ),
+    "blocks.find": ("find_blocks",),
+    "blocks.rebuild": ("remove_blocks",),
+    "blocks.stack": ("BlockStack",),
+    "checkpoints.push": (
+        "Pushed",
+        "push_pruned",
+    ),
+    "checkpoints.save": ("save_pruned",),
+    "errors": ("HarPruneError",),
+    "evaluation.config": ("EvaluateConfig",),
+    "evaluation.cost": (
+        "Cost",
+        "measure_cost",
+    ),
+    "evaluation.latency": (
+        "Latency",
+        "measure_latency",
+    ),
+    "evaluation.macs": ("count_macs",),
+    "evaluation.measurement": ("register_measurement",),
+    "evaluation.metrics": (
+        "EvalMetrics",
+        "evaluate_model",
+    ),
+    "pruning.config": (
+        "PruneConfig",
+        "Target",
+    ),
+    "pruning.history": (
+        "PruningHistory",
+        "PruningStep",
+    ),
+    "pruning.loop": (
+        "PruningResult",
+        "prune",
+    ),
+    "scoring.cka": (
+        "CkaMoments",
+        "linear_cka",
+    ),
+    "scoring.config": (
+        "CalibrationConfig",
+        "Layout",
+        "RaceConfig",
+        "ScoringConfig",
+    ),
+    "scoring.criteria.base": ("register_criterion",),
+    "scoring.race": (
+        "Race",
+        "race_blocks",
+    ),
+    "scoring.score": (
+        "BlockScore",
+        "score_blocks",
+        "score_criteria",
+    ),
+    "training.config": (
+        "DistillConfig",
+        "HealConfig",
+        "TrainConfig",
+    ),
+    "training.loop": (
+        "Teacher",
+        "train_model",
+    ),
+}
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+# Names of 0.1; gone in 0.3.
+_FORMER = {"LatencyStats": "Latency", "Quality": "EvalMetrics"}
 
 __all__ = [
     "BlockScore",
@@ -94,3 +177,17 @@ __all__ = [
     "score_criteria",
     "train_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        new = _FORMER[name]
+        warnings.warn(f"har_prune.{name} is now har_prune.{new} (since 0.2)", DeprecationWarning, stacklevel=2)
+        name = new
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

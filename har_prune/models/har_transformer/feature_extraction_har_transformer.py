@@ -3,7 +3,6 @@
 from fractions import Fraction
 
 import numpy as np
-from scipy.signal import resample_poly
 from transformers import BatchFeature, SequenceFeatureExtractor
 
 
@@ -77,6 +76,8 @@ class HarFeatureExtractor(SequenceFeatureExtractor):
             recordings = [recordings]
         windows = [self._normalised(np.asarray(item, dtype=np.float64), i) for i, item in enumerate(recordings)]
         if sampling_rate_hz is not None and sampling_rate_hz != self.sampling_rate_hz:
+            from scipy.signal import resample_poly  # slow to import, and most data come at the model's rate
+
             ratio = Fraction(self.sampling_rate_hz / sampling_rate_hz).limit_denominator(1000)
             # padtype="line": zero padding would ring at both ends of a signal that carries gravity.
             windows = [resample_poly(w, ratio.numerator, ratio.denominator, padtype="line") for w in windows]
