@@ -20,6 +20,7 @@ from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.original import load_parent
 from har_prune.recipe.prepare import try_on
 from har_prune.reporting.heatmap import plot_scores, scores_json, scores_table
+from har_prune.runtime.batches import inputs_of
 from har_prune.runtime.console import quiet_libraries
 from har_prune.runtime.environment import environment
 from har_prune.runtime.files import whole_file, write_json
@@ -127,10 +128,10 @@ def _score(
     inputs = inputs_for(loaded, processor, str(checkpoint), config.max_tokens)
     rows = np.random.default_rng(seed).permutation(rows)[: calibration.samples]
     batches = make_loader(loaded, rows, inputs, config.batch_size)
-    few = {key: value for key, value in inputs(loaded.raw(rows[:2])).items() if key != "labels"}
-    try_on(model, few)
+    example_inputs = inputs_of(inputs(loaded.raw(rows[:2])))
+    try_on(model, example_inputs)
     scores = score_criteria(
-        find_blocks(model, few),
+        find_blocks(model, example_inputs),
         batches,
         list(dict.fromkeys(criteria)),
         accelerator=accelerator,

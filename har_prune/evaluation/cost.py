@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from har_prune.evaluation.latency import Latency, measure_latency
 from har_prune.evaluation.macs import count_macs
+from har_prune.runtime.batches import to_device
 
 # Below, a second thread gains 10 % on an idle machine and costs up to 1000 times on a busy one, where it spins.
 _SMALL_MACS = 100_000_000
@@ -72,7 +73,7 @@ def _stored(model: PreTrainedModel) -> dict[int, int]:
 @torch.no_grad()
 def peak_activation_bytes(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> int:
     """Most bytes that tensors made by one forward in eval mode hold at one moment, inputs and weights left out."""
-    inputs = {name: value.to(model.device) for name, value in example_inputs.items()}
+    inputs = to_device(example_inputs, model.device)
     was_training = model.training
     model.eval()
     try:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from har_prune.runtime.batches import size_of, to_device
+
 # A p90 above this many medians says that something else ran on the machine: 758 ms was seen for 0.7.
 _STEADY = 1.5
 
@@ -89,7 +91,7 @@ def measure_latency(
     return Latency(
         median_ms=statistics.median(times[0]),
         p90_ms=statistics.quantiles(times[0], n=10)[-1],
-        batch=len(next(iter(example_inputs.values()))),
+        batch=size_of(example_inputs),
         threads=used,
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
@@ -98,7 +100,7 @@ def measure_latency(
 
 
 def _one_forward(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> float:
-    inputs = {name: value.to(model.device) for name, value in example_inputs.items()}
+    inputs = to_device(example_inputs, model.device)
     start = time.perf_counter()
     model(**inputs)
     if model.device.type == "cuda":

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedModel
 
 from har_prune.errors import ShapeError
+from har_prune.runtime.batches import to_device
 
 aten = torch.ops.aten
 # The paper counts convolutions and dense layers; products of two activations (attention) are left out.
@@ -46,7 +47,7 @@ def count_macs(
     torch.backends.mha.set_fastpath_enabled(False)  # torch's fused encoder layer counts as nothing
     try:
         with FlopCounterMode(display=False, custom_mapping=_MISSING) as counter:
-            model(**{name: value.to(model.device) for name, value in example_inputs.items()})
+            model(**to_device(example_inputs, model.device))
     finally:
         model.train(was_training)
         torch.backends.mha.set_fastpath_enabled(fast_path)

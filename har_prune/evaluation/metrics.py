@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.errors import DataError
-from har_prune.runtime.batches import own_rows
+from har_prune.runtime.batches import shard_batch, to_device
 
 _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
 
@@ -106,12 +106,12 @@ def evaluate_model(
     model.to(device).eval()
     try:
         for batch in batches:
-            rows = own_rows(batch, accelerator)
+            rows = shard_batch(batch, accelerator)
             if "labels" not in batch:
                 raise DataError(f"an evaluation batch has no labels; it has {', '.join(batch)}.")
             if rows is not None:
                 labels = rows.pop("labels").to(device)
-                logits = model(**{key: value.to(device) for key, value in rows.items()}).logits.float()
+                logits = model(**to_device(rows, device)).logits.float()
                 if not language_model:
                     names = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
                 logits, labels = classified(logits, labels, language_model=language_model)

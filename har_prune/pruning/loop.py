@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
-from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -26,6 +25,7 @@ from har_prune.pruning.history import Healing, PruningHistory, PruningStep, Scor
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.ranking import rank_candidates
 from har_prune.pruning.store import RunFolder
+from har_prune.runtime.batches import inputs_of, rows_of
 from har_prune.runtime.environment import environment
 from har_prune.scoring.config import Layout
 from har_prune.training.loop import Teacher, train_model
@@ -107,14 +107,17 @@ class _Run:
         config: RunConfig,
         accelerator: Accelerator,
     ):
-        few = _examples(calibration, 2)  # to find blocks with, where none can be made up
-        self.original = stack_of(model, few)
+        batch = next(iter(calibration), None)
+        if batch is None:
+            raise DataError("there are no calibration batches.")
+        example_inputs = inputs_of(rows_of(batch, slice(2)))  # to find blocks with, where none can be made up
+        self.original = stack_of(model, example_inputs)
         self.original.model.to(accelerator.device).eval()
         self.train, self.calibration, self.evaluate = train, calibration, evaluate
         self.config, self.settings, self.accelerator = config, config.prune, accelerator
-        self.example = {key: value[:1] for key, value in few.items()}
+        self.one_example = rows_of(example_inputs, slice(1))
         self.protected = protected_blocks(self.original, self.settings.protected)
-        check_settings(self.original, self.settings, self.example)
+        check_settings(self.original, self.settings, self.one_example)
         self.folder: RunFolder | None = None
         if config.output_dir is not None:
             self.folder = RunFolder(config.output_dir, config.fingerprint, writes=accelerator.is_main_process)
@@ -272,7 +275,7 @@ class _Run:
         found: list[Any] = [None]
         if self.accelerator.is_main_process:
             original, latency = self.original.model, self.config.evaluate.latency
-            found = [measure_cost(model, self.example, original=original, latency=latency)]
+            found = [measure_cost(model, self.one_example, original=original, latency=latency)]
         return broadcast_object_list(found)[0]
 
     def _found(self, model: PreTrainedModel) -> dict[str, Any]:
@@ -282,7 +285,7 @@ class _Run:
             if not math.isfinite(measured.loss):
                 raise DivergedError(f"iteration {len(self.steps)}: outputs on the {split} data are not finite.")
         network = Network(
-            model, self.original.model, self.example, self.evaluate, self.config.evaluate, self.accelerator
+            model, self.original.model, self.one_example, self.evaluate, self.config.evaluate, self.accelerator
         )
         return {"metrics": metrics, "measured": measure_all(network), "weights_sha256": weights_sha256(model)}
 
@@ -323,10 +326,3 @@ def weights_sha256(model: PreTrainedModel) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _examples(calibration: Batches, count: int) -> dict[str, Tensor]:
-    batch = next(iter(calibration), None)
-    if batch is None:
-        raise DataError("there are no calibration batches.")
-    return {key: value[:count] for key, value in batch.items() if key != "labels"}

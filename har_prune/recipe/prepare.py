@@ -18,6 +18,7 @@ from har_prune.errors import CheckpointError
 from har_prune.pruning.plan import check_settings
 from har_prune.recipe.original import load_parent, make_parent
 from har_prune.recipe.schema import Recipe
+from har_prune.runtime.batches import inputs_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Prepared:
     model: PreTrainedModel
     processor: Any
     inputs: Inputs
-    few: dict[str, Tensor]
+    example_inputs: dict[str, Tensor]
     stack: BlockStack
 
     @property
-    def example(self) -> dict[str, Tensor]:
+    def one_example(self) -> dict[str, Tensor]:
         """Model inputs of one example."""
-        return {key: value[:1] for key, value in self.few.items()}
+        return rows_of(self.example_inputs, slice(1))
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -52,14 +53,15 @@ def prepare(recipe: Recipe) -> Prepared:
         set_seed(recipe.seed)
         model, processor = make_parent(dict(recipe.model.config or {}), data, splits.train)
     inputs = inputs_for(data, processor, str(recipe.model.checkpoint), recipe.data.max_tokens)
-    few = {key: value for key, value in inputs(data.raw(splits.calibration[:2])).items() if key != "labels"}
-    try_on(model, few)
-    made = Prepared(data, splits, model, processor, inputs, few, find_blocks(model, few))
-    check_settings(made.stack, recipe.prune, made.example)
+    example_inputs = inputs_of(inputs(data.raw(splits.calibration[:2])))
+    try_on(model, example_inputs)
+    stack = find_blocks(model, example_inputs)
+    made = Prepared(data, splits, model, processor, inputs, example_inputs, stack)
+    check_settings(stack, recipe.prune, made.one_example)
     return made
 
 
-def try_on(model: PreTrainedModel, example: dict[str, Tensor]) -> None:
+def try_on(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> None:
     """Runs the network on a few examples of the data, before anything is built on it.
 
     Raises:
@@ -67,7 +69,7 @@ def try_on(model: PreTrainedModel, example: dict[str, Tensor]) -> None:
     """
     try:
         with torch.no_grad():
-            logits = model.eval()(**example).logits
+            logits = model.eval()(**example_inputs).logits
     except Exception as error:  # whatever a forward raises on inputs it was not made for
         raise CheckpointError(f"{type(model).__name__} cannot run on these data: {error}") from error
     if not bool(logits.isfinite().all()):

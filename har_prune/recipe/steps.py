@@ -108,7 +108,7 @@ def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recip
             pruned,
             history=history,
             processor=made.processor,
-            example_inputs=made.example,
+            example_inputs=made.one_example,
             command=command,
             max_shard_size=recipe.save.max_shard_size,
         )
@@ -138,7 +138,7 @@ def show_plan(recipe: Recipe) -> None:
     console.print_json(json.dumps({**recipe.fingerprint, "output_dir": str(recipe.output_dir)}))
     console.print(f"examples: {len(splits.train)} train, {len(splits.validation)} validate, {len(splits.test)} test")
     console.print(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
-    console.print(f"{count_macs(model, made.example):,} MACs, {model.num_parameters():,} parameters")
+    console.print(f"{count_macs(model, made.one_example):,} MACs, {model.num_parameters():,} parameters")
     console.print(
         f"first sweep: {samples} samples x {evaluations} block evaluations "
         f"(removing and re-running: {len(stack) + len(allowed) * (len(stack) - 1)})"

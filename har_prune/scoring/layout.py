@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from har_prune.runtime.batches import rows_of, size_of
 from har_prune.scoring.config import Layout
 
 _MOST_EXAMPLES = 128  # timed at once on a CPU: above, caches decide and larger is never faster
@@ -27,21 +28,21 @@ def choose_layout(
     Returns:
         The layout. Timings decide, so two machines, and seldom two runs on one, may choose differently.
     """
-    size = len(next(iter(batch.values())))
+    size = size_of(batch)
     on_cpu = device.type == "cpu"
     images = any(isinstance(v, Tensor) and v.ndim == 4 and v.is_floating_point() for v in batch.values())
     threads = torch.get_num_threads() if on_cpu else 1
     largest = min(size, _MOST_EXAMPLES) if on_cpu else size
-    few = {key: value[:largest] for key, value in batch.items()}
+    examples = rows_of(batch, slice(largest))
 
     def fastest(layouts: list[Layout]) -> Layout:
         if len(layouts) == 1:
             return layouts[0]
         seconds = []
         for layout in layouts:
-            run(layout, few)  # warm: the first forward allocates
+            run(layout, examples)  # warm: the first forward allocates
             start = time.perf_counter()
-            run(layout, few)
+            run(layout, examples)
             seconds.append(time.perf_counter() - start)
         return layouts[seconds.index(min(seconds))]
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DegenerateFeaturesError, HarPruneError, NotRemovableError, ShapeError
-from har_prune.runtime.batches import own_rows
+from har_prune.runtime.batches import rows_of, shard_batch, size_of, to_device
 from har_prune.scoring.cka import Sums
 from har_prune.scoring.config import Layout, ScoringConfig
 from har_prune.scoring.criteria.base import CONSENSUS, Criterion, Task, make_criterion, members
@@ -124,14 +124,14 @@ class BlockScorer:
     def _own(self, batches: Batches) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """This process's rows of each batch on the device, and their positions in the data."""
         for batch in batches:
-            size = len(next(iter(batch.values())))
+            size = size_of(batch)
             if self._workers is None:
-                self._prepare(_on(batch, self.device))
-            rows = own_rows({**batch, "": torch.arange(self.samples, self.samples + size)}, self.accelerator)
+                self._prepare(to_device(batch, self.device))
+            rows = shard_batch({**batch, "": torch.arange(self.samples, self.samples + size)}, self.accelerator)
             self.samples += size
             if rows is not None:
                 positions = rows.pop("")
-                yield _on(rows, self.device), positions
+                yield to_device(rows, self.device), positions
 
     def _measured(self, own: Iterator[tuple[dict[str, Any], Tensor]]) -> Iterator:
         first = next(own, None)  # prepares the workers
@@ -146,20 +146,20 @@ class BlockScorer:
         Every process does this with the same rows, so that all draw and measure the same.
         """
         rows = max(getattr(criterion, "first_rows", 2) for criterion in self._streamed.values())
-        few = {key: value[:rows] for key, value in batch.items()}
+        example_inputs = rows_of(batch, slice(rows))
         wanted = Wanted.by(self._streamed)
 
         def made(layout: Layout) -> Workers:
             return Workers(
-                self.stack, self.candidates, wanted, layout, {key: value[:2] for key, value in few.items()},
+                self.stack, self.candidates, wanted, layout, rows_of(example_inputs, slice(2)),
                 precision=self.config.precision, representation=self._representation, reference=self._reference,
             )  # fmt: skip
 
         with _as_it_was(self._model), _as_it_was(self._reference):
             self.layout = self.config.layout or self._agreed(self._chosen(made, batch))
             self._workers = made(self.layout)
-            self._workers.check_replay(few)
-            evidence = self._workers.measure_few(few)
+            self._workers.check_replay(example_inputs)
+            evidence = self._workers.measure_examples(example_inputs)
         for name, criterion in self._streamed.items():
             criterion.start(evidence.of(name))
             self._totals[name] = Totals(criterion.sums(evidence.rows(slice(0, 2)).of(name)), self.groups)
@@ -170,7 +170,7 @@ class BlockScorer:
 
     def _chosen(self, made: Callable[[Layout], Workers], batch: dict[str, Any]) -> Layout:
         if is_placed(self._model):
-            return Layout(micro_batch=len(next(iter(batch.values()))))
+            return Layout(micro_batch=size_of(batch))
         known: dict[tuple[int, bool], Workers] = {}
 
         def run(layout: Layout, some: Mapping[str, Any]) -> None:
@@ -299,10 +299,6 @@ class BlockScorer:
 
 def _of_all(totals: Totals, place: int, importance: Callable[[Sums], Tensor]) -> Tensor:
     return importance(totals.whole(place))
-
-
-def _on(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {key: value.to(device) for key, value in batch.items()}
 
 
 @contextmanager

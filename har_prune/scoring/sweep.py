@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack, first_tensor, patched_forward
 from har_prune.errors import DataError, NotRemovableError, ShapeError
+from har_prune.runtime.batches import inputs_of, rows_of, size_of
 from har_prune.scoring.criteria.base import Criterion
 from har_prune.scoring.evidence import Evidence
 from har_prune.scoring.representation import RepresentationTap
@@ -98,12 +99,12 @@ class Sweep:
         """
         if not self.candidates or not self.wanted.features:
             return
-        few = {key: value[:2] for key, value in batch.items()}
-        measured = self.run(few)
+        example_inputs = rows_of(batch, slice(2))
+        measured = self.run(example_inputs)
         for candidate in (self.candidates[0], self.candidates[-1]):
             replayed = measured.without[self.candidates.index(candidate)]
             with self.stack.bypassed(self.stack.unit(candidate)):
-                bypassed, _ = self.tap.read(_inputs(few))
+                bypassed, _ = self.tap.read(inputs_of(example_inputs))
             # Not equality: a batch of another memory layout may round differently.
             tolerance = 1e-4 if bypassed.dtype != torch.bfloat16 else 2e-2
             if not bool((replayed - bypassed).abs().max() <= tolerance * bypassed.abs().max()):
@@ -116,7 +117,7 @@ class Sweep:
         Raises:
             DataError: Labels are needed and are not there, one class index for each example.
         """
-        inputs = _inputs(batch)
+        inputs = inputs_of(batch)
         labels: Any = batch.get("labels")
         if self.wanted.labels and (labels is None or labels.ndim != 1):
             raise DataError(
@@ -126,7 +127,7 @@ class Sweep:
             )
         values: dict[str, list[Tensor]] = {name: [] for name in self.wanted.hidden_states}
         replaying = self.replays and self.wanted.features
-        examples = len(next(iter(inputs.values())))
+        examples = size_of(inputs)
         record = _Record({} if replaying else None, values, _positions(inputs), examples)
         reference, output = self._whole(inputs, record)
         if record.kept is not None and any(state.was_changed for state in record.kept.values()):
@@ -342,10 +343,6 @@ def _outside_blocks(module: nn.Module, blocks: set[nn.Module]) -> Iterator[nn.Mo
             yield child
         else:
             yield from _outside_blocks(child, blocks)
-
-
-def _inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in batch.items() if key != "labels"}
 
 
 def _positions(inputs: Mapping[str, Any]) -> Tensor | None:

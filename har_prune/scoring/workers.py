@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
+from har_prune.runtime.batches import inputs_of, rows_of, size_of
 from har_prune.scoring.config import Layout
 from har_prune.scoring.evidence import Evidence
 from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last, working_device
@@ -27,7 +28,7 @@ class Workers:
         candidates: Blocks to leave out, one at a time.
         wanted: What to measure.
         layout: Micro-batch, threads, memory format.
-        few: Some examples on the device, to prepare with.
+        example_inputs: Some examples on the device, to prepare with.
         precision: "bf16" runs under autocast.
         representation: As in `RepresentationTap`.
         reference: A network whose representation is the reference; None = the model itself.
@@ -39,7 +40,7 @@ class Workers:
         candidates: list[int],
         wanted: Wanted,
         layout: Layout,
-        few: Mapping[str, Any],
+        example_inputs: Mapping[str, Any],
         *,
         precision: str = "fp32",
         representation: str | None = None,
@@ -49,10 +50,10 @@ class Workers:
         self._autocast = torch.bfloat16 if precision == "bf16" else None
         self._device = working_device(model).type
         placed = is_placed(model)
-        first = model if placed else self._prepared(model, few, representation)
+        first = model if placed else self._prepared(model, example_inputs, representation)
         count = 1 if placed else layout.workers
         twins = [first, *(replica(first) for _ in range(count - 1))]
-        others = None if reference is None else self._prepared(reference, few, representation)
+        others = None if reference is None else self._prepared(reference, example_inputs, representation)
         self.sweeps = [
             Sweep(
                 stack.on(twin),
@@ -65,22 +66,24 @@ class Workers:
         ]
         self._pool = ThreadPoolExecutor(count) if count > 1 else None
 
-    def _prepared(self, model: PreTrainedModel, few: Mapping[str, Any], representation: str | None) -> PreTrainedModel:
+    def _prepared(
+        self, model: PreTrainedModel, example_inputs: Mapping[str, Any], representation: str | None
+    ) -> PreTrainedModel:
         twin = replica(model)
-        fold_batch_norm(twin, _features(few), representation)
+        fold_batch_norm(twin, inputs_of(example_inputs), representation)
         if self.layout.channels_last:
             to_channels_last(twin)
         return twin
 
-    def check_replay(self, few: Mapping[str, Any]) -> None:
+    def check_replay(self, example_inputs: Mapping[str, Any]) -> None:
         """See `Sweep.check_replay`."""
-        self._on(self.sweeps[0], lambda sweep: sweep.check_replay(few))
+        self._on(self.sweeps[0], lambda sweep: sweep.check_replay(example_inputs))
         for sweep in self.sweeps[1:]:
             sweep.replays = self.sweeps[0].replays
 
-    def measure_few(self, few: Mapping[str, Any]) -> Evidence:
+    def measure_examples(self, example_inputs: Mapping[str, Any]) -> Evidence:
         """Measures a few examples at once, in this thread."""
-        evidence = self._on(self.sweeps[0], lambda sweep: sweep.run(self._arranged(few)))
+        evidence = self._on(self.sweeps[0], lambda sweep: sweep.run(self._arranged(example_inputs)))
         self.sweeps[0].block_evaluations = 0
         return evidence
 
@@ -97,7 +100,7 @@ class Workers:
     def whole(self, batch: Mapping[str, Any]) -> None:
         """Runs the whole network over a batch, to time it."""
         for _ in self._map(
-            self._split([(batch, torch.empty(0))]), lambda sweep, batch: sweep.tap.read(_features(batch))
+            self._split([(batch, torch.empty(0))]), lambda sweep, batch: sweep.tap.read(inputs_of(batch))
         ):
             pass
 
@@ -115,8 +118,8 @@ class Workers:
     def _split(self, batches: Iterable[tuple[Mapping[str, Any], Tensor]]) -> Iterator[tuple[dict[str, Any], Tensor]]:
         step = self.layout.micro_batch
         for batch, positions in batches:
-            for start in range(0, len(next(iter(batch.values()))), step):
-                part = {key: value[start : start + step] for key, value in batch.items()}
+            for start in range(0, size_of(batch), step):
+                part = rows_of(batch, slice(start, start + step))
                 yield self._arranged(part), positions[start : start + step]
 
     def _arranged(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +178,3 @@ def _threads_restored() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _features(batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in batch.items() if key != "labels"}

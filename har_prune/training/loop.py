@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.metrics import EvalMetrics, classified, evaluate_model, is_language_model
+from har_prune.runtime.batches import inputs_of
 from har_prune.runtime.progress import Progress
 from har_prune.training.config import DistillConfig, TrainConfig
 
@@ -191,7 +192,7 @@ class _Loss:
     def __call__(self, model: Callable, batch: Mapping[str, Tensor]) -> Tensor:
         if "labels" not in batch:
             raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
-        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        inputs = inputs_of(batch)
         given = model(**inputs).logits.float()
         logits, labels = classified(given, batch["labels"], language_model=self.language_model)
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
