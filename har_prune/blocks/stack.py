@@ -1,6 +1,7 @@
 """BlockStack: the residual blocks of a model, in the order the hidden state passes them."""
 
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -95,13 +96,13 @@ class BlockStack:
 
     @property
     def removable(self) -> list[int]:
-        """Indices of the blocks that can be removed, one `unit` at a time."""
+        """Indices of the blocks that can be removed, one `removal_group` at a time."""
         free = [block.index for block in self.blocks if block.why_fixed is None]
         if self.period == 1:
             return free
-        return [index for index in free if len(self.unit(index)) < len(self._stage_of(index))]
+        return [index for index in free if len(self.removal_group(index)) < len(self._stage_of(index))]
 
-    def unit(self, index: int) -> list[int]:
+    def removal_group(self, index: int) -> list[int]:
         """The blocks that have to go so that this one can: itself, and behind it the rest of its period.
 
         Removing one block of an alternating stage would turn all behind it into the other kind; the last has none
@@ -110,6 +111,11 @@ class BlockStack:
         stage = self._stage_of(index)
         start = stage.index(index)
         return stage[start : start + self.period]
+
+    def unit(self, index: int) -> list[int]:
+        """The name `removal_group` had in 0.1."""
+        warnings.warn("BlockStack.unit is now removal_group (since 0.2)", DeprecationWarning, stacklevel=2)
+        return self.removal_group(index)
 
     @property
     def stages(self) -> list[list[int]]:
@@ -151,7 +157,7 @@ class BlockStack:
                 raise NotRemovableError(
                     f"block {gone} ({self.blocks[gone].name!r}) cannot be removed alone: blocks of this stage "
                     f"alternate (period {self.period}), and those behind it would become another kind. Remove "
-                    f"{self.period} neighbours at a time, e.g. {self.unit(gone)}, or the last of a stage."
+                    f"{self.period} neighbours at a time, e.g. {self.removal_group(gone)}, or the last of a stage."
                 )
 
     def _stage_of(self, index: int) -> list[int]:

@@ -246,9 +246,9 @@ class _Run:
         """
         needed = stack is self.original or self.settings.target.min_accuracy is not None
         for index in ranking:
-            unit = stack.unit(index)
+            group = stack.removal_group(index)
             try:
-                return unit, without_blocks(stack, unit, copy=needed)
+                return group, without_blocks(stack, group, copy=needed)
             except NotRemovableError as error:
                 refused = error
         raise UnreachableTargetError(f"none of the candidates {sorted(ranking)} can be removed: {refused}")

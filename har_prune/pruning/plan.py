@@ -43,7 +43,7 @@ def protected_blocks(stack: BlockStack, protected: Iterable[int | str]) -> set[i
 
 
 def candidates(stack: BlockStack, settings: PruneSettings, protected: set[int]) -> list[int]:
-    """Blocks that may go next, each with its `BlockStack.unit`.
+    """Blocks that may go next, each with its `BlockStack.removal_group`.
 
     Args:
         stack: Blocks of the current network.
@@ -54,8 +54,8 @@ def candidates(stack: BlockStack, settings: PruneSettings, protected: set[int]) 
     allowed = []
     for stage in stack.stages:
         for index in stage:
-            unit = stack.unit(index)
-            if stay.isdisjoint(unit) and len(stage) - len(unit) >= settings.floor:
+            group = stack.removal_group(index)
+            if stay.isdisjoint(group) and len(stage) - len(group) >= settings.floor:
                 allowed.append(index)
     return allowed
 
@@ -68,12 +68,12 @@ def most_removals(stack: BlockStack, settings: PruneSettings, protected: set[int
         kept = list(stage)
         while True:
             # The last block goes alone also where the others go in groups.
-            units = [kept[place : place + stack.period] for place in reversed(range(len(kept)))]
-            unit = next((u for u in units if stay.isdisjoint(u) and len(kept) - len(u) >= settings.floor), None)
-            if unit is None:
+            groups = [kept[place : place + stack.period] for place in reversed(range(len(kept)))]
+            group = next((u for u in groups if stay.isdisjoint(u) and len(kept) - len(u) >= settings.floor), None)
+            if group is None:
                 break
-            kept = [index for index in kept if index not in unit]
-            gone += unit
+            kept = [index for index in kept if index not in group]
+            gone += group
     return gone
 
 
@@ -113,7 +113,7 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
             f"{settings.guards!r}, min_blocks_per_stage={settings.min_blocks_per_stage} and "
             f"{len(settings.protected)} protected blocks leave none. Loosen one of them."
         )
-    smaller_config(stack, stack.unit(allowed[0]), class_without_blocks(stack))
+    smaller_config(stack, stack.removal_group(allowed[0]), class_without_blocks(stack))
     most = most_removals(stack, settings, protected_blocks(stack, settings.protected))
     before = count_macs(model, inputs)
     with stack.bypassed(most):

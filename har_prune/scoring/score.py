@@ -19,7 +19,7 @@ class BlockScore:
     """Importance of one block.
 
     Args:
-        index: Index of the block in the scored model; the first of its `BlockStack.unit`.
+        index: Index of the block in the scored model; the first of its `BlockStack.removal_group`.
         name: Its dotted module path there.
         importance: Higher = keep. For "cka" 1 - CKA, in [0, 1].
         samples: Examples it was measured on; 0 for criteria that look at no data.

@@ -37,7 +37,7 @@ class BlockScorer:
     Args:
         model: The network, or its blocks; moved to the accelerator's device, otherwise left alone.
         names: Criteria, registered names or "consensus(a, b, ...)".
-        candidates: Blocks to score, each for the `unit` that goes with it; None = every removable one.
+        candidates: Blocks to score, each for the `removal_group` that goes with it; None = every removable one.
         config: Precision, layout, seed.
         accelerator: Device and processes; None = one process, the device the model is on.
         reference: A network whose representation is the reference; None = `model` itself.
@@ -76,7 +76,7 @@ class BlockScorer:
                 f"none of the {len(self.stack)} blocks can be removed, so there is nothing to score."
             )
         for index in self.candidates:
-            self.stack.check_removable(self.stack.unit(index))
+            self.stack.check_removable(self.stack.removal_group(index))
         task = Task([self.stack.blocks[index] for index in self.candidates], config.seed, groups)
         self.names, self.groups = names, groups
         self.criteria = {part: make_criterion(part, task) for name in names for part in members(name)}
@@ -243,7 +243,7 @@ class BlockScorer:
 
     def _fixed_value(self, index: int, name: str, criterion: Any) -> float:
         """Of a criterion without data: the mean over the blocks that would go."""
-        return fmean(self._named(i, name, criterion.value) for i in self.stack.unit(index))
+        return fmean(self._named(i, name, criterion.value) for i in self.stack.removal_group(index))
 
     def _named(self, index: int, name: str, compute: Callable) -> Any:
         """Runs something for a block; an error, or a number that is none, names block and criterion."""

@@ -103,7 +103,7 @@ class Sweep:
         measured = self.run(example_inputs)
         for candidate in (self.candidates[0], self.candidates[-1]):
             replayed = measured.without[self.candidates.index(candidate)]
-            with self.stack.bypassed(self.stack.unit(candidate)):
+            with self.stack.bypassed(self.stack.removal_group(candidate)):
                 bypassed, _ = self.tap.read(inputs_of(example_inputs))
             # Not equality: a batch of another memory layout may round differently.
             tolerance = 1e-4 if bypassed.dtype != torch.bfloat16 else 2e-2
@@ -165,7 +165,7 @@ class Sweep:
     def _recording(self, index: int, module: nn.Module, record: "_Record") -> Callable:
         original = module.forward
         candidate = index in self.candidates
-        ended = [first for first in self.candidates if self.stack.unit(first)[-1] == index]
+        ended = [first for first in self.candidates if self.stack.removal_group(first)[-1] == index]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             entry = first_tensor(args, kwargs)
@@ -205,10 +205,10 @@ class Sweep:
 
     def _bypassed(self, inputs: Mapping[str, Any]) -> Iterator[tuple[Tensor, Any]]:
         for candidate in self.candidates:
-            unit = self.stack.unit(candidate)
-            with self.stack.bypassed(unit), self._naming(candidate):
+            group = self.stack.removal_group(candidate)
+            with self.stack.bypassed(group), self._naming(candidate):
                 read = self.tap.read(inputs)
-            self.block_evaluations += (len(self.stack) - len(unit)) * len(read[0])
+            self.block_evaluations += (len(self.stack) - len(group)) * len(read[0])
             yield read
 
     def _replayed(self, inputs: Mapping[str, Any], record: "_Record") -> Iterator[tuple[Tensor, Any]]:
@@ -219,7 +219,7 @@ class Sweep:
                 for module, remembered in record.returned.items()
                 if remembered is not None and remembered[0] <= candidate
             }
-            last = self.stack.unit(candidate)[-1]
+            last = self.stack.removal_group(candidate)[-1]
             for block in self.stack.blocks[:last]:
                 forwards[block.module] = self._handing_through(block.module)
             module = self.stack.blocks[last].module
@@ -276,7 +276,7 @@ class Sweep:
         ):
             loss = _losses(self.stack.model(**inputs), labels).sum()
             # Not backward(): the user's parameters keep the gradients they have.
-            ends = [self.stack.unit(candidate)[-1] for candidate in self.candidates]
+            ends = [self.stack.removal_group(candidate)[-1] for candidate in self.candidates]
             found = torch.autograd.grad(loss, [outputs[end] for end in ends])
         values: dict[str, list[Tensor]] = {name: [] for name in self.wanted.gradients}
         for candidate, end, gradient in zip(self.candidates, ends, found, strict=True):
@@ -309,7 +309,7 @@ class _Record:
     """What the whole forward leaves for the replays and for criteria of hidden states.
 
     `kept` is None when nothing is replayed; `started` counts blocks that have begun; `returned` holds for each module
-    outside the blocks how many blocks had begun when it ran, and its output; `entries` what units that still run were
+    outside the blocks how many blocks had begun when it ran, and its output; `entries` what groups that still run were
     given.
     """
 

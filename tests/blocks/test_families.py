@@ -16,10 +16,10 @@ from har_prune.pruning.plan import most_removals
 
 def _selections(stack):
     """One block, two that are not neighbours, and all but the floor; with whatever has to go with them."""
-    one = stack.unit(stack.removable[0])
+    one = stack.removal_group(stack.removable[0])
     far = next(i for i in reversed(stack.removable) if i > one[-1] + 1)
     floor = most_removals(stack, PruneSettings(target={"blocks": 1}), set())
-    return {"one": one, "two": [*one, *stack.unit(far)], "floor": floor}
+    return {"one": one, "two": [*one, *stack.removal_group(far)], "floor": floor}
 
 
 def test_every_registered_family_has_a_tiny_model():

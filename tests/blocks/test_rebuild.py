@@ -64,8 +64,8 @@ def test_shifted_windows_go_in_pairs():
         remove_blocks(stack, [1])
     for advised in ([1, 2], [3], [6], [0, 1, 4, 5]):
         assert len(find_blocks(remove_blocks(stack, advised))) == 7 - len(advised)
-    assert stack.unit(1) == [1, 2]
-    assert stack.unit(3) == [3]
+    assert stack.removal_group(1) == [1, 2]
+    assert stack.removal_group(3) == [3]
 
 
 _DECODER = {

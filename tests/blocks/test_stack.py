@@ -1,6 +1,6 @@
 import pytest
 import torch
-from families import TINY, har_transformer, resnet_basic
+from families import TINY, har_transformer, resnet_basic, swin
 from torch import nn
 from transformers import ConvBertConfig, PreTrainedConfig, PreTrainedModel
 
@@ -39,7 +39,7 @@ def test_a_bypassed_block_is_the_identity(name):
     inputs = example_inputs(stack.model)
     with torch.no_grad():
         before = stack.model(**inputs)[0]
-        with stack.bypassed(stack.unit(index)):
+        with stack.bypassed(stack.removal_group(index)):
             bypassed = stack.model(**inputs)[0]
         returned = seen["returned"][0] if isinstance(seen["returned"], tuple) else seen["returned"]
         assert torch.equal(returned, seen["given"])
@@ -108,3 +108,9 @@ def test_a_family_cannot_be_registered_twice():
     with pytest.raises(ValueError, match="has a family already"):
         register_family("vit")(lambda config: Family("layers", "num_hidden_layers"))
     assert ConvBertConfig.model_type not in registered_families()
+
+
+def test_the_former_name_of_a_removal_group_still_answers():
+    stack = find_blocks(swin())
+    with pytest.warns(DeprecationWarning, match="unit is now removal_group"):
+        assert stack.unit(0) == stack.removal_group(0) == [0, 1]

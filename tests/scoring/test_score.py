@@ -58,7 +58,7 @@ def test_equals_removing_each_block_and_running_again(name):
     scores = score_blocks(model, batches)
     assert [score.index for score in scores] == TINY[name].removable
     for score in scores:
-        without = _features(remove_blocks(model, stack.unit(score.index)), batches)
+        without = _features(remove_blocks(model, stack.removal_group(score.index)), batches)
         # The norms of Llama, Qwen and Gemma compute in float32 whatever they are given.
         tolerance = 1e-7 if name in DECODERS else 1e-9
         assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=tolerance)
