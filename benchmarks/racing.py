@@ -35,10 +35,10 @@ from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.original import load_parent
 from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import RaceConfig, ScoringConfig
-from har_prune.scoring.evidence import Evidence
+from har_prune.scoring.measurements import Measurements
 from har_prune.scoring.race import Race, run_race
 from har_prune.scoring.scorer import BlockScorer
-from har_prune.scoring.totals import GROUPS, Totals, group_of
+from har_prune.scoring.statistics import GROUPS, GroupedStatistics, group_of
 
 SETTINGS = [(0.95, 1e-3), (0.99, 1e-3), (0.99, 8e-4)]  # confidence, tie margin
 
@@ -50,15 +50,15 @@ class StoredWorkers:
         self.features, self.all, self.depth = features, all_candidates, depth
         self.candidates, self.block_evaluations = list(all_candidates), 0
 
-    def evidence(self, rows: Tensor) -> Evidence:
+    def measurements(self, rows: Tensor) -> Measurements:
         places = [self.all.index(index) + 1 for index in self.candidates]
-        return Evidence(tuple(self.candidates), self.features[:1, rows], self.features[places][:, rows])
+        return Measurements(tuple(self.candidates), self.features[:1, rows], self.features[places][:, rows])
 
-    def measure(self, batches: Iterable[tuple[dict[str, Any], Tensor]]) -> Iterator[tuple[Evidence, Tensor]]:
+    def measure(self, batches: Iterable[tuple[dict[str, Any], Tensor]]) -> Iterator[tuple[Measurements, Tensor]]:
         for batch, positions in batches:
             self.block_evaluations += len(positions) * cost(self.depth, self.candidates)
             by_group = torch.argsort(group_of(positions, GROUPS), stable=True)  # fewer, longer stretches of a group
-            yield self.evidence(batch["rows"][by_group]), positions[by_group]
+            yield self.measurements(batch["rows"][by_group]), positions[by_group]
 
     def drop(self, blocks: set[int]) -> None:
         self.candidates = [index for index in self.candidates if index not in blocks]
@@ -76,10 +76,10 @@ class StoredScorer(BlockScorer):
 
     def _prepare(self, batch: dict[str, Any]) -> None:
         self._workers = self.stored
-        evidence = self.stored.evidence(batch["rows"])
+        measurements = self.stored.measurements(batch["rows"])
         criterion = self._streamed["cka"]
-        criterion.start(evidence)
-        self._totals["cka"] = Totals(criterion.sums(evidence.rows(slice(0, 2))), self.groups)
+        criterion.start(measurements)
+        self._statistics["cka"] = GroupedStatistics(criterion.statistics(measurements.rows(slice(0, 2))), self.groups)
 
 
 def cost(depth: int, left: list[int]) -> int:
@@ -93,8 +93,8 @@ def extracted(model: Any, batches: Iterable[Any], chosen: list[int], rows: int, 
         return torch.load(cache)
     scorer = BlockScorer(model, ["cka"], chosen, ScoringConfig(), accelerator=make_accelerator())
     features, done, progress = None, 0, Progress("features", rows // 64)
-    for evidence, positions in scorer._measured(scorer._own(progress.counting(batches))):
-        both = torch.cat([evidence.reference, evidence.without])
+    for measurements, positions in scorer._measured(scorer._own(progress.counting(batches))):
+        both = torch.cat([measurements.reference, measurements.without])
         features = torch.empty((len(both), rows, both.shape[2])) if features is None else features
         features[:, positions] = both
         done += len(positions)

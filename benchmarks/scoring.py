@@ -30,12 +30,12 @@ from har_prune.models.cifar_resnet import CifarResNetForImageClassification
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
 from har_prune.recipe.accelerator import make_accelerator
+from har_prune.scoring.ablation import BlockAblation, Wanted
 from har_prune.scoring.cka import CkaMoments
-from har_prune.scoring.config import Layout, ScoringConfig
-from har_prune.scoring.representation import RepresentationTap
+from har_prune.scoring.config import ExecutionPlan, ScoringConfig
+from har_prune.scoring.feature_hook import FeatureHook
 from har_prune.scoring.score import block_scores
 from har_prune.scoring.scorer import BlockScorer
-from har_prune.scoring.sweep import Sweep, Wanted
 
 Batch = Mapping[str, Tensor]
 BATCH_SIZES = (32, 64, 128, 256)
@@ -68,8 +68,8 @@ def removed_and_run(
 
 
 def features(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> Tensor:
-    tap = RepresentationTap(model)
-    return torch.cat([tap.read(batch)[0] for batch in batches])
+    hook = FeatureHook(model)
+    return torch.cat([hook.read(batch)[0] for batch in batches])
 
 
 def split(inputs: Batch, size: int) -> list[dict[str, Tensor]]:
@@ -81,7 +81,7 @@ def sweep_macs(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> int:
     """Multiply-accumulates of one example's sweep, counted by torch while it runs."""
     one = {key: value[:1].contiguous() for key, value in inputs.items()}
     with FlopCounterMode(display=False) as counter:
-        Sweep(find_blocks(model), chosen, Wanted(features=True)).run(one)
+        BlockAblation(find_blocks(model), chosen, Wanted(features=True)).run(one)
     return counter.get_total_flops() // 2
 
 
@@ -92,10 +92,10 @@ def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list
     smaller = [remove_blocks(plain, [index]).to(memory_format=torch.channels_last) for index in chosen]
     batches = split(inputs, 128)
     _, first = swept(model, batches, chosen, ScoringConfig())
-    assert first.layout is not None
+    assert first.execution_plan is not None
 
     def ours(precision: str = "fp32") -> list[float]:
-        config = ScoringConfig.model_validate({"layout": first.layout, "precision": precision})
+        config = ScoringConfig.model_validate({"execution_plan": first.execution_plan, "precision": precision})
         return swept(model, batches, chosen, config)[0]
 
     few = {key: value[:256] for key, value in inputs.items()}
@@ -128,7 +128,7 @@ def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list
         "block evaluations an example": first.all_block_evaluations() // count,
         "remove and run, block evaluations": depth + len(chosen) * (depth - 1),
         "GFLOP/s": round(rate),
-        "layout": ", ".join(f"{key} {value}" for key, value in first.layout.model_dump().items()),
+        "execution_plan": ", ".join(f"{key} {value}" for key, value in first.execution_plan.model_dump().items()),
         "its batch size": best,
         "largest difference, float64": f"{in_float64:.0e}",
         "the same, fp32": f"{worst(exact, removed_and_run(plain, inputs, chosen, best, removed=smaller)):.0e}",
@@ -167,7 +167,7 @@ def peak_memory(checkpoint: str, data: str, rows: int) -> int:
 
 def print_peak_memory(model: PreTrainedModel, data: str, rows: int, chosen: list[int]) -> None:
     loaded = load_data(data)
-    config = ScoringConfig(layout=Layout(micro_batch=64, channels_last=True), precision="bf16")
+    config = ScoringConfig(execution_plan=ExecutionPlan(micro_batch=64, channels_last=True), precision="bf16")
     device = make_accelerator().device
     # What reading the data took is not scoring's: the peak is counted from here.
     print(peak_bytes(lambda: swept(model.to(device), images(loaded, rows), chosen, config)))

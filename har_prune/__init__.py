@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from har_prune.pruning.history import PruningHistory, PruningStep
     from har_prune.pruning.loop import PruningResult, prune
     from har_prune.scoring.cka import CkaMoments, linear_cka
-    from har_prune.scoring.config import CalibrationConfig, Layout, RaceConfig, ScoringConfig
+    from har_prune.scoring.config import CalibrationConfig, ExecutionPlan, RaceConfig, ScoringConfig
     from har_prune.scoring.criteria.base import register_criterion
     from har_prune.scoring.race import Race, race_blocks
     from har_prune.scoring.score import BlockScore, score_blocks, score_criteria
@@ -95,7 +95,7 @@ _PUBLIC = {
     ),
     "scoring.config": (
         "CalibrationConfig",
-        "Layout",
+        "ExecutionPlan",
         "RaceConfig",
         "ScoringConfig",
     ),
@@ -122,7 +122,7 @@ _PUBLIC = {
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
 # Names of 0.1; gone in 0.3.
-_FORMER = {"LatencyStats": "Latency", "Quality": "EvalMetrics"}
+_FORMER = {"LatencyStats": "Latency", "Layout": "ExecutionPlan", "Quality": "EvalMetrics"}
 
 __all__ = [
     "BlockScore",
@@ -136,6 +136,7 @@ __all__ = [
     "DistillConfig",
     "EvalMetrics",
     "EvaluateConfig",
+    "ExecutionPlan",
     "Family",
     "HarFeatureExtractor",
     "HarPruneError",
@@ -144,7 +145,6 @@ __all__ = [
     "HarTransformerModel",
     "HealConfig",
     "Latency",
-    "Layout",
     "PruneConfig",
     "PrunedMobileNetV2Config",
     "PrunedMobileNetV2ForImageClassification",

@@ -259,7 +259,7 @@ def four_subjects(tmp_path):
     return [
         f"data.name_or_path={tmp_path / 'four'}", "data.test_subject=all", "data.protocol=loso",
         "data.test_subjects=[]", "train.epochs=0.2", "model.config.num_hidden_layers=2", "prune.target={blocks: 1}",
-        "prune.calibration={samples: 32, layout: {micro_batch: 32}}", "heal=null", "evaluate.latency=false",
+        "prune.calibration={samples: 32, execution_plan: {micro_batch: 32}}", "heal=null", "evaluate.latency=false",
         "data.validation_fraction=0.3",
     ]  # fmt: skip
 

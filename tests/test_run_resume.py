@@ -17,9 +17,15 @@ QUICKSTART = ["quickstart", "train.epochs=1", "heal.epochs=0.2", "prune.target={
 
 
 def _run(root: Path, out: Path, recipe: str, *overrides: str) -> None:
-    # A given layout: two runs that each choose their own may differ in the last bits of a score.
-    layout = "prune.calibration.layout={micro_batch: 32}"
-    arguments = [str(root / "recipes" / f"{recipe}.yaml"), f"output_dir={out}", "num_threads=1", layout, *overrides]
+    # A given execution plan: two runs that each choose their own may differ in the last bits of a score.
+    plan = "prune.calibration.execution_plan={micro_batch: 32}"
+    arguments = [
+        str(root / "recipes" / f"{recipe}.yaml"),
+        f"output_dir={out}",
+        "num_threads=1",
+        plan,
+        *overrides,
+    ]
     result = CliRunner().invoke(app, arguments)
     if result.exit_code:
         raise SystemExit(result.exit_code)

@@ -59,7 +59,7 @@ class Calibration:
         reference: "current" or "original".
         precision: "fp32" (the weights' own type) or "bf16".
         estimator: "exact", or the approximation and its error.
-        layout: How the work was cut (see `Layout`); a run keeps the one it first chose.
+        execution_plan: How the work was cut (see `ExecutionPlan`); a run keeps the one it first chose.
         block_evaluations: Blocks run, each counted once for every example.
         race: How the race ended; None without one.
     """
@@ -70,7 +70,7 @@ class Calibration:
     reference: str
     precision: str
     estimator: str
-    layout: dict[str, Any] | None
+    execution_plan: dict[str, Any] | None
     block_evaluations: int
     race: RaceRecord | None = None
 

@@ -27,7 +27,7 @@ from har_prune.pruning.ranking import rank_candidates
 from har_prune.pruning.store import RunFolder
 from har_prune.runtime.batches import inputs_of, rows_of
 from har_prune.runtime.environment import environment
-from har_prune.scoring.config import Layout
+from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.loop import Teacher, train_model
 
 Batches = Iterable[Mapping[str, Any]]
@@ -211,7 +211,7 @@ class _Run:
             removable,
             original=self.original.model,
             seed=self.config.seed + iteration,
-            layout=self._layout(),
+            execution_plan=self._execution_plan(),
             accelerator=self.accelerator,
         )
         victims, smaller = self._remove_least(stack, ranking.order)
@@ -234,10 +234,10 @@ class _Run:
             seconds=time.monotonic() - start,
         )
 
-    def _layout(self) -> Layout | None:
+    def _execution_plan(self) -> ExecutionPlan | None:
         """How this run has cut the work of scoring so far: a resumed run has to compute the same bits."""
         record = self.steps[-1].calibration
-        return Layout(**record.layout) if record and record.layout else None
+        return ExecutionPlan(**record.execution_plan) if record and record.execution_plan else None
 
     def _remove_least(self, stack: BlockStack, ranking: list[int]) -> tuple[list[int], BlockStack]:
         """Removes the least important block whose removal the config of this family can express.

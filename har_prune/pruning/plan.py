@@ -11,7 +11,7 @@ from har_prune.errors import NotRemovableError, UnreachableTargetError, did_you_
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.config import PruneSettings
 from har_prune.scoring.criteria.base import members, refuse_race
-from har_prune.scoring.representation import RepresentationTap
+from har_prune.scoring.feature_hook import FeatureHook
 from har_prune.scoring.score import BlockScore
 
 
@@ -105,7 +105,7 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
     if settings.calibration.race is not None:
         refuse_race(settings.criterion)
     model = stack.model
-    RepresentationTap(model, settings.representation)
+    FeatureHook(model, settings.representation)
     allowed = candidates(stack, settings, protected_blocks(stack, settings.protected))
     if not allowed:
         raise UnreachableTargetError(

@@ -13,11 +13,11 @@ from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import Calibration, RaceRecord
 from har_prune.pruning.plan import ranked
 from har_prune.runtime.progress import Progress
-from har_prune.scoring.config import Layout
+from har_prune.scoring.config import ExecutionPlan
 from har_prune.scoring.race import run_race
 from har_prune.scoring.score import BlockScore, block_scores
 from har_prune.scoring.scorer import BlockScorer
-from har_prune.scoring.totals import GROUPS
+from har_prune.scoring.statistics import GROUPS
 
 LOWEST = "lowest importance"
 
@@ -39,7 +39,7 @@ def rank_candidates(
     *,
     original: PreTrainedModel,
     seed: int,
-    layout: Layout | None,
+    execution_plan: ExecutionPlan | None,
     accelerator: Accelerator,
 ) -> Ranking:
     """Ranks the candidates for removal.
@@ -51,7 +51,7 @@ def rank_candidates(
         candidates: Indices in the stack.
         original: The unpruned network.
         seed: Of this iteration.
-        layout: The one this run has used so far; None = choose.
+        execution_plan: The one this run has used so far; None = choose.
         accelerator: Device and processes.
     """
     race = settings.calibration.race
@@ -59,7 +59,7 @@ def rank_candidates(
         stack,
         [settings.criterion],
         candidates,
-        settings.calibration.scoring(seed, layout),
+        settings.calibration.scoring(seed, execution_plan),
         accelerator=accelerator,
         reference=original if settings.reference == "original" else None,
         representation=settings.representation,
@@ -85,7 +85,7 @@ def rank_candidates(
         reference=settings.reference,
         precision=settings.calibration.precision,
         estimator=scores[0].estimator,
-        layout=None if scorer.layout is None else scorer.layout.model_dump(),
+        execution_plan=None if scorer.execution_plan is None else scorer.execution_plan.model_dump(),
         block_evaluations=evaluations,
         race=record,
     )

@@ -24,12 +24,16 @@ def upgraded_step(value: dict[str, Any]) -> dict[str, Any]:
     metrics = {split: _metrics(quality) for split, quality in value.pop("quality").items()}
     healing = {"samples_seen": samples_seen} if value.pop("healed") else None
     samples = value.pop("calibration_samples", None)  # before there was `calibration`
+    how = value.pop("calibration", None)
+    if how is not None:
+        how = {**how, "execution_plan": how["layout"]}
+        del how["layout"]
     scores = [{"samples": samples, "interval": None, **score} for score in value.pop("scores")]
     return {
         "format": 1,
-        "calibration": None,
         "weights_sha256": "",
         **value,
+        "calibration": how,
         "scores": scores,
         "cost": cost,
         "metrics": metrics,

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from har_prune.errors import DegenerateFeaturesError, ShapeError
 
-Sums = list[Tensor]
+Statistics = list[Tensor]
 
 # Spread below this share of the size is rounding of float32 features, not signal.
 _CONSTANT = 1e-12
 
 
-def pair_sums(x: Tensor, y: Tensor) -> Sums:
+def pair_statistics(x: Tensor, y: Tensor) -> Statistics:
     """What HSIC needs of the rows of x [..., N, Dx] and y [..., N, Dy], float64; leading dimensions broadcast.
 
     Returns:
@@ -37,18 +37,18 @@ def pair_sums(x: Tensor, y: Tensor) -> Sums:
     ]
 
 
-PAIR = 9  # tensors in a `pair_sums`
+PAIR = 9  # tensors in a `pair_statistics`
 
 
-def hsic(sums: Sums, debiased: bool) -> Tensor:
+def hsic(statistics: Statistics, debiased: bool) -> Tensor:
     """HSIC with linear kernels, up to a factor that cancels in CKA; one number for each leading index.
 
     Source: biased, ||Xc'Yc||_F^2: Kornblith et al. 2019, arXiv:1905.00414, eq. 3. Debiased: HSIC_1 of Song et al.
     2012 (JMLR 13, eq. 5), its sums over pairs of rows written as sums over rows.
     """
-    n, cross, x_sum, y_sum, x_by_y, y_by_x, x_norms, y_norms, norms = sums
+    n, cross, x_sum, y_sum, x_by_y, y_by_x, x_norms, y_norms, norms = statistics
     if not debiased:
-        return centred_cross(sums).square().sum((-2, -1))
+        return centred_cross(statistics).square().sum((-2, -1))
     # Kernel matrices K = XX' and L = YY' with zero diagonals: tr(KL), 1'K1 * 1'L1 and 1'KL1.
     trace = cross.square().sum((-2, -1)) - norms
     totals = (x_sum.square().sum(-1) - x_norms) * (y_sum.square().sum(-1) - y_norms)
@@ -57,14 +57,14 @@ def hsic(sums: Sums, debiased: bool) -> Tensor:
     return trace + totals / ((n - 1) * (n - 2)) - 2 * product / (n - 2)
 
 
-def centred_cross(sums: Sums) -> Tensor:
+def centred_cross(statistics: Statistics) -> Tensor:
     """Xc'Yc [..., Dx, Dy], the columns of both centred."""
-    n, cross, x_sum, y_sum = sums[:4]
+    n, cross, x_sum, y_sum = statistics[:4]
     return cross - x_sum[..., :, None] * y_sum[..., None, :] / n[..., None, None]
 
 
-def cka(xx: Sums, xy: Sums, yy: Sums, *, debiased: bool = False) -> Tensor:
-    """CKA from the sums of x with itself, x with y and y with itself; one number for each leading index.
+def cka(xx: Statistics, xy: Statistics, yy: Statistics, *, debiased: bool = False) -> Tensor:
+    """CKA from the statistics of x with itself, x with y and y with itself; one number for each leading index.
 
     Raises:
         ShapeError: Fewer than 2 rows (4 when debiased).
@@ -72,8 +72,8 @@ def cka(xx: Sums, xy: Sums, yy: Sums, *, debiased: bool = False) -> Tensor:
     """
     check_rows(xy, 4 if debiased else 2, "CKA (debiased)" if debiased else "CKA")
     own_x, own_y = hsic(xx, debiased), hsic(yy, debiased)
-    for name, own, sums in (("x", own_x, xx), ("y", own_y, yy)):
-        check_spread(name, sums)
+    for name, own, statistics in (("x", own_x, xx), ("y", own_y, yy)):
+        check_spread(name, statistics)
         if not bool((own > 0).all()):
             raise DegenerateFeaturesError(
                 f"the debiased HSIC of features {name} with themselves is not positive: use more rows."
@@ -81,19 +81,19 @@ def cka(xx: Sums, xy: Sums, yy: Sums, *, debiased: bool = False) -> Tensor:
     return hsic(xy, debiased) / (own_x * own_y).sqrt()
 
 
-def check_rows(sums: Sums, least: int, name: str) -> None:
+def check_rows(statistics: Statistics, least: int, name: str) -> None:
     """Refuses sums over too few rows.
 
     Raises:
         ShapeError: There are fewer than `least`.
     """
-    rows = int(sums[0].min())
+    rows = int(statistics[0].min())
     if rows < least:
         raise ShapeError(f"{name} needs at least {least} rows; there are {rows}.")
 
 
-def check_spread(name: str, own: Sums) -> None:
-    """Refuses features that are not finite or do not vary; `own` are their sums with themselves.
+def check_spread(name: str, own: Statistics) -> None:
+    """Refuses features that are not finite or do not vary; `own` are their statistics with themselves.
 
     Raises:
         DegenerateFeaturesError: They are so.
@@ -117,7 +117,7 @@ class CkaMoments:
     """
 
     def __init__(self) -> None:
-        self._sums: list[Sums] = []  # x with itself, x with y, y with itself
+        self._statistics: list[Statistics] = []  # x with itself, x with y, y with itself
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Adds rows: x [N, Dx] and y [N, Dy], the same examples in the same order.
@@ -128,31 +128,31 @@ class CkaMoments:
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
             raise ShapeError(f"features of shape {tuple(x.shape)} and {tuple(y.shape)}: expected [N, Dx] and [N, Dy].")
         x, y = x.double(), y.double()
-        self._add([pair_sums(x, x), pair_sums(x, y), pair_sums(y, y)])
+        self._add([pair_statistics(x, x), pair_statistics(x, y), pair_statistics(y, y)])
 
     def merge(self, other: "CkaMoments") -> None:
         """Adds the rows another object has seen."""
-        if other._sums:
-            self._add(other._sums)
+        if other._statistics:
+            self._add(other._statistics)
 
-    def _add(self, new: list[Sums]) -> None:
-        if self._sums:
+    def _add(self, new: list[Statistics]) -> None:
+        if self._statistics:
             new = [
                 [a + b for a, b in zip(mine, theirs, strict=True)]
-                for mine, theirs in zip(self._sums, new, strict=True)
+                for mine, theirs in zip(self._statistics, new, strict=True)
             ]
-        self._sums = new
+        self._statistics = new
 
     @property
     def count(self) -> int:
         """Rows seen so far."""
-        return int(self._sums[0][0]) if self._sums else 0
+        return int(self._statistics[0][0]) if self._statistics else 0
 
     def similarity(self, *, debiased: bool = False) -> float:
         """CKA of all rows seen; range and errors as in `linear_cka`."""
-        if not self._sums:
+        if not self._statistics:
             raise ShapeError("CKA needs at least 2 rows; there are 0.")
-        return float(cka(*self._sums, debiased=debiased))
+        return float(cka(*self._statistics, debiased=debiased))
 
 
 def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:

@@ -1,11 +1,12 @@
 """How importance is measured; `CalibrationConfig` is the recipe's `prune.calibration` section."""
 
+import warnings
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
-class Layout(BaseModel):
+class ExecutionPlan(BaseModel):
     """How the work is cut for the machine. It changes the last bits of a score and nothing else."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,11 +30,22 @@ class RaceConfig(BaseModel):
 class _Measure(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "layout" in values:
+            warnings.warn("calibration.layout is now execution_plan (since 0.2)", DeprecationWarning, stacklevel=2)
+            values = {**values, "execution_plan": values["layout"]}
+            del values["layout"]
+        return values
+
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: autocast, faster where the processor computes in it; fp32: the weights' own type"
     )
     interval: float | None = Field(None, gt=0.5, lt=1, description="level of a bootstrap interval for every score")
-    layout: Layout | None = Field(None, description="null: chosen by timing a few forwards, and kept with the run")
+    execution_plan: ExecutionPlan | None = Field(
+        None, description="null: chosen by timing a few forwards, and kept with the run"
+    )
 
 
 class ScoringConfig(_Measure):
@@ -55,6 +67,11 @@ class CalibrationConfig(_Measure):
     def _on_or_off(cls, value: Any) -> Any:
         return {} if value is True else None if value is False else value
 
-    def scoring(self, seed: int, layout: Layout | None = None) -> ScoringConfig:
-        """These settings for one call of `score_blocks`; a given layout replaces one that is null."""
-        return ScoringConfig(precision=self.precision, interval=self.interval, layout=self.layout or layout, seed=seed)
+    def scoring(self, seed: int, execution_plan: ExecutionPlan | None = None) -> ScoringConfig:
+        """These settings for one call of `score_blocks`; a given execution plan replaces one that is null."""
+        return ScoringConfig(
+            precision=self.precision,
+            interval=self.interval,
+            execution_plan=self.execution_plan or execution_plan,
+            seed=seed,
+        )

@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
 from har_prune.runtime.progress import Progress
-from har_prune.scoring.config import Layout, RaceConfig, ScoringConfig
+from har_prune.scoring.config import ExecutionPlan, RaceConfig, ScoringConfig
 from har_prune.scoring.criteria.base import refuse_race
 from har_prune.scoring.score import BlockScore, block_scores
 from har_prune.scoring.scorer import Batches, BlockScorer
-from har_prune.scoring.totals import GROUPS
+from har_prune.scoring.statistics import GROUPS
 
 _LOOKS = 16  # decisions the confidence is shared among; at growth 1.5 they reach from 256 to 112,000 examples
 
@@ -38,7 +38,7 @@ class Race:
         ended: "decided": one block is left. "tie": those left are equal within the margin. "budget": the data ended.
         winner: The least important block: of those left the one with the lowest importance, of equals the first.
         samples: Examples seen.
-        layout: How the work was cut.
+        execution_plan: How the work was cut.
         block_evaluations: Blocks run, each counted once for every example; all processes together.
     """
 
@@ -47,7 +47,7 @@ class Race:
     ended: Literal["decided", "tie", "budget"]
     winner: int
     samples: int
-    layout: Layout | None
+    execution_plan: ExecutionPlan | None
     block_evaluations: int
 
 
@@ -96,7 +96,7 @@ def race_blocks(
 
 
 def run_race(scorer: BlockScorer, batches: Batches, race: RaceConfig, progress: Progress | None = None) -> Race:
-    """Runs a race on a scorer of one criterion, made with `totals.GROUPS` groups.
+    """Runs a race on a scorer of one criterion, made with `statistics.GROUPS` groups.
 
     Raises:
         UnknownCriterionError: The criterion cannot race.
@@ -131,7 +131,7 @@ def run_race(scorer: BlockScorer, batches: Batches, race: RaceConfig, progress: 
         ended=ended,
         winner=min(left, key=lambda score: (score.importance, score.index)).index,
         samples=scorer.samples,
-        layout=scorer.layout,
+        execution_plan=scorer.execution_plan,
         block_evaluations=scorer.all_block_evaluations(),
     )
 

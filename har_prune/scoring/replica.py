@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from transformers import PreTrainedModel
 
-from har_prune.scoring.representation import RepresentationTap
+from har_prune.scoring.feature_hook import FeatureHook
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -46,10 +46,10 @@ def fold_batch_norm(twin: PreTrainedModel, batch: Mapping[str, Any], representat
     Args:
         twin: A replica; changed in place.
         batch: A few examples, to see which normalisation reads which convolution and to compare.
-        representation: As in `RepresentationTap`.
+        representation: As in `FeatureHook`.
     """
-    tap = RepresentationTap(twin, representation)
-    pairs, before = _adjacent(tap, batch)
+    hook = FeatureHook(twin, representation)
+    pairs, before = _adjacent(hook, batch)
     if not pairs:
         return
     former = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
@@ -58,7 +58,7 @@ def fold_batch_norm(twin: PreTrainedModel, batch: Mapping[str, Any], representat
         weight, bias = _folded(conv, norm)
         conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
         setattr(parent, name, nn.Identity())
-    after, _ = tap.read(batch)
+    after, _ = hook.read(batch)
     if not bool((after - before).abs().max() <= _EXACT * before.abs().max()):
         for (conv, weight, old), (_, norm), (parent, name) in zip(former, pairs, parents, strict=True):
             conv.weight, conv.bias = weight, old
@@ -79,7 +79,7 @@ def _parent(model: nn.Module, module: nn.Module) -> tuple[nn.Module, str]:
     return model.get_submodule(path), name
 
 
-def _adjacent(tap: RepresentationTap, batch: Mapping[str, Any]) -> tuple[list[tuple[Any, Any]], Tensor]:
+def _adjacent(hook: FeatureHook, batch: Mapping[str, Any]) -> tuple[list[tuple[Any, Any]], Tensor]:
     """Pairs of a convolution and the normalisation that reads its output, each module in one; the representation."""
     made: dict[int, tuple[nn.Module, Tensor]] = {}
     pairs: list[tuple[Any, Any]] = []
@@ -92,13 +92,13 @@ def _adjacent(tap: RepresentationTap, batch: Mapping[str, Any]) -> tuple[list[tu
         if id(args[0]) in made:
             pairs.append((made[id(args[0])][0], norm))
 
-    for module in tap.model.modules():
+    for module in hook.model.modules():
         if isinstance(module, _CONVOLUTIONS):
             handles.append(module.register_forward_hook(convolved))
         elif isinstance(module, _BATCH_NORMS) and module.track_running_stats:
             handles.append(module.register_forward_pre_hook(normalising))
     try:
-        before, _ = tap.read(batch)
+        before, _ = hook.read(batch)
     finally:
         for handle in handles:
             handle.remove()

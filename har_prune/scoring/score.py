@@ -11,7 +11,7 @@ from har_prune.blocks.stack import BlockStack
 from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import ScoringConfig
 from har_prune.scoring.scorer import Batches, BlockScorer
-from har_prune.scoring.totals import GROUPS
+from har_prune.scoring.statistics import GROUPS
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def score_blocks(
         candidates: Block indices to score; None = every removable block.
         reference: Another network to compare with, e.g. the unpruned parent; None = `model` itself.
         representation: Dotted module name; None = the input of the classification head.
-        config: Precision, interval, layout, seed; None = the defaults.
+        config: Precision, interval, execution plan, seed; None = the defaults.
 
     Returns:
         One score for each candidate, by index.

@@ -19,36 +19,36 @@ from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DegenerateFeaturesError, HarPruneError, NotRemovableError, ShapeError
 from har_prune.runtime.batches import rows_of, shard_batch, size_of, to_device
-from har_prune.scoring.cka import Sums
-from har_prune.scoring.config import Layout, ScoringConfig
+from har_prune.scoring.ablation import Wanted
+from har_prune.scoring.cka import Statistics
+from har_prune.scoring.config import ExecutionPlan, ScoringConfig
 from har_prune.scoring.criteria.base import CONSENSUS, Criterion, Task, make_criterion, members
-from har_prune.scoring.layout import choose_layout
+from har_prune.scoring.execution_plan import choose_execution_plan
 from har_prune.scoring.replica import is_placed, working_device
-from har_prune.scoring.sweep import Wanted
-from har_prune.scoring.totals import Totals, runs_of
+from har_prune.scoring.statistics import GroupedStatistics, runs_of
 from har_prune.scoring.workers import Workers
 
 Batches = Iterable[Mapping[str, Any]]
 
 
 class BlockScorer:
-    """Sums what criteria need over batches, and turns the sums into importances.
+    """Adds up what criteria need over batches, and turns the statistics into importances.
 
     Args:
         model: The network, or its blocks; moved to the accelerator's device, otherwise left alone.
         names: Criteria, registered names or "consensus(a, b, ...)".
         candidates: Blocks to score, each for the `removal_group` that goes with it; None = every removable one.
-        config: Precision, layout, seed.
+        config: Precision, execution plan, seed.
         accelerator: Device and processes; None = one process, the device the model is on.
         reference: A network whose representation is the reference; None = `model` itself.
         representation: Dotted module name; None = the input of the classification head.
-        groups: 1, or `totals.GROUPS` where `intervals` or `jackknife` will be asked for.
+        groups: 1, or `statistics.GROUPS` where `intervals` or `jackknife` will be asked for.
 
     Attributes:
         stack: The blocks of the model.
         candidates: Those still scored.
         samples: Examples this process was given, those of other processes included.
-        layout: How the work is cut; known once data were seen.
+        execution_plan: How the work is cut; known once data were seen.
         reference: "current" where the model itself is the reference, else "other".
 
     Raises:
@@ -95,9 +95,9 @@ class BlockScorer:
         for network in (model, reference):
             if network is not None and not is_placed(network):
                 network.to(self.device)
-        self._totals: dict[str, Totals] = {}
+        self._statistics: dict[str, GroupedStatistics] = {}
         self._workers: Workers | None = None
-        self.layout: Layout | None = None
+        self.execution_plan: ExecutionPlan | None = None
         self.reference = "current" if reference is None else "other"
         self.samples = 0
 
@@ -115,11 +115,11 @@ class BlockScorer:
         """
         if not self._streamed:
             return
-        for evidence, positions in self._measured(self._own(batches)):
+        for measurements, positions in self._measured(self._own(batches)):
             for group, rows in runs_of(positions, self.groups):
-                part = evidence.rows(rows)
+                part = measurements.rows(rows)
                 for name, criterion in self._streamed.items():
-                    self._totals[name].add(group, criterion.sums(part.of(name)))
+                    self._statistics[name].add(group, criterion.statistics(part.of(name)))
 
     def _own(self, batches: Batches) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """This process's rows of each batch on the device, and their positions in the data."""
@@ -141,7 +141,7 @@ class BlockScorer:
                 yield from self._workers.measure(rows)
 
     def _prepare(self, batch: dict[str, Any]) -> None:
-        """Chooses the layout, checks that replaying is right, and shows the criteria a few examples.
+        """Chooses the execution plan, checks that replaying is right, and shows the criteria a few examples.
 
         Every process does this with the same rows, so that all draw and measure the same.
         """
@@ -149,41 +149,43 @@ class BlockScorer:
         example_inputs = rows_of(batch, slice(rows))
         wanted = Wanted.by(self._streamed)
 
-        def made(layout: Layout) -> Workers:
+        def made(execution_plan: ExecutionPlan) -> Workers:
             return Workers(
-                self.stack, self.candidates, wanted, layout, rows_of(example_inputs, slice(2)),
+                self.stack, self.candidates, wanted, execution_plan, rows_of(example_inputs, slice(2)),
                 precision=self.config.precision, representation=self._representation, reference=self._reference,
             )  # fmt: skip
 
         with _as_it_was(self._model), _as_it_was(self._reference):
-            self.layout = self.config.layout or self._agreed(self._chosen(made, batch))
-            self._workers = made(self.layout)
+            self.execution_plan = self.config.execution_plan or self._agreed(self._chosen(made, batch))
+            self._workers = made(self.execution_plan)
             self._workers.check_replay(example_inputs)
-            evidence = self._workers.measure_examples(example_inputs)
+            measurements = self._workers.measure_examples(example_inputs)
         for name, criterion in self._streamed.items():
-            criterion.start(evidence.of(name))
-            self._totals[name] = Totals(criterion.sums(evidence.rows(slice(0, 2)).of(name)), self.groups)
+            criterion.start(measurements.of(name))
+            self._statistics[name] = GroupedStatistics(
+                criterion.statistics(measurements.rows(slice(0, 2)).of(name)), self.groups
+            )
 
-    def _agreed(self, layout: Layout) -> Layout:
+    def _agreed(self, execution_plan: ExecutionPlan) -> ExecutionPlan:
         """The main process's choice: the one on record, from which a resumed run computes the same bits."""
-        return broadcast_object_list([layout])[0] if self.accelerator else layout
+        return broadcast_object_list([execution_plan])[0] if self.accelerator else execution_plan
 
-    def _chosen(self, made: Callable[[Layout], Workers], batch: dict[str, Any]) -> Layout:
+    def _chosen(self, made: Callable[[ExecutionPlan], Workers], batch: dict[str, Any]) -> ExecutionPlan:
         if is_placed(self._model):
-            return Layout(micro_batch=size_of(batch))
+            return ExecutionPlan(micro_batch=size_of(batch))
         known: dict[tuple[int, bool], Workers] = {}
 
-        def run(layout: Layout, some: Mapping[str, Any]) -> None:
-            key = (layout.workers, layout.channels_last)
+        def run(execution_plan: ExecutionPlan, some: Mapping[str, Any]) -> None:
+            key = (execution_plan.workers, execution_plan.channels_last)
             if key not in known:
-                known[key] = made(layout)
-            known[key].layout = layout
+                known[key] = made(execution_plan)
+            known[key].execution_plan = execution_plan
             known[key].whole(some)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
 
         try:
-            return choose_layout(run, batch, self.device)
+            return choose_execution_plan(run, batch, self.device)
         finally:
             for workers in known.values():
                 workers.close()
@@ -194,8 +196,8 @@ class BlockScorer:
         self.candidates = [self.candidates[place] for place in kept]
         if self._workers is not None:
             self._workers.drop(blocks)
-        for totals in self._totals.values():
-            totals.keep(kept)
+        for statistics in self._statistics.values():
+            statistics.keep(kept)
         self._fixed = {name: values[kept] for name, values in self._fixed.items()}
 
     def importances(self) -> dict[str, list[float]]:
@@ -207,16 +209,16 @@ class BlockScorer:
         """
         self._check_samples()
         parts = {name: values[:, None] for name, values in self._fixed.items()}
-        for name, totals in self._joined().items():
-            parts[name] = self._for_each(name, partial(_of_all, totals))
+        for name, statistics in self._joined().items():
+            parts[name] = self._for_each(name, partial(_of_all, statistics))
         found = self._combined(parts)
         return {name: values[:, 0].tolist() for name, values in found.items()}
 
     def intervals(self, level: float) -> dict[str, list[tuple[float, float]]]:
         """Bootstrap percentile interval of each candidate's importance, at a level such as 0.95."""
         parts = {name: values[:, None] for name, values in self._fixed.items()}
-        for name, totals in self._joined().items():
-            parts[name] = self._for_each(name, partial(totals.resampled, seed=self.config.seed))
+        for name, statistics in self._joined().items():
+            parts[name] = self._for_each(name, partial(statistics.resampled, seed=self.config.seed))
         bounds = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
         return {
             name: [tuple(torch.quantile(row, bounds).tolist()) for row in values.double().cpu()]
@@ -228,13 +230,13 @@ class BlockScorer:
 
         For a scorer of one criterion that streams.
         """
-        ((name, totals),) = self._joined().items()
-        return self._for_each(name, totals.without_one_group)
+        ((name, statistics),) = self._joined().items()
+        return self._for_each(name, statistics.without_one_group)
 
-    def _joined(self) -> dict[str, Totals]:
-        return {name: totals.joined(self.accelerator) for name, totals in self._totals.items()}
+    def _joined(self) -> dict[str, GroupedStatistics]:
+        return {name: statistics.joined(self.accelerator) for name, statistics in self._statistics.items()}
 
-    def _for_each(self, name: str, values: Callable[[int, Callable[[Sums], Tensor]], Tensor]) -> Tensor:
+    def _for_each(self, name: str, values: Callable[[int, Callable[[Statistics], Tensor]], Tensor]) -> Tensor:
         importance = self._streamed[name].importance
         found = []
         for place, index in enumerate(self.candidates):
@@ -297,8 +299,8 @@ class BlockScorer:
             self._workers.close()
 
 
-def _of_all(totals: Totals, place: int, importance: Callable[[Sums], Tensor]) -> Tensor:
-    return importance(totals.whole(place))
+def _of_all(statistics: GroupedStatistics, place: int, importance: Callable[[Statistics], Tensor]) -> Tensor:
+    return importance(statistics.whole(place))
 
 
 @contextmanager

@@ -200,7 +200,7 @@ def test_a_race_is_recorded_with_how_it_ended(parent):
         assert (race.tie_broken_by is None) == (len(race.tied) == 1)
         assert step.calibration.samples <= 512
         assert {score.block for score in step.scores} == {1, 2, 3, 4, 0} - {b for b in first.removed if step is second}
-    assert second.calibration.layout == first.calibration.layout, "a run keeps the layout it chose"
+    assert second.calibration.execution_plan == first.calibration.execution_plan, "a run keeps the plan it chose"
     full = PruneConfig(target={"blocks": 4}, evaluate={"latency": False})
     chosen = prune(parent, None, list(loader(512, 1)), loader(48, 2), full).history
     assert chosen.removed == [first.removed[0]], "the race finds what the full sample finds"

@@ -29,8 +29,8 @@ def _prune(out: Path) -> None:
         loader(32, 2),
         PruneConfig(
             target={"blocks": 4 - REMOVALS},
-            # A given layout: two runs that each choose their own may differ in the last bits of a score.
-            calibration={"layout": {"micro_batch": 32}},
+            # A given execution plan: two runs that each choose their own may differ in the last bits of a score.
+            calibration={"execution_plan": {"micro_batch": 32}},
             heal=HealConfig(epochs=2, distill=True),
             output_dir=out,
         ),

@@ -11,7 +11,7 @@ from har_prune.errors import DataError, DegenerateFeaturesError, ShapeError, Unk
 from har_prune.scoring.criteria import base as registry
 from har_prune.scoring.criteria import representation
 from har_prune.scoring.criteria.base import Task, make_criterion, members
-from har_prune.scoring.evidence import Evidence
+from har_prune.scoring.measurements import Measurements
 
 
 def _batches(model, sizes=(8, 5), labels=True):
@@ -184,11 +184,11 @@ def test_a_wide_representation_is_sketched_and_says_so(monkeypatch):
     wide = torch.randn((1, 400, 6000), generator=generator, dtype=torch.float64)
     wide = wide * torch.linspace(3, 0.01, 6000)
     without = torch.cat([wide + 0.3 * torch.randn(wide.shape, generator=generator) * wide.std(), wide.roll(1, 1)])
-    evidence = Evidence((0, 1), wide, without)
+    measurements = Measurements((0, 1), wide, without)
     criterion = make_criterion("cka", Task([None, None], seed=0))
-    criterion.start(evidence)
+    criterion.start(measurements)
     assert "count sketch of 6000 to 1024 columns" in criterion.estimator
-    sums = criterion.sums(evidence)
+    sums = criterion.statistics(measurements)
     assert max(value.numel() for value in sums) <= 2 * 1024**2
     for block in (0, 1):
         x, y = (v - v.mean(0) for v in (wide[0], without[block]))
@@ -236,17 +236,17 @@ def test_a_bootstrap_interval_holds_the_score():
 def test_an_interval_covers_the_truth_as_often_as_it_says():
     """Means of known numbers: 90 % intervals over 200 draws of 256 rows."""
     from har_prune.scoring.criteria.block import MeanCriterion
-    from har_prune.scoring.totals import GROUPS, Totals, runs_of
+    from har_prune.scoring.statistics import GROUPS, GroupedStatistics, runs_of
 
     criterion, covered = MeanCriterion(Task([])), 0
     for seed in range(200):
         values = torch.rand((1, 256), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        evidence = Evidence((0,), values[..., None], values[..., None], {"x": values}).of("x")
-        totals = Totals(criterion.sums(evidence), GROUPS)
+        measurements = Measurements((0,), values[..., None], values[..., None], {"x": values}).of("x")
+        statistics = GroupedStatistics(criterion.statistics(measurements), GROUPS)
         for group, rows in runs_of(torch.arange(256), GROUPS):
-            totals.add(group, criterion.sums(evidence.rows(rows)))
+            statistics.add(group, criterion.statistics(measurements.rows(rows)))
         low, high = torch.quantile(
-            totals.resampled(0, criterion.importance, seed), torch.tensor([0.05, 0.95]).double()
+            statistics.resampled(0, criterion.importance, seed), torch.tensor([0.05, 0.95]).double()
         )
         covered += int(low <= 0.5 <= high)
     assert 165 <= covered <= 194
@@ -282,8 +282,8 @@ class _Plain:
     def of_block(self, before, after, mask, gradient):
         return (after - before).double().square().sum((1, 2))
 
-    def sums(self, evidence):
-        return [evidence.own.new_full((1,), evidence.own.shape[1]), evidence.own.sum(1)]
+    def statistics(self, measurements):
+        return [measurements.own.new_full((1,), measurements.own.shape[1]), measurements.own.sum(1)]
 
     def importance(self, sums):
         return sums[1] / sums[0]
@@ -318,7 +318,7 @@ def test_several_criteria_of_one_kind_share_a_pass(own_criteria):
         ({"needs": "featuers"}, r"needs = 'featuers'; choose from features.*Did you mean 'features'\?"),
         ({}, "needs = None; choose from"),
         ({"needs": "nothing"}, "needs 'nothing' and has no value"),
-        ({"needs": "gradients", "start": print, "importance": print}, "has no sums, of_block"),
+        ({"needs": "gradients", "start": print, "importance": print}, "has no statistics, of_block"),
     ],
 )
 def test_what_a_criterion_lacks_is_said_when_it_is_registered(own_criteria, members, message):
@@ -334,3 +334,12 @@ def test_examples_without_a_label_are_refused_and_not_counted_as_no_loss(criteri
     batches[0]["labels"][:] = -100
     with pytest.raises(DataError, match=r"labels go from -100.*leave out examples without a label"):
         score_blocks(model, batches, criterion=criterion)
+
+
+def test_the_former_name_of_statistics_still_works(own_criteria):
+    members = {name: value for name, value in vars(_Plain).items() if name != "statistics"}
+    former = type("Former", (), {**members, "sums": _Plain.statistics})
+    with pytest.warns(DeprecationWarning, match="`sums` is now called `statistics`"):
+        register_criterion("former")(former)
+    model = har_transformer()
+    assert len(score_blocks(model, _batches(model), criterion="former")) == 4

@@ -21,8 +21,8 @@ from har_prune.errors import (
     ShapeError,
     UnknownCriterionError,
 )
-from har_prune.scoring.representation import RepresentationTap
-from har_prune.scoring.sweep import Sweep, Wanted
+from har_prune.scoring.ablation import BlockAblation, Wanted
+from har_prune.scoring.feature_hook import FeatureHook
 
 
 def _batches(model, sizes=(8, 8, 5)):
@@ -67,10 +67,10 @@ def test_equals_removing_each_block_and_running_again(name):
 
 def test_the_sweep_runs_only_the_blocks_behind_each_candidate():
     model = har_transformer(6)
-    sweep = Sweep(find_blocks(model), range(6), Wanted(features=True))
+    sweep = BlockAblation(find_blocks(model), range(6), Wanted(features=True))
     with torch.no_grad():
-        evidence = sweep.run(example_inputs(model, batch_size=2))
-    assert evidence.blocks == tuple(range(6))
+        measurements = sweep.run(example_inputs(model, batch_size=2))
+    assert measurements.blocks == tuple(range(6))
     assert sweep.block_evaluations == 2 * (6 + (5 + 4 + 3 + 2 + 1 + 0))  # removing and re-running: 6 + 6 * 5
 
 
@@ -85,7 +85,7 @@ class _SumOfLayers(HarTransformerForSequenceClassification):
 def test_a_model_that_cannot_be_replayed_is_scored_all_the_same():
     model = _SumOfLayers(har_transformer(3).config).eval()
     batches = _batches(model)
-    sweep = Sweep(find_blocks(model), range(3), Wanted(features=True))
+    sweep = BlockAblation(find_blocks(model), range(3), Wanted(features=True))
     with torch.no_grad():
         sweep.check_replay(batches[0])
     assert not sweep.replays
@@ -126,7 +126,7 @@ def test_padding_is_left_out_of_a_pooled_sequence():
     changed = {**batch, "input_values": batch["input_values"].clone()}
     changed["input_values"][:, 20:] = 1e3
     with torch.no_grad():
-        assert torch.equal(RepresentationTap(model).read(batch)[0], RepresentationTap(model).read(changed)[0])
+        assert torch.equal(FeatureHook(model).read(batch)[0], FeatureHook(model).read(changed)[0])
 
 
 def test_bad_input_is_named():

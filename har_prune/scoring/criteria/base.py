@@ -1,11 +1,12 @@
 """The registry of importance criteria, and what a criterion is.
 
 To add one, write a class with the members of `Criterion` and decorate it with `@register_criterion("name")`; what it
-lacks for its `needs` is said there and then. A criterion holds no totals: it turns measurements into sums over
-examples, and sums into importances. So every criterion streams, adds up across processes, and has confidence intervals
-and races, without doing anything for it.
+lacks for its `needs` is said there and then. A criterion keeps nothing: it turns measurements into statistics that add
+up over examples, and statistics into importances. So every criterion streams, adds up across processes, and has
+confidence intervals and races, without doing anything for it.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from har_prune.blocks.stack import Block
 from har_prune.errors import UnknownCriterionError, did_you_mean
-from har_prune.scoring.cka import Sums
-from har_prune.scoring.evidence import Evidence
+from har_prune.scoring.cka import Statistics
+from har_prune.scoring.measurements import Measurements
 
 # What is measured for a criterion. features: representation with and without each block. losses: the same for the
 # loss. hidden_states: input and output of each block. gradients: these, and the gradient of the loss at the output.
 Needs = Literal["features", "losses", "hidden_states", "gradients", "nothing"]
-_STREAMS = ("start", "sums", "importance")
+_STREAMS = ("start", "statistics", "importance")
 _MEMBERS: dict[str, tuple[str, ...]] = {
     "features": _STREAMS,
     "losses": _STREAMS,
@@ -38,7 +39,7 @@ class Task:
     Args:
         blocks: The candidates.
         seed: Seed of everything a criterion draws.
-        groups: Parts the examples are summed in; each takes the memory of one set of sums.
+        groups: Parts the examples are summed in; each takes the memory of one set of statistics.
     """
 
     blocks: list[Block]
@@ -49,8 +50,8 @@ class Task:
 class Criterion(Protocol):
     """What a criterion must offer. It is made by calling the class with a `Task`.
 
-    One that needs "nothing" offers `value` alone; all others `start`, `sums` and `importance`, and those that need
-    "hidden_states" or "gradients" also `of_block`. `block.MeanCriterion` has all but `of_block`.
+    One that needs "nothing" offers `value` alone; all others `start`, `statistics` and `importance`, and those that
+    need "hidden_states" or "gradients" also `of_block`. `block.MeanCriterion` has all but `of_block`.
 
     Attributes:
         needs: What is to be measured for it; an attribute of the class.
@@ -65,7 +66,7 @@ class Criterion(Protocol):
         """Importance of a block, for a criterion that needs nothing."""
 
     def of_block(self, before: Tensor, after: Tensor, mask: Tensor, gradient: Tensor | None) -> Tensor:
-        """One number for each example, [N], of what a block does to it; `sums` finds them in `evidence.own`.
+        """One number for each example, [N], of what a block does to it; `statistics` finds them in `measurements.own`.
 
         Args:
             before: Its input, [N, positions, D].
@@ -74,17 +75,17 @@ class Criterion(Protocol):
             gradient: Of the loss at the output, like it; None unless `needs` is "gradients".
         """
 
-    def start(self, first: Evidence) -> None:
+    def start(self, first: Measurements) -> None:
         """Sees a few examples, the same in every process, before any are summed."""
 
-    def sums(self, evidence: Evidence) -> Sums:
+    def statistics(self, measurements: Measurements) -> Statistics:
         """Float64 tensors that add up over examples; each [C, ...], or [1, ...] where candidates share it.
 
         The first counts examples, [1].
         """
 
-    def importance(self, sums: Sums) -> Tensor:
-        """Importance [K] from sums with K leading entries (or 1, shared by all); higher = keep.
+    def importance(self, statistics: Statistics) -> Tensor:
+        """Importance [K] from statistics with K leading entries (or 1, shared by all); higher = keep.
 
         Raises:
             HarPruneError: It is not defined.
@@ -111,6 +112,9 @@ def register_criterion(name: str) -> Callable:
                 f"criterion {name!r}: its class has needs = {needs!r}; choose from {', '.join(get_args(Needs))}."
                 f"{did_you_mean(str(needs), _MEMBERS)}"
             )
+        if hasattr(make, "sums") and not hasattr(make, "statistics"):
+            warnings.warn(f"{name!r}: `sums` is now called `statistics` (since 0.2)", DeprecationWarning, stacklevel=2)
+            make.statistics = make.sums  # type: ignore[attr-defined]
         missing = [member for member in _MEMBERS[needs] if not callable(getattr(make, member, None))]
         if missing:
             raise TypeError(f"criterion {name!r} needs {needs!r} and has no {', '.join(missing)}; see `Criterion`.")

@@ -5,9 +5,9 @@ import math
 from torch import Tensor, nn
 
 from har_prune.errors import DegenerateFeaturesError
-from har_prune.scoring.cka import Sums
+from har_prune.scoring.cka import Statistics
 from har_prune.scoring.criteria.base import Needs, Task, register_criterion
-from har_prune.scoring.evidence import Evidence
+from har_prune.scoring.measurements import Measurements
 
 
 class MeanCriterion:
@@ -19,17 +19,17 @@ class MeanCriterion:
     def __init__(self, task: Task):
         pass
 
-    def start(self, first: Evidence) -> None:
+    def start(self, first: Measurements) -> None:
         """Nothing to prepare."""
 
-    def sums(self, evidence: Evidence) -> Sums:
-        values = evidence.own
+    def statistics(self, measurements: Measurements) -> Statistics:
+        values = measurements.own
         if values is None:
             raise ValueError(f"{type(self).__name__} with needs={self.needs!r} is given no number for each example.")
         return [values.new_full((1,), values.shape[1]), values.sum(1)]
 
-    def importance(self, sums: Sums) -> Tensor:
-        count, total = sums
+    def importance(self, statistics: Statistics) -> Tensor:
+        count, total = statistics
         if not bool(total.isfinite().all()):
             raise DegenerateFeaturesError("hidden states, gradients or losses hold NaN or infinity.")
         return total / count

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from har_prune.errors import ShapeError
-from har_prune.scoring.cka import PAIR, Sums, centred_cross, check_rows, check_spread, cka, pair_sums
+from har_prune.scoring.cka import PAIR, Statistics, centred_cross, check_rows, check_spread, cka, pair_statistics
 from har_prune.scoring.criteria.base import Needs, Task, register_criterion
-from har_prune.scoring.evidence import Evidence
+from har_prune.scoring.measurements import Measurements
 
 WIDEST = 4096  # columns; wider features are sketched
-BUDGET_BYTES = 2**30  # for the sums of one criterion; features that would need more are sketched
+BUDGET_BYTES = 2**30  # for the statistics of one criterion; features that would need more are sketched
 _SKETCH_WIDTH = 1024  # at most
 
 
 class _PairCriterion:
-    """Sums of the reference with itself, with each candidate, and of each candidate with itself."""
+    """Statistics of the reference with itself, with each candidate, and of each candidate with itself."""
 
     needs: Needs = "features"
     estimator = "exact"
@@ -24,20 +24,20 @@ class _PairCriterion:
     def __init__(self, task: Task):
         self.task = task
 
-    def start(self, first: Evidence) -> None:
+    def start(self, first: Measurements) -> None:
         """Nothing to prepare."""
 
-    def sums(self, evidence: Evidence) -> Sums:
-        reference, without = self.mapped(evidence)
+    def statistics(self, measurements: Measurements) -> Statistics:
+        reference, without = self.mapped(measurements)
         return [
             value
             for x, y in ((reference[0], reference[1]), (reference[0], without[1]), (without[0], without[1]))
-            for value in pair_sums(x, y)
+            for value in pair_statistics(x, y)
         ]
 
-    def mapped(self, evidence: Evidence) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def mapped(self, measurements: Measurements) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """(left, right) form of the reference [1, N, D] and of the representations without a block [C, N, D]."""
-        reference, without = evidence.reference, evidence.without
+        reference, without = measurements.reference, measurements.without
         return (reference, reference), (without, without)
 
     def _bytes(self, width: int) -> int:
@@ -48,9 +48,9 @@ class _PairCriterion:
 class CkaCriterion(_PairCriterion):
     """1 - linear CKA between the representation with and without the block, in [0, 1].
 
-    Features wider than 4,096 columns, or whose sums would need more than 1 GiB, are sketched: two independent count
-    sketches L and R (Charikar et al. 2002) stand for them, and ||(XL)'(YR)||^2 estimates ||X'Y||^2 without bias. One
-    sketch for both sides would add tr(X'X)^2 / width and push CKA towards 1. `sketch_error` bounds what is left.
+    Features wider than 4,096 columns, or whose statistics would need more than 1 GiB, are sketched: two independent
+    count sketches L and R (Charikar et al. 2002) stand for them, and ||(XL)'(YR)||^2 estimates ||X'Y||^2 without bias.
+    One sketch for both sides would add tr(X'X)^2 / width and push CKA towards 1. `sketch_error` bounds what is left.
 
     Cost: one forward and, for each candidate, the blocks behind it; no backward. Memory: (2 C + 1) D^2 float64.
     Source: Pons et al., ICPR 2024, arXiv:2405.17081.
@@ -63,7 +63,7 @@ class CkaCriterion(_PairCriterion):
         self._sketches: list[tuple[Tensor, Tensor]] = []
         self._width = 0
 
-    def start(self, first: Evidence) -> None:
+    def start(self, first: Measurements) -> None:
         width = _features(first).shape[-1]
         if width <= WIDEST and self._bytes(width) <= BUDGET_BYTES:
             return
@@ -82,11 +82,11 @@ class CkaCriterion(_PairCriterion):
             f"{sketch_error(self._width):.0e}"
         )
 
-    def mapped(self, evidence: Evidence) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def mapped(self, measurements: Measurements) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         if not self._sketches:
-            return super().mapped(evidence)
+            return super().mapped(measurements)
         left, right = self._sketches
-        reference, without = evidence.reference, evidence.without
+        reference, without = measurements.reference, measurements.without
         return (self._sketch(reference, left), self._sketch(reference, right)), (
             self._sketch(without, left),
             self._sketch(without, right),
@@ -97,8 +97,8 @@ class CkaCriterion(_PairCriterion):
         narrow = features.new_zeros((*features.shape[:-1], self._width))
         return narrow.index_add_(-1, columns, features * signs)
 
-    def importance(self, sums: Sums) -> Tensor:
-        return 1 - cka(sums[:PAIR], sums[PAIR : 2 * PAIR], sums[2 * PAIR :], debiased=self.debiased)
+    def importance(self, statistics: Statistics) -> Tensor:
+        return 1 - cka(statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :], debiased=self.debiased)
 
 
 @register_criterion("cka_debiased")
@@ -140,7 +140,7 @@ class RbfCkaCriterion(_PairCriterion):
         self._waves: list[tuple[Tensor, Tensor]] = []
         self._scales: dict[int | None, Tensor] = {}
 
-    def start(self, first: Evidence) -> None:
+    def start(self, first: Measurements) -> None:
         features = _features(first)
         generator = torch.Generator().manual_seed(self.task.seed)
         for _ in range(2):
@@ -152,14 +152,14 @@ class RbfCkaCriterion(_PairCriterion):
             distances = torch.pdist(x)
             self._scales[block] = distances.median() if len(distances) else x.new_ones(())
 
-    def mapped(self, evidence: Evidence) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        scale = torch.stack([self._scales[block] for block in evidence.blocks])[:, None, None]
-        reference, without = evidence.reference / self._scales[None], evidence.without / scale
+    def mapped(self, measurements: Measurements) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        scale = torch.stack([self._scales[block] for block in measurements.blocks])[:, None, None]
+        reference, without = measurements.reference / self._scales[None], measurements.without / scale
         left, right = self._waves
         return (_waved(reference, left), _waved(reference, right)), (_waved(without, left), _waved(without, right))
 
-    def importance(self, sums: Sums) -> Tensor:
-        return 1 - cka(sums[:PAIR], sums[PAIR : 2 * PAIR], sums[2 * PAIR :])
+    def importance(self, statistics: Statistics) -> Tensor:
+        return 1 - cka(statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :])
 
 
 def _waved(features: Tensor, waves: tuple[Tensor, Tensor]) -> Tensor:
@@ -175,7 +175,7 @@ class ProcrustesCriterion(_PairCriterion):
     Source: Ding et al. 2021, arXiv:2108.01661, section 2.
     """
 
-    def start(self, first: Evidence) -> None:
+    def start(self, first: Measurements) -> None:
         width = _features(first).shape[-1]
         if self._bytes(width) > BUDGET_BYTES:
             raise ShapeError(
@@ -183,8 +183,8 @@ class ProcrustesCriterion(_PairCriterion):
                 f"{self._bytes(width) / 2**30:.1f} GiB: choose a narrower representation, or cka."
             )
 
-    def importance(self, sums: Sums) -> Tensor:
-        xx, xy, yy = sums[:PAIR], sums[PAIR : 2 * PAIR], sums[2 * PAIR :]
+    def importance(self, statistics: Statistics) -> Tensor:
+        xx, xy, yy = statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :]
         check_rows(xy, 2, "procrustes")
         check_spread("x", xx)
         check_spread("y", yy)
@@ -192,6 +192,6 @@ class ProcrustesCriterion(_PairCriterion):
         return 1 - torch.linalg.svdvals(centred_cross(xy)).sum(-1) / (norms[0] * norms[1])
 
 
-def _features(first: Evidence) -> Tensor:
+def _features(first: Measurements) -> Tensor:
     """Reference and candidates, [C + 1, N, D]."""
     return torch.cat([first.reference, first.without])

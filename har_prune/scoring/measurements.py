@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Measurements:
     """Measurements on N examples for C candidate blocks.
 
     Args:
@@ -23,13 +23,13 @@ class Evidence:
     values: dict[str, Tensor] = field(default_factory=dict)
     own: Tensor | None = None
 
-    def of(self, criterion: str) -> "Evidence":
+    def of(self, criterion: str) -> "Measurements":
         """The same as one criterion sees it."""
         return replace(self, own=self.values.get(criterion))
 
-    def rows(self, rows: slice) -> "Evidence":
+    def rows(self, rows: slice) -> "Measurements":
         """The same for some of the examples, in float64."""
-        return Evidence(
+        return Measurements(
             self.blocks,
             self.reference[:, rows].double(),
             self.without[:, rows].double(),

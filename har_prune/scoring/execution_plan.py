@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 from har_prune.runtime.batches import rows_of, size_of
-from har_prune.scoring.config import Layout
+from har_prune.scoring.config import ExecutionPlan
 
 _MOST_EXAMPLES = 128  # timed at once on a CPU: above, caches decide and larger is never faster
 _SMALLEST = 16
 
 
-def choose_layout(
-    run: Callable[[Layout, Mapping[str, Any]], None], batch: Mapping[str, Any], device: torch.device
-) -> Layout:
-    """The fastest of the layouts that differ in one respect at a time: memory format, micro-batch, threads.
+def choose_execution_plan(
+    run: Callable[[ExecutionPlan, Mapping[str, Any]], None], batch: Mapping[str, Any], device: torch.device
+) -> ExecutionPlan:
+    """The fastest of the execution plans that differ in one respect at a time: memory format, micro-batch, threads.
 
     Args:
-        run: Measures a batch under a layout and returns when it is done.
+        run: Measures a batch under an execution plan and returns when it is done.
         batch: A typical batch, on the device.
         device: Where the work is done.
 
     Returns:
-        The layout. Timings decide, so two machines, and seldom two runs on one, may choose differently.
+        The plan. Timings decide, so two machines, and seldom two runs on one, may choose differently.
     """
     size = size_of(batch)
     on_cpu = device.type == "cpu"
@@ -35,20 +35,22 @@ def choose_layout(
     largest = min(size, _MOST_EXAMPLES) if on_cpu else size
     examples = rows_of(batch, slice(largest))
 
-    def fastest(layouts: list[Layout]) -> Layout:
-        if len(layouts) == 1:
-            return layouts[0]
+    def fastest(plans: list[ExecutionPlan]) -> ExecutionPlan:
+        if len(plans) == 1:
+            return plans[0]
         seconds = []
-        for layout in layouts:
-            run(layout, examples)  # warm: the first forward allocates
+        for plan in plans:
+            run(plan, examples)  # warm: the first forward allocates
             start = time.perf_counter()
-            run(layout, examples)
+            run(plan, examples)
             seconds.append(time.perf_counter() - start)
-        return layouts[seconds.index(min(seconds))]
+        return plans[seconds.index(min(seconds))]
 
     usual = min(64, largest) if on_cpu else largest
     sizes = {2**power for power in range(int(math.log2(_SMALLEST)), 20)} | {usual}
-    best = fastest([Layout(micro_batch=usual, channels_last=last) for last in ((True, False) if images else (False,))])
+    best = fastest(
+        [ExecutionPlan(micro_batch=usual, channels_last=last) for last in ((True, False) if images else (False,))]
+    )
     best = fastest([best.model_copy(update={"micro_batch": n}) for n in sorted(sizes) if n <= largest] or [best])
     if threads == 1 or largest < threads:
         return best

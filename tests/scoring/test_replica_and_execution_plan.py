@@ -5,9 +5,9 @@ import torch
 from accelerate import cpu_offload, dispatch_model
 from families import TINY, cifar_resnet, har_transformer, vit
 
-from har_prune import Layout, ScoringConfig, score_blocks, score_criteria
+from har_prune import ExecutionPlan, ScoringConfig, score_blocks, score_criteria
 from har_prune.blocks.example_inputs import example_inputs
-from har_prune.scoring.layout import choose_layout
+from har_prune.scoring.execution_plan import choose_execution_plan
 from har_prune.scoring.replica import fold_batch_norm, replica
 
 
@@ -52,34 +52,35 @@ def test_a_normalisation_that_cannot_be_folded_stays():
 
 @pytest.mark.parametrize("name", ["cifar_resnet", "har_transformer", "vit"])
 @pytest.mark.parametrize(
-    "layout", [{"micro_batch": 3}, {"micro_batch": 7, "workers": 2}, {"micro_batch": 64, "channels_last": True}]
+    "plan",
+    [{"micro_batch": 3}, {"micro_batch": 7, "workers": 2}, {"micro_batch": 64, "channels_last": True}],
 )
-def test_every_layout_gives_the_same_scores(name, layout):
+def test_every_execution_plan_gives_the_same_scores(name, plan):
     model = TINY[name].make().double()
     usual = score_blocks(model, _batches(model))
-    config = ScoringConfig(layout=Layout(**layout))
+    config = ScoringConfig(execution_plan=ExecutionPlan(**plan))
     assert [s.importance for s in score_blocks(model, _batches(model), config=config)] == pytest.approx(
         [s.importance for s in usual], abs=1e-9
     )
     assert torch.get_num_threads() >= 1
 
 
-def test_the_layout_is_the_fastest_of_those_tried():
+def test_the_plan_is_the_fastest_of_those_tried():
     tried = []
 
-    def run(layout, batch):
-        tried.append(layout)
-        time.sleep(0.01 + 0.04 * (layout.micro_batch != 32) + 0.04 * layout.channels_last)
+    def run(execution_plan, batch):
+        tried.append(execution_plan)
+        time.sleep(0.01 + 0.04 * (execution_plan.micro_batch != 32) + 0.04 * execution_plan.channels_last)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        chosen = choose_layout(run, {"pixel_values": torch.zeros(64, 3, 4, 4)}, torch.device("cpu"))
+        chosen = choose_execution_plan(run, {"pixel_values": torch.zeros(64, 3, 4, 4)}, torch.device("cpu"))
     finally:
         torch.set_num_threads(threads)
     assert (chosen.micro_batch, chosen.channels_last) == (32, False)
-    assert {layout.micro_batch for layout in tried} == {16, 32, 64}
-    assert {layout.workers for layout in tried} == {1, 2}
+    assert {execution_plan.micro_batch for execution_plan in tried} == {16, 32, 64}
+    assert {execution_plan.workers for execution_plan in tried} == {1, 2}
 
 
 def test_bf16_is_close_and_says_so():

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from har_prune.errors import ShapeError, did_you_mean
 
 
-class RepresentationTap:
+class FeatureHook:
     """Reads the representation of a model's forwards as [N, D].
 
     Args:

@@ -22,8 +22,8 @@ from har_prune.blocks.stack import BlockStack, first_tensor, patched_forward
 from har_prune.errors import DataError, NotRemovableError, ShapeError
 from har_prune.runtime.batches import inputs_of, rows_of, size_of
 from har_prune.scoring.criteria.base import Criterion
-from har_prune.scoring.evidence import Evidence
-from har_prune.scoring.representation import RepresentationTap
+from har_prune.scoring.feature_hook import FeatureHook
+from har_prune.scoring.measurements import Measurements
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Wanted:
         return bool(self.losses or self.gradients)
 
 
-class Sweep:
+class BlockAblation:
     """Measures a network with and without candidate blocks, one batch at a time.
 
     Args:
         stack: Blocks of the model, which must be in eval mode.
         candidates: Indices of the blocks to leave out, one at a time.
         wanted: What to measure.
-        representation: As in `RepresentationTap`.
+        representation: As in `FeatureHook`.
         reference: A network whose representation is the reference, in eval mode; None = the model itself.
 
     Attributes:
@@ -84,8 +84,8 @@ class Sweep:
     ):
         self.stack, self.wanted = stack, wanted
         self.candidates = sorted(set(candidates))
-        self.tap = RepresentationTap(stack.model, representation)
-        self.reference_tap = None if reference is None else RepresentationTap(reference, representation)
+        self.hook = FeatureHook(stack.model, representation)
+        self.reference_hook = None if reference is None else FeatureHook(reference, representation)
         self.block_evaluations = 0
         self.replays = True
         self._copies = False
@@ -104,14 +104,14 @@ class Sweep:
         for candidate in (self.candidates[0], self.candidates[-1]):
             replayed = measured.without[self.candidates.index(candidate)]
             with self.stack.bypassed(self.stack.removal_group(candidate)):
-                bypassed, _ = self.tap.read(inputs_of(example_inputs))
-            # Not equality: a batch of another memory layout may round differently.
+                bypassed, _ = self.hook.read(inputs_of(example_inputs))
+            # Not equality: a batch in another memory format may round differently.
             tolerance = 1e-4 if bypassed.dtype != torch.bfloat16 else 2e-2
             if not bool((replayed - bypassed).abs().max() <= tolerance * bypassed.abs().max()):
                 self.replays = not bool(bypassed.isfinite().all())  # NaN is for the criterion to name
         self.block_evaluations = 0
 
-    def run(self, batch: Mapping[str, Any]) -> Evidence:
+    def run(self, batch: Mapping[str, Any]) -> Measurements:
         """Measures one batch.
 
         Raises:
@@ -145,9 +145,9 @@ class Sweep:
             measured |= dict.fromkeys(self.wanted.losses, torch.stack(losses))
         if self.wanted.gradients:
             measured |= self._gradients(inputs, labels)
-        if self.reference_tap is not None and self.wanted.features:
-            reference, _ = self.reference_tap.read(inputs)
-        return Evidence(
+        if self.reference_hook is not None and self.wanted.features:
+            reference, _ = self.reference_hook.read(inputs)
+        return Measurements(
             tuple(self.candidates),
             reference[None] if self.wanted.features else reference.new_empty((1, len(reference), 0)),
             torch.stack(without) if without else reference.new_empty((len(self.candidates), len(reference), 0)),
@@ -160,7 +160,7 @@ class Sweep:
         if record.kept is not None:
             forwards |= {module: self._remembering(module, record) for module in self._outside}
         with patched_forward(forwards):
-            return self.tap.read(inputs)
+            return self.hook.read(inputs)
 
     def _recording(self, index: int, module: nn.Module, record: "_Record") -> Callable:
         original = module.forward
@@ -207,7 +207,7 @@ class Sweep:
         for candidate in self.candidates:
             group = self.stack.removal_group(candidate)
             with self.stack.bypassed(group), self._naming(candidate):
-                read = self.tap.read(inputs)
+                read = self.hook.read(inputs)
             self.block_evaluations += (len(self.stack) - len(group)) * len(read[0])
             yield read
 
@@ -226,7 +226,7 @@ class Sweep:
             # A kept hidden state is dropped as soon as its candidate is done.
             forwards[module] = self._handing_through(module, kept.pop(candidate).value)
             with patched_forward(forwards), self._naming(candidate):
-                read = self.tap.read(inputs)
+                read = self.hook.read(inputs)
             self.block_evaluations += (len(self.stack) - last - 1) * len(read[0])
             yield read
 

@@ -1,0 +1,99 @@
+"""Statistics of a criterion by groups of examples, and what follows: importance, its spread, its interval."""
+
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from har_prune.errors import ShapeError
+from har_prune.scoring.cka import Statistics
+
+GROUPS = 32  # parts for intervals and races
+ROWS = 8  # neighbours in the data that stay in one group
+_FEWEST = 8  # groups a spread can be told from
+_RESAMPLES = 1000
+_CHUNK_BYTES = 2**24  # of resampled statistics at a time: what stays in the caches
+
+
+class GroupedStatistics:
+    """Statistics [C or 1, G, ...] of one criterion for C candidates in G groups.
+
+    Args:
+        example: Statistics of a few rows, for shapes; their values are not counted.
+        groups: G; 1 where only the total is wanted.
+    """
+
+    def __init__(self, example: Statistics, groups: int):
+        self.groups = groups
+        self._statistics = [value.new_zeros((value.shape[0], groups, *value.shape[1:])) for value in example]
+
+    def add(self, group: int, statistics: Statistics) -> None:
+        """Adds the statistics of rows of one group."""
+        for total, new in zip(self._statistics, statistics, strict=True):
+            total[:, group] += new
+
+    def keep(self, candidates: list[int]) -> None:
+        """Forgets all candidates but those at the given places."""
+        self._statistics = [total if len(total) == 1 else total[candidates] for total in self._statistics]
+
+    def joined(self, accelerator: Accelerator | None) -> "GroupedStatistics":
+        """The statistics of all processes; these stay as they are."""
+        if accelerator is None or accelerator.num_processes == 1:
+            return self
+        statistics = GroupedStatistics([], self.groups)
+        statistics._statistics = [accelerator.reduce(total.clone(), "sum") for total in self._statistics]
+        return statistics
+
+    def whole(self, candidate: int) -> Statistics:
+        """Statistics of all groups for one candidate, with one leading entry."""
+        return [total.sum(0, keepdim=True) for total in self._of(candidate)]
+
+    def without_one_group(self, candidate: int, importance: Callable[[Statistics], Tensor]) -> Tensor:
+        """Importance with each group left out in turn, [G]: the jackknife. Groups without rows are skipped."""
+        statistics = self._of(candidate)
+        filled = self._filled(statistics)
+        return importance([(total.sum(0) - total)[filled] for total in statistics])
+
+    def resampled(self, candidate: int, importance: Callable[[Statistics], Tensor], seed: int) -> Tensor:
+        """Importance on groups drawn with replacement, [1000]: the bootstrap. One seed draws the same for all."""
+        statistics = self._of(candidate)
+        filled = self._filled(statistics)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(len(filled), (_RESAMPLES, len(filled)), generator=generator)
+        counts = torch.zeros((_RESAMPLES, len(filled)), dtype=torch.float64).scatter_add_(
+            1, drawn, torch.ones(drawn.shape, dtype=torch.float64)
+        )
+        statistics = [total[filled] for total in statistics]
+        largest = max(total[0].numel() for total in statistics)
+        parts = counts.to(statistics[0].device).split(max(1, _CHUNK_BYTES // (8 * largest)))
+        return torch.cat([importance([torch.tensordot(part, total, 1) for total in statistics]) for part in parts])
+
+    def _filled(self, statistics: Statistics) -> list[int]:
+        """The groups that have rows; a criterion's first tensor counts them."""
+        filled = [group for group in range(self.groups) if bool(statistics[0][group])]
+        if len(filled) < _FEWEST:
+            raise ShapeError(f"an interval or a race needs at least {_FEWEST * ROWS} examples; there are too few.")
+        return filled
+
+    def _of(self, candidate: int) -> Statistics:
+        """One candidate's statistics, [G, ...]."""
+        return [total[0 if len(total) == 1 else candidate] for total in self._statistics]
+
+
+def group_of(positions: Tensor, groups: int) -> Tensor:
+    """The group of the example at each position of the data, [N]."""
+    return positions // ROWS % groups
+
+
+def runs_of(positions: Tensor, groups: int) -> list[tuple[int, slice]]:
+    """(group, rows) for stretches of neighbouring rows of one group; `positions` [N] in the data."""
+    if groups == 1:
+        return [(0, slice(0, len(positions)))]
+    stretches, start = [], 0
+    marks = group_of(positions, groups).tolist()
+    for row in range(1, len(marks) + 1):
+        if row == len(marks) or marks[row] != marks[start]:
+            stretches.append((marks[start], slice(start, row)))
+            start = row
+    return stretches
