@@ -49,12 +49,14 @@ def validate(recipe: Recipe) -> dict[str, float]:
     """Trains a parent as `run` does, and classifies the windows of each validation subject: {subject: accuracy}."""
     made = prepare(recipe)
     accelerator = make_accelerator(num_threads=1)
-    train = make_loader(made.data, made.splits.train, made.inputs, recipe.data.batch_size, augment=recipe.data.augment)
+    train = make_loader(
+        made.data, made.splits.train, made.preprocess, recipe.data.batch_size, augment=recipe.data.augment
+    )
     train_model(made.model, train, None, recipe.train, accelerator=accelerator, seed=recipe.seed)
     subjects, rows = made.data.subjects, made.splits.validation
     windows = {subject: rows[subjects[rows] == subject] for subject in sorted(set(subjects[rows].tolist()))}
     return {
-        subject: evaluate_model(made.model, make_loader(made.data, own, made.inputs, 256), accelerator).accuracy
+        subject: evaluate_model(made.model, make_loader(made.data, own, made.preprocess, 256), accelerator).accuracy
         for subject, own in windows.items()
     }
 

@@ -25,14 +25,14 @@ from torch import Tensor
 
 from har_prune.blocks.find import find_blocks
 from har_prune.checkpoints.load import Checkpoint
-from har_prune.data.batches import inputs_for, make_loader
+from har_prune.data.batches import make_loader, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.load import load_data
 from har_prune.data.protocols import make_splits
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
 from har_prune.recipe.accelerator import make_accelerator
-from har_prune.recipe.original import load_parent
+from har_prune.recipe.original import load_original
 from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import RaceConfig, ScoringConfig
 from har_prune.scoring.measurements import Measurements
@@ -169,10 +169,10 @@ def main() -> None:
     )  # fmt: skip
     splits = make_splits(data, config, 0)
     rows = np.sort(np.concatenate([splits.train, splits.validation]))  # everything but the test
-    model, processor = load_parent(Checkpoint(arguments.checkpoint), data)
+    model, processor = load_original(Checkpoint(arguments.checkpoint), data)
     stack = find_blocks(model)
     chosen = candidates(stack, PruneSettings(target={"blocks": 1}, guards=arguments.guards), set())
-    batches = make_loader(data, rows, inputs_for(data, processor, arguments.checkpoint), 64)
+    batches = make_loader(data, rows, preprocess_for(data, processor, arguments.checkpoint), 64)
     with torch.no_grad():
         features = extracted(model, batches, chosen, len(rows), arguments.cache / f"{arguments.name}.pt")
         torch.set_num_threads(1)  # small matrices

@@ -62,7 +62,7 @@ def finished(quickstart, tmp_path_factory):
 def test_a_run_leaves_what_a_user_needs(finished):
     out, output = finished
     names = {path.name for path in out.iterdir()}
-    expected = {"recipe.json", "metrics.jsonl", "parent", "history.json", "report.md", "trajectory.png", "pruned"}
+    expected = {"recipe.json", "metrics.jsonl", "original", "history.json", "report.md", "trajectory.png", "pruned"}
     assert names == expected | {"iteration-000", "iteration-001", "iteration-002"}
     history = PruningHistory.from_json(json.loads((out / "history.json").read_text()))
     assert history.macs_reduction(history.iterations[-1]) >= 0.2
@@ -139,7 +139,7 @@ def test_a_training_that_diverges_in_its_last_step_keeps_nothing(quickstart, tmp
     out = tmp_path / "out"
     extreme = ["train.epochs=0.05", "train.learning_rate=1e30", "train.warmup=0", "train.max_grad_norm=null"]
     _refused(_run(quickstart, out, *extreme), "lower learning_rate")
-    assert not (out / "parent").exists()
+    assert not (out / "original").exists()
     _refused(_run(quickstart, tmp_path / "heal", *FAST, "heal.learning_rate=1e30", "heal.warmup=0"), "lower learning")
     assert not (tmp_path / "heal" / "iteration-001").exists()
 
@@ -277,10 +277,10 @@ def test_all_folds_are_one_command(quickstart, four_subjects, tmp_path):
         history = json.loads((out / f"fold-{subject}" / "history.json").read_text())
         assert history["recipe"]["data"]["test_subject"] == subject
         quality = [history["iterations"][step]["metrics"]["test"] for step in (0, history["selected"])]
-        assert [row[network]["accuracy"] for network in ("unpruned", "pruned")] == [q["accuracy"] for q in quality]
+        assert [row[network]["accuracy"] for network in ("original", "pruned")] == [q["accuracy"] for q in quality]
         found.append(quality[0]["accuracy"])
         assert sum(map(sum, quality[0]["confusion"])) == row["samples"]
-    accuracy = summary["overall"]["unpruned"]["accuracy"]
+    accuracy = summary["overall"]["original"]["accuracy"]
     assert accuracy["mean"] == pytest.approx(np.mean(found))
     assert accuracy["std"] == pytest.approx(np.std(found, ddof=1))
     assert accuracy["ci95"] == pytest.approx(3.182446 * np.std(found, ddof=1) / 2, rel=1e-5), "Student's t, 3 degrees"

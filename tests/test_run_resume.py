@@ -63,8 +63,8 @@ def uninterrupted(root, tmp_path_factory):
 @pytest.mark.parametrize(
     ("module", "name", "number"),
     [
-        ("har_prune.training.loop", "evaluate_model", 1),  # the parent is being trained
-        ("os", "rename", 1),  # the parent is saved and not yet in place
+        ("har_prune.training.loop", "evaluate_model", 1),  # the original is being trained
+        ("os", "rename", 1),  # the original is saved and not yet in place
         ("har_prune.training.loop", "evaluate_model", 2),  # the first healing
         ("har_prune.checkpoints.save", "_verify", 1),  # the result is being verified
         ("har_prune.recipe.steps", "plot_trajectory", 1),
@@ -75,7 +75,7 @@ def test_a_run_killed_and_started_again_ends_the_same(module, name, number, unin
     assert in_new_process(_victim, module, name, number, root, out, *QUICKSTART) == -signal.SIGKILL
     assert in_new_process(_run, root, out, *QUICKSTART) == 0
     outcome = _outcome(out)
-    assert {"parent", "iteration-001", "iteration-002", "pruned"} == set(outcome[1])
+    assert {"original", "iteration-001", "iteration-002", "pruned"} == set(outcome[1])
     assert _same(outcome, uninterrupted)
     assert {path.name for path in out.iterdir()} >= {"report.md", "trajectory.png", "history.json"}
 

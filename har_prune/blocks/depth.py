@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
-from har_prune.checkpoints.provenance import parent_of
+from har_prune.checkpoints.provenance import origin_of
 from har_prune.errors import NotRemovableError, UndeclaredLayerListError
 
 # Where models without a family keep their depth; the checks after rebuilding catch a wrong guess.
@@ -75,7 +75,7 @@ def _provenance(stack: BlockStack, removed: list[int]) -> dict[str, Any]:
     before = getattr(stack.config, "har_prune", None) or {}
     gone = before.get("removed_blocks", [])
     return {
-        **(before or parent_of(stack.model.config)),
+        **(before or origin_of(stack.model.config)),
         "original_depth": len(originals) + len(gone),
         "removed_blocks": sorted([*gone, *(originals[index] for index in removed)]),
     }

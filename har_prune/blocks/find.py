@@ -22,7 +22,7 @@ def find_blocks(
 
     Args:
         model: Any Transformers model.
-        example_inputs: Inputs of at least two examples for the probe; made up when None. The stack keeps them for
+        example_inputs: Preprocess of at least two examples for the probe; made up when None. The stack keeps them for
             later checks.
         within: Dotted path of a module, e.g. "vision_model" in a model of several towers: its tower is looked at, and
             blocks outside of the path stay.

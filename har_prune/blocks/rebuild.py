@@ -42,7 +42,7 @@ def remove_blocks(
     Args:
         model: Any model `find_blocks` understands, or the stack it returned.
         indices: Blocks to remove, as indices into the stack.
-        example_inputs: Inputs for the check; None = those the stack was found with, else made up.
+        example_inputs: Preprocess for the check; None = those the stack was found with, else made up.
         copy: False lets the new model take over the weights instead of copying them, for models that do not fit in
             memory twice: what is done to one is then done to both, and the removed blocks' memory is free once the
             old model is gone.

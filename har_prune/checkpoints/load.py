@@ -108,7 +108,7 @@ def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: A
 
 
 def _keep_card(source: Checkpoint) -> None:
-    """Fetches the card of a Hub checkpoint into the cache: its licence goes with what is made of it."""
+    """Fetches the card of a Hub checkpoint into the cache: its license goes with what is made of it."""
     if Path(source.name_or_path).exists():
         return
     try:

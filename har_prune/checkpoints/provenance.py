@@ -1,4 +1,4 @@
-"""Where a network comes from: what `config.har_prune` says of its parent, and the parent's licence."""
+"""Where a network comes from: what `config.har_prune` says of the original, and the original's license."""
 
 from pathlib import Path
 from typing import Any
@@ -9,22 +9,22 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedConfig
 
 
-def parent_of(config: PreTrainedConfig) -> dict[str, str]:
-    """The checkpoint a config was loaded from, and its licence; empty for a config made in memory.
+def origin_of(config: PreTrainedConfig) -> dict[str, str]:
+    """The checkpoint a config was loaded from, and its license; empty for a config made in memory.
 
-    Of a Hub checkpoint `base_model`; of a local folder `parent`, only its own name: paths of somebody's
-    disk have no place in a published config. No network: of a Hub checkpoint the licence is known where its card lies
+    Of a Hub checkpoint `base_model`; of a local folder `original`, only its own name: paths of somebody's
+    disk have no place in a published config. No network: of a Hub checkpoint the license is known where its card lies
     in the cache, and `load_model` puts it there.
     """
     name = str(config.name_or_path or "")
     if name in ("", "None"):  # from_pretrained(None) writes it out
         return {}
     if Path(name).exists():
-        return {"parent": Path(name).resolve().name, **_licence(Path(name, "README.md"))}
+        return {"original": Path(name).resolve().name, **_license(Path(name, "README.md"))}
     if not is_hub_id(name):
         return {}
     cached = try_to_load_from_cache(name, "README.md")
-    return {"base_model": name, **(_licence(Path(cached)) if isinstance(cached, str) else {})}
+    return {"base_model": name, **(_license(Path(cached)) if isinstance(cached, str) else {})}
 
 
 def is_hub_id(name: str) -> bool:
@@ -46,11 +46,11 @@ def provenances(config: PreTrainedConfig, name: str = "") -> dict[str, dict[str,
     return found
 
 
-def _licence(card: Path) -> dict[str, str]:
+def _license(card: Path) -> dict[str, str]:
     if not card.is_file():
         return {}
     try:
-        licence = ModelCard.load(card).data.to_dict().get("license")
+        license = ModelCard.load(card).data.to_dict().get("license")
     except Exception:  # somebody else's card, with whatever YAML
         return {}
-    return {"license": licence} if isinstance(licence, str) else {}
+    return {"license": license} if isinstance(license, str) else {}

@@ -38,7 +38,7 @@ def save_pruned(
         directory: Where to save; must not exist or be empty.
         history: Record of the run; fills the card and is saved beside it.
         processor: Feature extractor, image processor or tokenizer to save with it.
-        example_inputs: Inputs to compare on; made up when None.
+        example_inputs: Preprocess to compare on; made up when None.
         command: The command that made the model, for the card.
         max_shard_size: Largest safetensors file, in bytes or as "5GB"; above, the weights are split.
 

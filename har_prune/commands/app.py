@@ -11,13 +11,13 @@ from rich.console import Console
 from har_prune.blocks.find import find_blocks
 from har_prune.checkpoints.load import Checkpoint
 from har_prune.checkpoints.push import push_pruned
-from har_prune.data.batches import inputs_for, make_loader
+from har_prune.data.batches import make_loader, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.load import load_data
 from har_prune.data.protocols import make_splits
 from har_prune.errors import HarPruneError, RecipeError
 from har_prune.recipe.accelerator import make_accelerator
-from har_prune.recipe.original import load_parent
+from har_prune.recipe.original import load_original
 from har_prune.recipe.prepare import try_on
 from har_prune.reporting.heatmap import plot_scores, scores_json, scores_table
 from har_prune.runtime.batches import inputs_of
@@ -124,11 +124,11 @@ def _score(
     console.quiet = not accelerator.is_main_process
     loaded = load_data(config.name_or_path, config.subset, config.revision)
     rows = make_splits(loaded, config, seed).calibration
-    model, processor = load_parent(checkpoint, loaded)
-    inputs = inputs_for(loaded, processor, str(checkpoint), config.max_tokens)
+    model, processor = load_original(checkpoint, loaded)
+    preprocess = preprocess_for(loaded, processor, str(checkpoint), config.max_tokens)
     rows = np.random.default_rng(seed).permutation(rows)[: calibration.samples]
-    batches = make_loader(loaded, rows, inputs, config.batch_size)
-    example_inputs = inputs_of(inputs(loaded.raw(rows[:2])))
+    batches = make_loader(loaded, rows, preprocess, config.batch_size)
+    example_inputs = inputs_of(preprocess(loaded.raw(rows[:2])))
     try_on(model, example_inputs)
     scores = score_criteria(
         find_blocks(model, example_inputs),

@@ -13,7 +13,7 @@ from har_prune.data.transforms import AUGMENTATIONS, Augmentation
 from har_prune.errors import CheckpointError, DataError
 
 Raw = Tensor | list
-Inputs = Callable[[Any], dict[str, Tensor]]  # of what LabelledData.raw gives
+Preprocess = Callable[[Any], dict[str, Tensor]]  # of what LabelledData.raw gives
 
 
 class SensorInputs:
@@ -90,7 +90,7 @@ class TextInputs:
         return inputs
 
 
-def inputs_for(data: LabelledData, processor: Any, checkpoint: str, max_tokens: int = 128) -> Inputs:
+def preprocess_for(data: LabelledData, processor: Any, checkpoint: str, max_tokens: int = 128) -> Preprocess:
     """The preparation of a data set's batches for a model; `processor` is None where the checkpoint has none.
 
     Args:
@@ -140,20 +140,21 @@ class _Rows(Dataset):
 
 
 class _Collate:
-    def __init__(self, inputs: Inputs, augmentations: list[Augmentation]):
-        self.inputs, self.augmentations = inputs, augmentations
+    def __init__(self, preprocess: Preprocess, augmentations: list[Augmentation]):
+        self.preprocess, self.augmentations = preprocess, augmentations
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         values, labels = batch  # as _Rows fetched it, not a list of examples
         for augment in self.augmentations:
             values = augment(values)
-        return self.inputs(values) if labels is None else {**self.inputs(values), "labels": labels}
+        inputs = self.preprocess(values)
+        return inputs if labels is None else {**inputs, "labels": labels}
 
 
 def make_loader(
     data: LabelledData,
     rows: Sequence[int] | np.ndarray,
-    inputs: Inputs,
+    preprocess: Preprocess,
     batch_size: int,
     *,
     augment: Sequence[str] | None = None,
@@ -163,7 +164,7 @@ def make_loader(
     Args:
         data: The data set.
         rows: Its rows to serve.
-        inputs: Preparation for the model.
+        preprocess: Preparation for the model.
         batch_size: Examples in a batch; the last may be smaller, except in training.
         augment: Names of augmentations; an empty list shuffles only, None does neither.
     """
@@ -181,5 +182,5 @@ def make_loader(
         batch_size=batch_size,
         shuffle=training,
         drop_last=training and len(rows) >= batch_size,
-        collate_fn=_Collate(inputs, [known[name] for name in augment or ()]),
+        collate_fn=_Collate(preprocess, [known[name] for name in augment or ()]),
     )

@@ -1,5 +1,6 @@
 """Which data, split how; the recipe's `data` section."""
 
+import warnings
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -18,13 +19,13 @@ class DataConfig(BaseModel):
     )
     subset: str | None = Field(None, description="configuration of a data set that has several")
     revision: str | None = Field(None, description="branch, tag or commit of a data set on the Hub")
-    protocol: Literal["official", "loso", "loto", "holdout", "leaky_window_split"] = Field(
+    protocol: Literal["official", "loso", "trial_holdout", "holdout", "leaky_window_split"] = Field(
         "official",
         description="official: the data set's own test split; loso: one subject is the test; holdout: several are; "
-        "loto: one trial in so many of every subject; leaky_window_split: windows at random, for comparison only",
+        "trial_holdout: one trial in so many of every subject; leaky_window_split: windows at random, to compare with",
     )
     test_subject: str | None = Field(None, description="loso: the subject nobody trains on; all: each in turn")
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="loto, leaky_window_split: share that tests")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="trial_holdout, leaky_window_split: share that tests")
     test_subjects: tuple[str, ...] = Field((), description="holdout: the subjects nobody trains on")
     test_split: str = Field("test", description="official: the split that tests; all others train")
     max_tokens: int = Field(128, ge=2, description="texts: longer ones are cut")
@@ -42,6 +43,14 @@ class DataConfig(BaseModel):
                     f"unknown augmentation {name!r} (known: {', '.join(known)}).{did_you_mean(name, known)}"
                 )
         return names
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _former(cls, name: object) -> object:
+        if name == "loto":
+            warnings.warn("protocol loto is now trial_holdout (since 0.2)", DeprecationWarning, stacklevel=2)
+            return "trial_holdout"
+        return name
 
     @model_validator(mode="after")
     def _subjects(self) -> "DataConfig":

@@ -1,6 +1,6 @@
 """Protocols: who trains, who validates, who tests.
 
-Windows of one subject never stand on two sides (loso, holdout, official), or windows of one trial (loto).
+Windows of one subject never stand on two sides (loso, holdout, official), or windows of one trial (trial_holdout).
 `leaky_window_split` is what papers with too good figures do; it is here to show by how much.
 """
 
@@ -18,8 +18,8 @@ from har_prune.errors import DataError, did_you_mean
 class Splits:
     """Row indices of each part.
 
-    Sensor windows: all parts but calibration and validation are disjoint by subject (loto: by trial). Scores are
-    computed on validation subjects, because those neither train nor test; scoring needs no labels.
+    Sensor windows: all parts but calibration and validation are disjoint by subject (trial_holdout: by trial). Scores
+    are computed on validation subjects, because those neither train nor test; scoring needs no labels.
     Images and texts: calibration is drawn from the training examples, as in arXiv:2405.17081.
     """
 
@@ -46,7 +46,7 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
         raise DataError(f"protocol {config.protocol!r} leaves {len(test)} of {len(data)} examples to the test.")
     rest = np.setdiff1d(np.arange(len(data)), test)
     generator, fraction = np.random.default_rng(seed), config.validation_fraction
-    if config.protocol == "loto" and data.trials is not None and data.labels is not None:
+    if config.protocol == "trial_holdout" and data.trials is not None and data.labels is not None:
         validation = _whole_trials(data.trials, data.labels, rest, fraction, generator)
     elif data.subjects is None or data.labels is None or config.protocol == "leaky_window_split":
         validation = _validation_rows(rest, fraction, generator)
@@ -76,9 +76,11 @@ def _test_rows(data: LabelledData, config: DataConfig, seed: int) -> np.ndarray:
     every, generator = np.arange(len(data)), np.random.default_rng(seed)
     if config.protocol == "leaky_window_split":
         return np.sort(generator.permutation(every)[: round(config.test_fraction * len(data))])
-    if config.protocol == "loto":
+    if config.protocol == "trial_holdout":
         if data.trials is None or data.labels is None:
-            raise DataError("protocol 'loto' needs a column 'trial': prepare the data with `python -m data_prep`.")
+            raise DataError(
+                "protocol 'trial_holdout' needs a column 'trial': prepare the data with `python -m data_prep`."
+            )
         return _whole_trials(data.trials, data.labels, every, config.test_fraction, generator)
     wanted = config.test_subjects if config.test_subject is None else (config.test_subject,)
     known = sorted(set(data.subjects.tolist()))
@@ -137,8 +139,8 @@ def _whole_trials(
 
 
 def _identity(data: LabelledData, config: DataConfig) -> np.ndarray:
-    """What must not stand on two sides: the person, in loto the trial; in a leaky split nothing but the window."""
-    if config.protocol == "loto" and data.trials is not None:
+    """What must not stand on two sides: person, in trial_holdout the trial, in a leaky split the window alone."""
+    if config.protocol == "trial_holdout" and data.trials is not None:
         return data.trials
     if data.subjects is None or config.protocol == "leaky_window_split":
         return np.arange(len(data))

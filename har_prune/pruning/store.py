@@ -77,14 +77,14 @@ class RunFolder:
             return None
         return _parsed(record, PruningHistory.from_json)
 
-    def load(self, iteration: int, parent: PreTrainedModel) -> PreTrainedModel:
-        """The network of an iteration, on the parent's device.
+    def load(self, iteration: int, original: PreTrainedModel) -> PreTrainedModel:
+        """The network of an iteration, on the original's device.
 
         Its weights are copied into freshly allocated memory: the alignment of a memory-mapped file changes the last
         bits of what is computed from them, and a resumed run has to compute what an uninterrupted one does.
         """
-        loaded = load_model(auto_class_of(parent), self._iteration(iteration))
-        return build_from(parent, type(loaded), loaded.config, copied(loaded.state_dict()))
+        loaded = load_model(auto_class_of(original), self._iteration(iteration))
+        return build_from(original, type(loaded), loaded.config, copied(loaded.state_dict()))
 
     def _iteration(self, number: int) -> Path:
         return self.path / f"iteration-{number:03d}"

@@ -81,7 +81,7 @@ def keep_summary(recipe: Recipe, histories: dict[str, PruningHistory], command: 
         partial.write_text(folds_report(histories, command), encoding="utf-8")
     with whole_file(recipe.output_dir / "confusion.png") as partial:
         plot_confusion(histories, partial)
-    for network in ("unpruned", "pruned"):
+    for network in ("original", "pruned"):
         accuracy = summary["overall"][network]["accuracy"]
         console.print(f"{network}: accuracy {100 * accuracy['mean']:.2f} ± {100 * accuracy['ci95']:.2f} % (95 %)")
     console.print(f"Report: {recipe.output_dir / 'loso.md'}; confusion: {recipe.output_dir / 'confusion.png'}")

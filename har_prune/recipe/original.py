@@ -19,7 +19,7 @@ from har_prune.errors import CheckpointError, RecipeError, did_you_mean
 from har_prune.models.har_transformer import HarFeatureExtractor
 
 
-def load_parent(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:
+def load_original(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:
     """Loads a classifier (for texts without classes a causal language model) and its processor.
 
     Raises:
@@ -60,7 +60,7 @@ def _refuse_not_causal(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
         )
 
 
-def make_parent(fields: dict[str, Any], data: LabelledData, train: np.ndarray) -> tuple[PreTrainedModel, Any]:
+def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray) -> tuple[PreTrainedModel, Any]:
     """Builds an untrained classifier for a data set, and the processor that normalises for it.
 
     Args:

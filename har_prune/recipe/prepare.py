@@ -11,12 +11,12 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.find import find_blocks
 from har_prune.blocks.stack import BlockStack
-from har_prune.data.batches import Inputs, inputs_for
+from har_prune.data.batches import Preprocess, preprocess_for
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import Splits, make_splits
 from har_prune.errors import CheckpointError
 from har_prune.pruning.plan import check_settings
-from har_prune.recipe.original import load_parent, make_parent
+from har_prune.recipe.original import load_original, make_original
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.batches import inputs_of, rows_of
 
@@ -29,7 +29,7 @@ class Prepared:
     splits: Splits
     model: PreTrainedModel
     processor: Any
-    inputs: Inputs
+    preprocess: Preprocess
     example_inputs: dict[str, Tensor]
     stack: BlockStack
 
@@ -48,15 +48,15 @@ def prepare(recipe: Recipe) -> Prepared:
     data = load_data(recipe.data.name_or_path, recipe.data.subset, recipe.data.revision)
     splits = make_splits(data, recipe.data, recipe.seed)
     if recipe.model.checkpoint is not None:
-        model, processor = load_parent(recipe.model.checkpoint, data)
+        model, processor = load_original(recipe.model.checkpoint, data)
     else:
         set_seed(recipe.seed)
-        model, processor = make_parent(dict(recipe.model.config or {}), data, splits.train)
-    inputs = inputs_for(data, processor, str(recipe.model.checkpoint), recipe.data.max_tokens)
-    example_inputs = inputs_of(inputs(data.raw(splits.calibration[:2])))
+        model, processor = make_original(dict(recipe.model.config or {}), data, splits.train)
+    preprocess = preprocess_for(data, processor, str(recipe.model.checkpoint), recipe.data.max_tokens)
+    example_inputs = inputs_of(preprocess(data.raw(splits.calibration[:2])))
     try_on(model, example_inputs)
     stack = find_blocks(model, example_inputs)
-    made = Prepared(data, splits, model, processor, inputs, example_inputs, stack)
+    made = Prepared(data, splits, model, processor, preprocess, example_inputs, stack)
     check_settings(stack, recipe.prune, made.one_example)
     return made
 

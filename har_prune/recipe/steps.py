@@ -64,10 +64,10 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistor
     made = prepare(recipe)
     if recipe.save.push_to_hub is not None:
         check_login(recipe.save.push_to_hub)
-    data, splits, model, inputs = made.data, made.splits, made.model, made.inputs
-    train = make_loader(data, splits.train, inputs, recipe.data.batch_size, augment=recipe.data.augment)
+    data, splits, model, preprocess = made.data, made.splits, made.model, made.preprocess
+    train = make_loader(data, splits.train, preprocess, recipe.data.batch_size, augment=recipe.data.augment)
     sets = {
-        name: make_loader(data, rows, inputs, recipe.data.batch_size)
+        name: make_loader(data, rows, preprocess, recipe.data.batch_size)
         for name, rows in (("validation", splits.validation), ("test", splits.test))
     }
     # Everything is checked; only now something is written.
@@ -75,13 +75,13 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistor
     accelerator.wait_for_everyone()
     accelerator.init_trackers("har_prune")
     if recipe.train is not None:
-        path = recipe.output_dir / "parent"
+        path = recipe.output_dir / "original"
         if not path.exists():
             train_model(model, train, sets["validation"], recipe.train, accelerator=accelerator, seed=recipe.seed)
-            keep_parent(path, model, made.processor, accelerator)
+            keep_original(path, model, made.processor, accelerator)
         # Also right after training: what is computed must not depend on whether the run was interrupted here.
         model = load_model(type(model), path).eval()
-    calibration = make_loader(data, calibration_rows(recipe, splits), inputs, recipe.data.batch_size)
+    calibration = make_loader(data, calibration_rows(recipe, splits), preprocess, recipe.data.batch_size)
     result = prune(model, train, calibration, sets, recipe, accelerator=accelerator)
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
@@ -90,7 +90,7 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistor
     return result.history
 
 
-def keep_parent(path: Path, model: PreTrainedModel, processor: Any, accelerator: Accelerator) -> None:
+def keep_original(path: Path, model: PreTrainedModel, processor: Any, accelerator: Accelerator) -> None:
     """Keeps the trained, unpruned network; a run started again loads it from there."""
     if accelerator.is_main_process:
         with whole_folder(path) as partial:

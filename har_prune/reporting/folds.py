@@ -13,7 +13,7 @@ from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.report import made_with
 
 Histories = Mapping[str, PruningHistory]  # by test subject
-_NETWORKS = ("unpruned", "pruned")
+_NETWORKS = ("original", "pruned")
 _METRICS = ("accuracy", "macro_f1")
 
 
@@ -29,13 +29,13 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
 
 
 def folds_summary(histories: Histories) -> dict[str, Any]:
-    """Per subject and over all: accuracy and macro-F1 on the test subject, unpruned and pruned, as plain values."""
+    """Per subject and over all: accuracy and macro-F1 on the test subject, original and pruned, as plain values."""
     subjects: dict[str, dict[str, Any]] = {}
     for subject, history in histories.items():
         before, after = _tested(history)
         subjects[subject] = {
             "samples": before.samples,
-            "unpruned": {metric: getattr(before, metric) for metric in _METRICS},
+            "original": {metric: getattr(before, metric) for metric in _METRICS},
             "pruned": {metric: getattr(after, metric) for metric in _METRICS},
             "removed": history.removed,
             "macs_reduction": history.macs_reduction(history.after),
@@ -45,7 +45,7 @@ def folds_summary(histories: Histories) -> dict[str, Any]:
         for network in _NETWORKS
     }
     overall["change"] = {
-        metric: summarise([row["pruned"][metric] - row["unpruned"][metric] for row in subjects.values()])
+        metric: summarise([row["pruned"][metric] - row["original"][metric] for row in subjects.values()])
         for metric in _METRICS
     }
     return {
@@ -71,7 +71,7 @@ def folds_report(histories: Histories, command: str) -> str:
         *(f"| {network} | {_means(overall[network])} |" for network in _NETWORKS),
         f"| change | {_means(overall['change'], sign='+')} |",
         "",
-        "| test subject | windows | accuracy %, unpruned | pruned | macro-F1 %, unpruned | pruned | MACs removed % | "
+        "| test subject | windows | accuracy %, original | pruned | macro-F1 %, original | pruned | MACs removed % | "
         "removed blocks |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -95,7 +95,7 @@ def _means(figures: dict[str, dict[str, float]], sign: str = "") -> str:
 
 
 def plot_confusion(histories: Histories, path: Path) -> None:
-    """Draws the confusion of all folds together, unpruned beside pruned, as a PNG; a row adds up to 100 %."""
+    """Draws the confusion of all folds together, original beside pruned, as a PNG; a row adds up to 100 %."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 

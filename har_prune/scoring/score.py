@@ -66,7 +66,7 @@ def score_blocks(
         criterion: A registered name, or "consensus(a, b, ...)" for the mean rank by several.
         accelerator: Decides the device and joins processes; None = one process, the device the model is on.
         candidates: Block indices to score; None = every removable block.
-        reference: Another network to compare with, e.g. the unpruned parent; None = `model` itself.
+        reference: Another network to compare with, e.g. the unpruned network; None = `model` itself.
         representation: Dotted module name; None = the input of the classification head.
         config: Precision, interval, execution plan, seed; None = the defaults.
 

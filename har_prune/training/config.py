@@ -8,7 +8,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class DistillConfig(BaseModel):
-    """Distillation from the unpruned parent.
+    """Distillation from the unpruned network.
 
     Source: Hinton et al. 2015, arXiv:1503.02531.
     """

@@ -125,7 +125,7 @@ print(json.dumps({"provenance": model.config.har_prune, "card": ModelCard.load(f
 """
 
 
-def test_from_hub_to_hub_parent_and_licence_are_carried_over(hub, tmp_path):
+def test_from_hub_to_hub_parent_and_license_are_carried_over(hub, tmp_path):
     base = save_pruned(vit(), tmp_path / "base")
     card = (base / "README.md").read_text().replace("library_name:", "license: cc-by-4.0\nlibrary_name:", 1)
     (base / "README.md").write_text(card)

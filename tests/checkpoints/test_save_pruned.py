@@ -127,13 +127,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         load_model(AutoModelForSequenceClassification, tmp_path / "empty")
 
 
-def test_a_parents_licence_goes_with_the_result_and_its_path_does_not(tmp_path):
+def test_an_originals_license_goes_with_the_result_and_its_path_does_not(tmp_path):
     parent = save_pruned(vit(), tmp_path / "secret-place" / "parent")
     card = (parent / "README.md").read_text().replace("library_name:", "license: mit\nlibrary_name:", 1)
     (parent / "README.md").write_text(card)
     smaller = remove_blocks(load_model(AutoModelForImageClassification, parent), [1])
     assert smaller.config.har_prune == {
-        "parent": "parent", "license": "mit", "original_depth": 4, "removed_blocks": [1],
+        "original": "parent", "license": "mit", "original_depth": 4, "removed_blocks": [1],
     }  # fmt: skip
     folder = save_pruned(smaller, tmp_path / "pruned")
     assert ModelCard.load(folder / "README.md").data.license == "mit"

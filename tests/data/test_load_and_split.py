@@ -72,14 +72,14 @@ def _with_trials():
 
 def test_leave_trials_out_keeps_whole_trials_together():
     data = _with_trials()
-    splits = make_splits(data, DataConfig(name_or_path="x", protocol="loto", test_fraction=0.25), seed=0)
+    splits = make_splits(data, DataConfig(name_or_path="x", protocol="trial_holdout", test_fraction=0.25), seed=0)
     parts = [set(data.trials[getattr(splits, part)]) for part in ("train", "validation", "test")]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 120
     for label in (0, 1):
         assert (data.labels[splits.test] == label).sum() == pytest.approx(75, abs=5), "a share of each activity"
     assert set(data.subjects[splits.test]) & set(data.subjects[splits.train]), "subjects do stand on both sides"
     with pytest.raises(DataError, match="needs a column 'trial'"):
-        make_splits(_data(["s0", "s1"] * 6, [0, 1] * 6), DataConfig(name_or_path="x", protocol="loto"), 0)
+        make_splits(_data(["s0", "s1"] * 6, [0, 1] * 6), DataConfig(name_or_path="x", protocol="trial_holdout"), 0)
 
 
 def test_the_leaky_split_leaks_as_its_name_says():
@@ -202,3 +202,8 @@ def test_training_batches_are_shuffled_and_augmented_and_others_are_not():
     assert not torch.equal(shuffled, plain[:16])
     scaled = next(iter(make_loader(data, range(20), inputs, 8, augment=["scaling"])))["input_values"]
     assert not any((scaled[0] == window).all() for window in plain)
+
+
+def test_the_former_name_of_a_protocol_is_read():
+    with pytest.warns(DeprecationWarning, match="loto is now trial_holdout"):
+        assert DataConfig(name_or_path="x", protocol="loto").protocol == "trial_holdout"

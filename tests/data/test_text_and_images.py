@@ -17,13 +17,13 @@ from transformers import (
 from har_prune import TrainConfig, evaluate_model, train_model
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.data import load as load_module
-from har_prune.data.batches import inputs_for, make_loader
+from har_prune.data.batches import make_loader, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.images import ImageColumn
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import make_splits
 from har_prune.errors import CheckpointError, DataError, RecipeError
-from har_prune.recipe.original import load_parent, make_parent
+from har_prune.recipe.original import load_original, make_original
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def test_images_of_several_sizes_are_read_when_needed_and_resized(made):
     assert [image.shape for image in data.raw([0, 1, 2])] == [(40, 30, 3), (30, 40, 3), (36, 36, 3)]
     splits = make_splits(data, _official(test_split="validation"), 0)
     assert len(splits.test) == 15
-    inputs = inputs_for(data, AutoImageProcessor.from_pretrained(checkpoint), str(checkpoint))
+    inputs = preprocess_for(data, AutoImageProcessor.from_pretrained(checkpoint), str(checkpoint))
     batch = next(iter(make_loader(data, splits.train, inputs, 4)))
     assert batch["pixel_values"].shape[:2] == (4, 3)
     assert batch["pixel_values"].shape[2] == batch["pixel_values"].shape[3]
     with pytest.raises(DataError, match="augmentations flip need images of one size"):
         make_loader(data, splits.train, inputs, 4, augment=["flip"])
     with pytest.raises(RecipeError, match=r"give model\.name_or_path"):
-        make_parent({"model_type": "resnet"}, data, splits.train)
+        make_original({"model_type": "resnet"}, data, splits.train)
     with pytest.raises(DataError, match=r"a split called 'test' \(test_split\).*'train', 'validation'"):
         make_splits(data, _official(), 0)
 
@@ -87,14 +87,14 @@ def test_rows_without_a_label_are_left_out(made):
 def test_sentences_are_cut_padded_and_masked(made):
     folder, checkpoint = made["bert"]
     data = load_data(str(folder))
-    inputs = inputs_for(data, AutoTokenizer.from_pretrained(checkpoint), "x", max_tokens=4)
+    inputs = preprocess_for(data, AutoTokenizer.from_pretrained(checkpoint), "x", max_tokens=4)
     batch = next(iter(make_loader(data, range(8), inputs, 8)))
     assert batch["input_ids"].shape == (8, 4)
     assert batch["labels"].shape == (8,)
     lengths = [min(4, len(text.split())) for text in data.raw(range(8))]
     assert batch["attention_mask"].sum(1).tolist() == lengths
     with pytest.raises(CheckpointError, match=r"has no tokenizer \(tokenizer\.json\)"):
-        inputs_for(data, None, "x")
+        preprocess_for(data, None, "x")
 
 
 def test_text_without_classes_is_predicted_token_by_token(made):
@@ -102,9 +102,9 @@ def test_text_without_classes_is_predicted_token_by_token(made):
     data = load_data(str(folder))
     assert data.labels is None
     assert all(text.strip() for text in data.raw(range(len(data)))), "empty lines are left out"
-    _, tokenizer = load_parent(Checkpoint(checkpoint), data)
+    _, tokenizer = load_original(Checkpoint(checkpoint), data)
     assert tokenizer.pad_token == "</s>", "it has none of its own"
-    inputs = inputs_for(data, tokenizer, "x")
+    inputs = preprocess_for(data, tokenizer, "x")
     batches = list(make_loader(data, range(12), inputs, 5))
     assert (batches[0]["labels"] == -100).sum() == (batches[0]["attention_mask"] == 0).sum() > 0
 
@@ -129,7 +129,7 @@ def test_a_masked_language_model_is_not_taken_for_a_causal_one(made, tmp_path):
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(made["bert"][1]).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="is no causal language model"):
-        load_parent(Checkpoint(tmp_path), data)
+        load_original(Checkpoint(tmp_path), data)
 
 
 def test_other_tasks_are_refused():
@@ -173,7 +173,7 @@ def test_half_precision_weights_are_trained_in_full_and_come_back_in_half(made):
                        **tiny_checkpoints.TOKENS).to(torch.bfloat16)  # fmt: skip
     name = "bert.embeddings.LayerNorm.weight"
     before = model.state_dict()[name].clone()
-    inputs = inputs_for(data, AutoTokenizer.from_pretrained(checkpoint), "x")
+    inputs = preprocess_for(data, AutoTokenizer.from_pretrained(checkpoint), "x")
     loader = make_loader(data, range(45), inputs, 5, augment=[])
     train_model(model, loader, None, TrainConfig(epochs=15, learning_rate=1e-4, weight_decay=0, schedule="constant"))
     assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
