@@ -19,8 +19,9 @@ from measuring import write_result
 from har_prune.data.batches import make_loader
 from har_prune.evaluation.metrics import evaluate_model
 from har_prune.recipe.accelerator import make_accelerator
+from har_prune.recipe.load import load_recipe
 from har_prune.recipe.prepare import prepare
-from har_prune.recipe.schema import Recipe, load_recipe
+from har_prune.recipe.schema import Recipe
 from har_prune.runtime.files import write_json
 from har_prune.training.loop import train_model
 

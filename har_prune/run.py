@@ -18,7 +18,7 @@ import typer
 from har_prune.errors import HarPruneError
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.folds import folds_of, is_all_folds
-from har_prune.recipe.schema import load_recipe
+from har_prune.recipe.load import load_recipe
 from har_prune.recipe.steps import launch, launch_folds, show_plan
 from har_prune.runtime.console import console, quiet_libraries
 

@@ -3,16 +3,15 @@
 import warnings
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from har_prune.data.transforms import AUGMENTATIONS
 from har_prune.errors import did_you_mean
+from har_prune.runtime.settings import Settings
 
 
-class DataConfig(BaseModel):
+class DataConfig(Settings):
     """A data set, the protocol that splits it, and the batches made of it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name_or_path: str = Field(
         min_length=1, description="folder or Hub id for load_dataset; 'synthetic' = data_prep/synthetic.py"

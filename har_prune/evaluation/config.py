@@ -1,11 +1,11 @@
 """What is measured of every network of a run; the recipe's `evaluate` section."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from har_prune.runtime.settings import Settings
 
 
-class EvaluateConfig(BaseModel):
+class EvaluateConfig(Settings):
     """What is measured beside the metrics, which always are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     latency: bool = Field(True, description="time one example of each network, in turns with the original")

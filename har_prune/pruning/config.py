@@ -4,17 +4,16 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from har_prune.evaluation.config import EvaluateConfig
+from har_prune.runtime.settings import Settings
 from har_prune.scoring.config import CalibrationConfig
 from har_prune.training.config import HealConfig
 
 
-class Target(BaseModel):
+class Target(Settings):
     """When to stop. With `min_accuracy` alone the network gets as shallow as that allows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     macs_reduction: float | None = Field(
         None, gt=0, lt=1, description="share of the unpruned MACs to remove, at least"
@@ -42,10 +41,8 @@ class Target(BaseModel):
         return self.blocks is not None and blocks <= self.blocks
 
 
-class PruneSettings(BaseModel):
+class PruneSettings(Settings):
     """How blocks are chosen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     target: Target
     criterion: str = Field("cka", description='an importance criterion, or "consensus(a, b, ...)"')

@@ -1,29 +1,26 @@
 """The recipe: one YAML file says a whole run.
 
 The sections are the settings of the rooms themselves (`DataConfig`, `TrainConfig`, `PruneSettings`, `HealConfig`), so
-each key has its type, default and range in one place. Only run.py and cli.py know recipes.
+each key has its type, default and range in one place. Only recipe/ and commands/ know recipes.
 """
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from har_prune.checkpoints.load import Checkpoint
 from har_prune.checkpoints.provenance import is_hub_id
 from har_prune.data.config import DataConfig
-from har_prune.errors import RecipeError, did_you_mean
 from har_prune.evaluation.config import EvaluateConfig
 from har_prune.pruning.config import PruneSettings
+from har_prune.runtime.settings import Settings
 from har_prune.training.config import HealConfig, TrainConfig
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Settings):
     """The unpruned network: a checkpoint, or a config to train from scratch."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name_or_path: str | None = Field(None, min_length=1, description="folder or Hub id of a checkpoint")
     revision: str | None = Field(None, description="branch, tag or commit of a checkpoint on the Hub")
@@ -48,10 +45,8 @@ class ModelConfig(BaseModel):
         return Checkpoint(self.name_or_path, self.revision, self.trust_remote_code)
 
 
-class SaveConfig(BaseModel):
+class SaveConfig(Settings):
     """What happens to the result beside being saved in output_dir."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     push_to_hub: str | None = Field(None, min_length=1, description="Hub repository to push the result to")
     private: bool | None = Field(None, description="for a repository that is made; null: as the account's default")
@@ -72,17 +67,20 @@ class SaveConfig(BaseModel):
         return size
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """A whole run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
     output_dir: Path = Field(description="where the run is kept; started again there, it continues")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "fp32", description="autocast while training; auto: bf16 where the processor computes in it"
     )
-    num_threads: int | None = Field(None, ge=1, le=4096, description="CPU threads a process; null: cores / processes")
+    num_threads: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] | None = Field(
+        None, description="CPU threads a process; auto: cores / processes; null: OMP_NUM_THREADS, else as auto"
+    )
+    plugins: tuple[str, ...] = Field(
+        (), description="modules to import first: your own families, criteria, measurements"
+    )
     log_with: tuple[str, ...] = Field((), description="trackers of accelerate beside metrics.jsonl, e.g. tensorboard")
     data: DataConfig
     model: ModelConfig
@@ -107,72 +105,3 @@ class Recipe(BaseModel):
     def fingerprint(self) -> dict[str, Any]:
         """The resolved recipe without what changes no result (place, trackers, pushing), as plain JSON values."""
         return self.model_dump(mode="json", exclude={"output_dir", "log_with", "save"})
-
-
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Reads and checks a recipe.
-
-    Args:
-        path: A YAML file.
-        overrides: "key=value" by dotted path, e.g. "prune.target.macs_reduction=0.4"; the value is read as YAML.
-
-    Raises:
-        RecipeError: The file is missing or not a YAML mapping, or keys or values are wrong: all of them at once.
-    """
-    if not path.is_file():
-        raise RecipeError(f"recipe {path} {'is not a file' if path.exists() else 'does not exist'}.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise RecipeError(f"recipe {path} is not a mapping of keys to values.")
-        for override in overrides or ():
-            _apply(values, override)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is not YAML: {error}") from error
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]
-        raise RecipeError(f"recipe {path} has {len(problems)} problem(s):\n" + "\n".join(problems)) from error
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise RecipeError(f"override {override!r} is not key=value, e.g. prune.target.macs_reduction=0.4.")
-    *sections, key = path.split(".")
-    for section in sections:
-        inner = values.setdefault(section, {})
-        if inner is None:
-            inner = values[section] = {}
-        if not isinstance(inner, dict):
-            raise RecipeError(f"override {override!r}: {section!r} is not a section.")
-        values = inner
-    try:
-        values[key] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value is not YAML ({error}).") from error
-
-
-def _explain(problem: Any) -> str:
-    """One line: where, what came, what is allowed."""
-    location = [str(part) for part in problem["loc"]]
-    where = ".".join(location) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        known = _keys_of(location[:-1])
-        return f"  {where}: unknown key.{did_you_mean(location[-1], known)} Known here: {', '.join(known)}."
-    if problem["type"] == "missing":
-        return f"  {where}: missing."
-    message = problem["msg"].removeprefix("Value error, ")
-    came = f" (got {problem['input']!r})" if not isinstance(problem["input"], (dict, BaseModel)) else ""
-    return f"  {where}: {message}{came}."
-
-
-def _keys_of(location: list[str]) -> list[str]:
-    """The keys a section of the recipe may have."""
-    model: Any = Recipe
-    for part in location:
-        annotation = model.model_fields[part].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return list(model.model_fields)

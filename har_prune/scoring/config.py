@@ -3,23 +3,21 @@
 import warnings
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from har_prune.runtime.settings import Settings
 
 
-class ExecutionPlan(BaseModel):
+class ExecutionPlan(Settings):
     """How the work is cut for the machine. It changes the last bits of a score and nothing else."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     micro_batch: int = Field(ge=1, description="examples that go through the network at a time")
     workers: int = Field(1, ge=1, description="threads with a micro-batch each, instead of all cores in one")
     channels_last: bool = Field(False, description="memory format of images and convolutions")
 
 
-class RaceConfig(BaseModel):
+class RaceConfig(Settings):
     """When a race between blocks drops a block, and when it ends."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     confidence: float = Field(0.99, gt=0.5, lt=1, description="of all decisions of a race together")
     tie_margin: float = Field(1e-3, ge=0, description="importances closer than this are equal for all practical ends")
@@ -27,9 +25,7 @@ class RaceConfig(BaseModel):
     growth: float = Field(1.5, gt=1, description="each decision is taken on this many times the examples")
 
 
-class _Measure(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+class _Measure(Settings):
     @model_validator(mode="before")
     @classmethod
     def _former(cls, values: Any) -> Any:

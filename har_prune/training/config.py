@@ -2,27 +2,25 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from har_prune.runtime.settings import Settings
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class DistillConfig(BaseModel):
+class DistillConfig(Settings):
     """Distillation from the unpruned network.
 
     Source: Hinton et al. 2015, arXiv:1503.02531.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     weight: Fraction = Field(0.7, description="share of the teacher in the loss; the labels have the rest")
     temperature: float = Field(2.0, gt=0, description="both softmaxes are taken of logits / temperature")
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Settings):
     """One training run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: float = Field(gt=0, description="passes over the training data; may be a fraction")
     learning_rate: float = Field(1e-3, gt=0, description="peak, after the warm-up")

@@ -1,8 +1,14 @@
+import sys
+
 import pytest
 import yaml
+from pydantic import ValidationError
 
+from har_prune import PruneConfig
+from har_prune.blocks import families
 from har_prune.errors import RecipeError
-from har_prune.recipe.schema import load_recipe
+from har_prune.recipe.load import load_recipe
+from har_prune.scoring.criteria import base as criteria
 
 GOOD = {
     "output_dir": "runs/x",
@@ -94,3 +100,83 @@ def test_the_place_of_a_run_is_not_part_of_what_it_is(tmp_path):
     first, second = (_load(tmp_path, GOOD, f"output_dir=runs/{name}") for name in "ab")
     assert first.fingerprint == second.fingerprint
     assert first.fingerprint != _load(tmp_path, GOOD, "seed=1").fingerprint
+
+
+def test_a_key_given_twice_and_an_alias_are_refused(tmp_path):
+    text = yaml.safe_dump(GOOD)
+    with pytest.raises(RecipeError, match="is not YAML: key 'seed' is given twice"):
+        _load(tmp_path, "seed: 1\n" + text + "seed: 2\n")
+    with pytest.raises(RecipeError, match="is not YAML: aliases"):
+        _load(tmp_path, "a: &a [1]\nb: *a\n" + text)
+
+
+def test_true_is_no_number(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        _load(tmp_path, {**GOOD, "seed": True, "data": {**GOOD["data"], "batch_size": True, "subset": 1}})
+    assert "  seed: a number is wanted, and this is True." in str(caught.value)
+    assert "  data.batch_size: a number is wanted, and this is True." in str(caught.value)
+    assert "data.subset: Input should be a valid string (got 1)" in str(caught.value)
+    assert _load(tmp_path, GOOD, "heal.distill=true").heal.distill is not None
+
+
+def test_settings_of_the_python_api_name_the_nearest_word():
+    with pytest.raises(ValidationError, match=r"unknown key. Did you mean 'target'\? Known here: target, criterion"):
+        PruneConfig(taget={"blocks": 3})
+
+
+def test_a_base_says_what_the_recipe_does_not(tmp_path):
+    (tmp_path / "bases").mkdir()
+    (tmp_path / "bases" / "all.yaml").write_text(yaml.safe_dump({**GOOD, "seed": 3, "heal": {"epochs": 1}}))
+    own = {
+        "base": "bases/all.yaml",
+        "heal": {"epochs": 2, "interval": 4},
+        "prune": {"target": {"macs_reduction": None, "blocks": 2}},
+    }
+    recipe = _load(tmp_path, own)
+    assert (recipe.seed, recipe.heal.epochs, recipe.heal.interval) == (3, 2, 4)
+    assert recipe.prune.target.blocks == 2
+    assert recipe.data == _load(tmp_path, GOOD).data
+    assert _load(tmp_path, own, "heal.epochs=5").heal.epochs == 5
+    with pytest.raises(RecipeError, match=r"base 'nowhere\.yaml' is no file beside it"):
+        _load(tmp_path, {**own, "base": "nowhere.yaml"})
+    with pytest.raises(RecipeError, match="is its own base"):
+        _load(tmp_path, {**own, "base": "recipe.yaml"})
+
+
+def test_a_recipe_that_comes_with_har_prune_is_found_by_name():
+    assert load_recipe("quickstart").data.name_or_path == "synthetic"
+    with pytest.raises(RecipeError, match=r"recipe quickstrt does not exist.*Did you mean 'quickstart'\?"):
+        load_recipe("quickstrt")
+
+
+_PLUGIN = """
+from har_prune import register_criterion, register_family, Family
+from har_prune.scoring.criteria.weights import L1Norm
+
+@register_family("my_model")
+def my_model(config):
+    return Family("layers", "num_hidden_layers")
+
+@register_criterion("my_criterion")
+class Mine(L1Norm):
+    pass
+"""
+
+
+def test_a_plugin_of_ones_own_is_loaded_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
+    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text("")
+    (tmp_path / "my_package" / "plugin.py").write_text(_PLUGIN)
+    (tmp_path / "my_broken_plugin.py").write_text("1 / 0")
+    recipe = _load(tmp_path, {**GOOD, "plugins": ["my_package.plugin"]}, "prune.criterion=my_criterion")
+    assert recipe.plugins == ("my_package.plugin",)
+    assert criteria.members("my_criterion") == ["my_criterion"]
+    assert "my_model" in families.registered_families()
+    with pytest.raises(RecipeError, match=r"plugin 'my_packge' cannot be imported.*lies in the working directory"):
+        load_recipe(tmp_path / "recipe.yaml", plugins=["my_packge"])
+    with pytest.raises(RecipeError, match="'my_broken_plugin' fails when it is imported: ZeroDivisionError"):
+        load_recipe(tmp_path / "recipe.yaml", plugins=["my_broken_plugin"])
