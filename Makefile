@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: quickstart test lint bench
 
 quickstart: $(VENV)/installed
-	$(BIN)/accelerate launch har_prune/run.py recipes/quickstart.yaml
+	$(BIN)/har-prune run quickstart
 
 # One thread a worker: two workers share two cores.
 test: $(VENV)/installed

@@ -35,7 +35,7 @@ def _imports(path: Path, root: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.startswith(("har_prune.", "data_prep"))}
+    return {name for name in found if name.startswith(("har_prune.", "data_prep")) and ".__" not in name}
 
 
 def _row_of(name: str, table: dict[str, set[str]]) -> str:

@@ -22,12 +22,12 @@ from data_prep import synthetic
 from data_prep.hub_folder import new_folder, write
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor, PruningHistory, save_pruned
+from har_prune.commands.app import app
 from har_prune.data.config import DataConfig
 from har_prune.data.load import load_data
 from har_prune.data.protocols import make_splits
 from har_prune.errors import ProcessGroupError
 from har_prune.recipe.accelerator import make_accelerator
-from har_prune.run import app
 
 FAST = ["num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration.samples=32", "evaluate.latency=false"]
 
@@ -35,7 +35,7 @@ FAST = ["num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration
 def _run(recipe, out, *overrides):
     AcceleratorState._reset_state(reset_partial_state=True)  # a user's run is a process of its own
     # One thread: several test workers share the cores.
-    return CliRunner().invoke(app, [str(recipe), f"output_dir={out}", "num_threads=1", *overrides])
+    return CliRunner().invoke(app, ["run", str(recipe), f"output_dir={out}", "num_threads=1", *overrides])
 
 
 def _refused(result, *words):
@@ -59,10 +59,19 @@ def finished(quickstart, tmp_path_factory):
     return out, result.output
 
 
-def test_a_run_leaves_what_a_user_needs(finished):
+def test_a_run_leaves_what_a_user_needs(finished, quickstart):
     out, output = finished
     names = {path.name for path in out.iterdir()}
-    expected = {"recipe.json", "metrics.jsonl", "original", "history.json", "report.md", "trajectory.png", "pruned"}
+    expected = {
+        "recipe.json",
+        "recipe.yaml",
+        "metrics.jsonl",
+        "original",
+        "history.json",
+        "report.md",
+        "trajectory.png",
+        "pruned",
+    }
     assert names == expected | {"iteration-000", "iteration-001", "iteration-002"}
     history = PruningHistory.from_json(json.loads((out / "history.json").read_text()))
     assert history.macs_reduction(history.iterations[-1]) >= 0.2
@@ -70,7 +79,7 @@ def test_a_run_leaves_what_a_user_needs(finished):
     assert history.environment["torch"] == torch.__version__
     assert (out / "trajectory.png").read_bytes().startswith(b"\x89PNG")
     report = (out / "report.md").read_text()
-    assert "accelerate launch har_prune/run.py" in report
+    assert f"    har-prune run {quickstart} output_dir={out}" in report
     assert "climbing_stairs" in report
     for word in ("blocks", "MACs", "parameters", "accuracy", "macro-F1", "before", "after"):
         assert word in output
@@ -360,7 +369,7 @@ def test_the_cpu_recipe_scores_24_candidates_of_the_real_resnet_56(shared, root,
     keras = shared / "checkpoints" / "keras_cifar10"
     checkpoint = tmp_path / "resnet56"
     subprocess.run(
-        [sys.executable, "-m", "har_prune.checkpoints.convert_keras", "--h5", str(keras / "ResNet56.h5"),
+        [sys.executable, "-m", "har_prune.commands.app", "convert", "--h5", str(keras / "ResNet56.h5"),
          "--json", str(keras / "ResNet56.json"), "--output", str(checkpoint)],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip

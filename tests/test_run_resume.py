@@ -11,7 +11,7 @@ from killed import die_at_call, in_new_process
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from har_prune.run import app
+from har_prune.commands.app import app
 
 QUICKSTART = ["quickstart", "train.epochs=1", "heal.epochs=0.2", "prune.target={blocks: 6}"]
 
@@ -20,6 +20,7 @@ def _run(root: Path, out: Path, recipe: str, *overrides: str) -> None:
     # A given execution plan: two runs that each choose their own may differ in the last bits of a score.
     plan = "prune.calibration.execution_plan={micro_batch: 32}"
     arguments = [
+        "run",
         str(root / "recipes" / f"{recipe}.yaml"),
         f"output_dir={out}",
         "num_threads=1",

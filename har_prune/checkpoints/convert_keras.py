@@ -1,26 +1,23 @@
 """Keras ResNets for CIFAR-10 -> a folder that `AutoModelForImageClassification` loads.
 
-    python -m har_prune.checkpoints.convert_keras --h5 ResNet56.h5 --json ResNet56.json --output DIR
+    har-prune convert --h5 ResNet56.h5 --json ResNet56.json --output DIR
 
 Reads what the ResNet v1 example of Keras 2 saves: weights (.h5) and architecture (.json). The architecture is taken
 from the JSON by walking its graph, so the depth of each stage is free.
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
-from rich.console import Console
 from torch import Tensor
 from transformers import ViTImageProcessor
 
 from har_prune.checkpoints.save import save_pruned
-from har_prune.errors import CheckpointError, HarPruneError
+from har_prune.errors import CheckpointError
 from har_prune.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
 
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -186,23 +183,26 @@ def convert(h5: Path, architecture: Path, pixel_mean: np.ndarray) -> CifarResNet
     return model
 
 
-def main(
-    h5: Annotated[Path, typer.Option(help="Keras weights.")],
-    json: Annotated[Path, typer.Option(help="Keras architecture.")],
-    output: Annotated[Path, typer.Option(help="New folder for the converted checkpoint.")],
-    pixel_mean: Annotated[Path, typer.Option(help="Mean training image, .npy [32, 32, 3].")] = CIFAR10_PIXEL_MEAN,
-) -> None:
-    """Converts a Keras ResNet for CIFAR-10 into Hub format."""
-    console = Console(stderr=True)
+def convert_to(
+    output: Path, h5: Path, architecture: Path, pixel_mean: Path | None = None
+) -> CifarResNetForImageClassification:
+    """Converts a Keras checkpoint and saves it with its image processor.
+
+    Args:
+        output: New folder.
+        h5: Weights.
+        architecture: The JSON of the model.
+        pixel_mean: Mean training image, .npy [32, 32, 3] in [0, 1]; None = that of CIFAR-10.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or holds something else.
+        OutputFolderError: The folder is not empty.
+    """
+    path = pixel_mean or CIFAR10_PIXEL_MEAN
     try:
-        model = convert(h5, json, np.load(pixel_mean, allow_pickle=False))
-        processor = ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False)
-        save_pruned(model, output, processor=processor)
-    except (HarPruneError, OSError, ValueError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    console.print(f"ResNet-{2 * sum(model.config.depths) + 2}, depths {model.config.depths}, in {output}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        mean = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"pixel mean {path} cannot be read as .npy: {error}.") from error
+    model = convert(h5, architecture, mean)
+    save_pruned(model, output, processor=ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False))
+    return model

@@ -1,172 +1,101 @@
-"""The console command `har-prune`: `score` ranks the blocks of a checkpoint, `push` uploads a saved one."""
+"""The console command `har-prune`. Bad input is one message and exit code 2: made here, and nowhere else.
 
-from pathlib import Path
-from typing import Annotated, Any
+Commands import what they need when they run: help and mistakes in typing need not wait for it.
+"""
 
-import numpy as np
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import typer
-from pydantic import ValidationError
-from rich.console import Console
+from typer.core import TyperGroup
 
-from har_prune.blocks.find import find_blocks
-from har_prune.checkpoints.load import Checkpoint
-from har_prune.checkpoints.push import push_pruned
-from har_prune.data.batches import make_loader, preprocess_for
-from har_prune.data.config import DataConfig
-from har_prune.data.load import load_data
-from har_prune.data.protocols import make_splits
-from har_prune.errors import HarPruneError, RecipeError
-from har_prune.recipe.accelerator import make_accelerator
-from har_prune.recipe.original import load_original
-from har_prune.recipe.prepare import try_on
-from har_prune.reporting.heatmap import plot_scores, scores_json, scores_table
-from har_prune.runtime.batches import inputs_of
-from har_prune.runtime.console import quiet_libraries
-from har_prune.runtime.environment import environment
-from har_prune.runtime.files import whole_file, write_json
-from har_prune.scoring.config import CalibrationConfig
-from har_prune.scoring.score import score_criteria
+from har_prune import __version__
+from har_prune.commands import convert, init, prune, push, recipes, run, score
+from har_prune.errors import HarPruneError
+from har_prune.runtime.console import console, error, quiet_libraries
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Makes networks shallower.")
-console = Console(stderr=True)
+_RESUMED = ("run", "prune")  # commands that continue when they are started again
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: unlike its default it lets what is half-written be cleaned up."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (HarPruneError, OSError) as problem:
+            error(str(problem))
+            raise typer.Exit(2) from problem
+        except ValueError as problem:
+            if type(problem).__name__ != "ValidationError":  # pydantic's, of settings made of options
+                raise
+            error("\n".join(_option(each) for each in problem.errors()))  # type: ignore[attr-defined]
+            raise typer.Exit(2) from problem
+        except KeyboardInterrupt as stop:
+            again = " Start the same command again: it continues." if ctx.invoked_subcommand in _RESUMED else ""
+            error(f"stopped.{again}")
+            raise typer.Exit(128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)) from stop
+
+
+def _option(problem: dict[str, Any]) -> str:
+    name = ".".join(map(str, problem["loc"])).replace("_", "-")
+    return f"--{name}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Makes networks shallower: finds the residual blocks that matter least, removes them, heals, saves.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
 
 
 @app.callback()
-def _main() -> None:
-    """Makes networks shallower. Whole runs: accelerate launch har_prune/run.py RECIPE."""
-
-
-@app.command()
-def score(
-    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier.")],
-    data: Annotated[str, typer.Option(help="Folder or Hub id for load_dataset; 'synthetic' for a trial.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the checkpoint.")] = None,
-    data_revision: Annotated[str | None, typer.Option(help="The same of the data set.")] = None,
-    data_subset: Annotated[str | None, typer.Option(help="Configuration of a data set that has several.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint; read it first.")
-    ] = False,
-    criterion: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; also 'consensus(cka, taylor)'. [cka]")
-    ] = None,
-    test_subject: Annotated[
-        list[str] | None, typer.Option(help="Subjects nobody looks at (sensor data without a test split); repeatable.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=2, help="Examples, drawn from the calibration part of the data.")] = 1024,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    interval: Annotated[float | None, typer.Option(help="Level of a bootstrap interval, e.g. 0.95.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    representation: Annotated[str | None, typer.Option(help="Module to compare at. [the classifier's input]")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    output: Annotated[Path, typer.Option(help="Folder for scores.json and scores.png.")] = Path("scores"),
-) -> None:
-    """Ranks the removable blocks of a checkpoint by one or more criteria, in one pass over the data."""
-    try:
-        _score(
-            Checkpoint(checkpoint, revision, trust_remote_code),
-            _data_config(
-                name_or_path=data,
-                subset=data_subset,
-                revision=data_revision,
-                test_subjects=tuple(test_subject or ()),
-                batch_size=batch_size,
-            ),
-            criterion or ["cka"],
-            _calibration(samples, interval, precision),
-            representation,
-            seed,
-            output,
-        )
-    except (HarPruneError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
-@app.command()
-def push(
-    directory: Annotated[Path, typer.Argument(help="A folder save_pruned made, e.g. runs/wharf/pruned.")],
-    repo_id: Annotated[str, typer.Argument(help="owner/name; made where it does not exist.")],
-    private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a repository that is made. [the account's default]")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch to commit to. [the default branch]")] = None,
-    message: Annotated[str, typer.Option(help="First line of the commit.")] = "Upload with har_prune",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Load a folder that carries somebody else's code.")
-    ] = False,
-) -> None:
-    """Checks that a saved folder loads, and pushes all of it to the Hub in one commit."""
-    try:
-        pushed = push_pruned(
-            directory,
-            repo_id,
-            private=private,
-            revision=revision,
-            commit_message=message,
-            trust_remote_code=trust_remote_code,
-        )
-    except (HarPruneError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-    console.print(f"Pushed to {pushed.url}, commit {pushed.commit}")
-
-
-def _score(
-    checkpoint: Checkpoint,
-    config: DataConfig,
-    criteria: list[str],
-    calibration: CalibrationConfig,
-    representation: str | None,
-    seed: int,
-    output: Path,
-) -> None:
-    accelerator = make_accelerator()
-    console.quiet = not accelerator.is_main_process
-    loaded = load_data(config.name_or_path, config.subset, config.revision)
-    rows = make_splits(loaded, config, seed).calibration
-    model, processor = load_original(checkpoint, loaded)
-    preprocess = preprocess_for(loaded, processor, str(checkpoint), config.max_tokens)
-    rows = np.random.default_rng(seed).permutation(rows)[: calibration.samples]
-    batches = make_loader(loaded, rows, preprocess, config.batch_size)
-    example_inputs = inputs_of(preprocess(loaded.raw(rows[:2])))
-    try_on(model, example_inputs)
-    scores = score_criteria(
-        find_blocks(model, example_inputs),
-        batches,
-        list(dict.fromkeys(criteria)),
-        accelerator=accelerator,
-        representation=representation,
-        config=calibration.scoring(seed),
-    )
-    if not accelerator.is_main_process:
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    record = {"checkpoint": str(checkpoint), "data": config.name_or_path, "environment": environment()}
-    write_json(output / "scores.json", {**record, "criteria": scores_json(scores)})
-    with whole_file(output / "scores.png") as partial:
-        plot_scores(scores, partial)
-    Console().print(scores_table(scores))
-    console.print(f"Scores: {output / 'scores.json'}; heat map: {output / 'scores.png'}")
-
-
-def _data_config(**fields: Any) -> DataConfig:
-    return DataConfig(protocol="holdout" if fields["test_subjects"] else "official", **fields)
-
-
-def _calibration(samples: int, interval: float | None, precision: str) -> CalibrationConfig:
-    try:
-        return CalibrationConfig.model_validate({"samples": samples, "interval": interval, "precision": precision})
-    except ValidationError as error:
-        problems = [
-            f"--{problem['loc'][0]}: {problem['msg']} (got {problem['input']!r})" for problem in error.errors()
-        ]
-        raise RecipeError("\n".join(problems)) from error
-
-
-def main() -> None:
-    """Entry point of the console command."""
+def _main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say it.")) -> None:
+    """Says at once that something happens: libraries take a few seconds to load."""
     quiet_libraries()
-    app()
+    console.print(f"har_prune {__version__}", style="dim", highlight=False)
+    console.quiet = int(os.environ.get("RANK", "0")) > 0  # of several processes the main one speaks
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run.run,
+    "prune": prune.prune,
+    "init": init.init,
+    "score": score.score,
+    "push": push.push,
+    "convert": convert.convert,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+app.add_typer(recipes.app, name="recipes")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console command.
+
+    Args:
+        arguments: What follows the command's name; None = those of this process.
+    """
+
+    def terminate(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    sys.exit(app(arguments))
 
 
 if __name__ == "__main__":

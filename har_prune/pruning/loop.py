@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ Batches = Iterable[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class PruningResult:
-    """What `prune` returns.
+    """What `prune` returns; `.history.steps` has the iterations.
 
     Args:
         model: The pruned network, in eval mode.
@@ -56,6 +56,7 @@ def prune(
     config: RunConfig,
     *,
     accelerator: Accelerator | None = None,
+    on_step: Callable[[PruningStep, PruningHistory], None] | None = None,
 ) -> PruningResult:
     """Removes the least important block, heals, and repeats until the target is met.
 
@@ -71,6 +72,7 @@ def prune(
             iteration; only "validation" is ever used to choose.
         config: Target, guards, healing, seed, output folder: a `PruneConfig`, or a recipe.
         accelerator: Device, precision and processes; None = a plain `Accelerator()`.
+        on_step: Called on the main process with each new step and the history so far.
 
     Returns:
         The selected network and the history of all iterations.
@@ -87,7 +89,7 @@ def prune(
     if config.heal is not None and train is None:
         raise DataError("config.heal asks for training, and there are no training batches.")
     evaluate = {name: _repeatable(batches) for name, batches in evaluate.items()}
-    run = _Run(model, train, _repeatable(calibration), evaluate, config, accelerator or Accelerator())
+    run = _Run(model, train, _repeatable(calibration), evaluate, config, accelerator or Accelerator(), on_step)
     return run.to_the_end()
 
 
@@ -106,7 +108,9 @@ class _Run:
         evaluate: Mapping[str, Batches],
         config: RunConfig,
         accelerator: Accelerator,
+        on_step: Callable[[PruningStep, PruningHistory], None] | None,
     ):
+        self.on_step = on_step
         batch = next(iter(calibration), None)
         if batch is None:
             raise DataError("there are no calibration batches.")
@@ -299,6 +303,8 @@ class _Run:
             "prune/blocks": len(step.remaining),
             **{f"prune/{split}_accuracy": metrics.accuracy for split, metrics in step.metrics.items()},
         }, step=step.iteration)  # fmt: skip
+        if self.on_step is not None and self.accelerator.is_main_process:
+            self.on_step(step, self._so_far(step.iteration))
 
     def _load(self, iteration: int) -> BlockStack:
         if iteration == 0 or self.folder is None:
@@ -310,6 +316,9 @@ class _Run:
         ended = self.folder.history() if self.folder else None
         if ended is not None:
             return ended  # a finished run started again: its record says what it was made with
+        return self._so_far(selected)
+
+    def _so_far(self, selected: int) -> PruningHistory:
         return PruningHistory(
             recipe=self.config.fingerprint,
             seed=self.config.seed,

@@ -1,27 +1,33 @@
 """The one Accelerator of a run, and the checks that its processes know of each other."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, get_available_trackers
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from har_prune.errors import ProcessGroupError, RecipeError
+from har_prune.runtime.batches import inputs_of
 
 
 def make_accelerator(
     precision: str = "fp32",
-    num_threads: int | None = None,
+    num_threads: int | Literal["auto"] | None = None,
     trackers: Sequence[GeneralTracker | str] = (),
     logging_dir: Path | None = None,
 ) -> Accelerator:
     """Makes the Accelerator of a run.
 
     Args:
-        precision: "fp32", "bf16", "fp16", or "auto": bf16 where GPU or CPU compute in it, else fp32.
-        num_threads: CPU threads of this process; None shares the cores among the processes of this machine.
+        precision: "fp32", "bf16", "fp16", or "auto": bf16 where GPU or CPU compute in it, else fp32 (see
+            `timed_precision` for what a run on one CPU does).
+        num_threads: See `set_threads`.
         trackers: Where `Accelerator.log` sends metrics: trackers, or names accelerate knows, e.g. "tensorboard".
         logging_dir: Where trackers write that need a folder.
 
@@ -64,10 +70,51 @@ def make_accelerator(
             "would overwrite each other. On CPU use `torchrun --standalone --nproc_per_node N har_prune/run.py ...`; "
             "for one process unset WORLD_SIZE."
         )
-    # accelerate launch and torchrun set OMP_NUM_THREADS=1, which leaves the other cores idle.
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(num_threads or max(1, _cores() // local))
+    set_threads(num_threads)
     return accelerator
+
+
+def set_threads(num_threads: int | Literal["auto"] | None) -> None:
+    """Sets the CPU threads of this process.
+
+    Threads wait for each other by spinning: more of them than there are idle cores cost up to 200 times, so what the
+    user says by OMP_NUM_THREADS counts (accelerate launch and torchrun set it to 1 where nobody did).
+
+    Args:
+        num_threads: As many; "auto" shares the cores among the processes of this machine; None does so where
+            OMP_NUM_THREADS says nothing.
+    """
+    if num_threads is None and os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+        num_threads = int(os.environ["OMP_NUM_THREADS"])
+    if num_threads is None or num_threads == "auto":
+        num_threads = _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, num_threads))
+
+
+def timed_precision(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Literal["bf16", "fp32"]:
+    """The faster of the two for a training step of a network on this CPU: which one it is depends on its width.
+
+    The model comes back as it was: it computes in eval mode, and its gradients are dropped.
+    """
+    was_training = model.training
+    model.eval()
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for number in range(4):
+        for in_bf16, found in seconds.items():
+            start = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16), torch.enable_grad():
+                model(**inputs_of(batch)).logits.float().square().mean().backward()
+            model.zero_grad(set_to_none=True)
+            if number:  # the first one allocates
+                found.append(time.perf_counter() - start)
+    model.train(was_training)
+    return "bf16" if min(seconds[True]) < min(seconds[False]) else "fp32"
+
+
+def may_be_timed(precision: str) -> bool:
+    """Whether "auto" is decided by a clock: one process on a CPU that has bf16."""
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" and not torch.cuda.is_available()
+    return precision == "auto" and alone and _computes_in_bf16()
 
 
 def _cores() -> int:

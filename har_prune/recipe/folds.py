@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import make_splits
 from har_prune.errors import RecipeError
@@ -12,6 +10,7 @@ from har_prune.pruning.history import PruningHistory
 from har_prune.pruning.store import RunFolder
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.folds import folds_report, folds_summary, plot_confusion
+from har_prune.runtime.console import say
 from har_prune.runtime.files import whole_file, write_json
 
 ALL = "all"
@@ -73,7 +72,7 @@ def _ended(fold: Recipe) -> PruningHistory | None:
     return RunFolder(fold.output_dir, fold.fingerprint).history()
 
 
-def keep_summary(recipe: Recipe, histories: dict[str, PruningHistory], command: str, console: Console) -> None:
+def keep_summary(recipe: Recipe, histories: dict[str, PruningHistory], command: str) -> None:
     """Writes loso.json, loso.md and confusion.png into the output folder, and says the means."""
     summary = folds_summary(histories)
     write_json(recipe.output_dir / "loso.json", {"command": command, "recipe": recipe.fingerprint, **summary})
@@ -83,5 +82,5 @@ def keep_summary(recipe: Recipe, histories: dict[str, PruningHistory], command: 
         plot_confusion(histories, partial)
     for network in ("original", "pruned"):
         accuracy = summary["overall"][network]["accuracy"]
-        console.print(f"{network}: accuracy {100 * accuracy['mean']:.2f} ± {100 * accuracy['ci95']:.2f} % (95 %)")
-    console.print(f"Report: {recipe.output_dir / 'loso.md'}; confusion: {recipe.output_dir / 'confusion.png'}")
+        say(f"{network}: accuracy {100 * accuracy['mean']:.2f} ± {100 * accuracy['ci95']:.2f} % (95 %)")
+    say(f"Report: {recipe.output_dir / 'loso.md'}; confusion: {recipe.output_dir / 'confusion.png'}")

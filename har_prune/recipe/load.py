@@ -53,9 +53,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), plugins: Sequen
         RecipeError: The file is missing or not a YAML mapping, or keys or values are wrong: all of them at once.
     """
     path = find_recipe(path)
-    values = _read(path, ())
-    for override in overrides:
-        _apply(values, override)
+    values = read_values(path)
+    apply_overrides(values, overrides)
     if plugins:
         values["plugins"] = [*(values.get("plugins") or ()), *plugins]
     return recipe_of(values, f"recipe {path}")
@@ -119,6 +118,15 @@ def _parsed(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
+def read_values(path: Path) -> dict[str, Any]:
+    """The values of a recipe's file and of those it is based on, unchecked.
+
+    Raises:
+        RecipeError: A file is missing or not a YAML mapping.
+    """
+    return _read(path, ())
+
+
 def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     """The values of a file on top of those of its base."""
     if path.resolve() in readers:
@@ -142,6 +150,16 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     both = {key: _merged(below[key], value) for key, value in above.items()
             if isinstance(value, dict) and isinstance(below.get(key), dict)}  # fmt: skip
     return {**below, **above, **both}
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Sets values by dotted path, in place.
+
+    Raises:
+        RecipeError: One is not "key=value", or goes through what is no section.
+    """
+    for override in overrides:
+        _apply(values, override)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

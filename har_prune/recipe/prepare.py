@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.find import find_blocks
 from har_prune.blocks.stack import BlockStack
+from har_prune.checkpoints.load import Checkpoint
 from har_prune.data.batches import Preprocess, preprocess_for
+from har_prune.data.config import DataConfig
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import Splits, make_splits
 from har_prune.errors import CheckpointError
@@ -38,6 +40,10 @@ class Prepared:
         """Model inputs of one example."""
         return rows_of(self.example_inputs, slice(1))
 
+    def calibration_rows(self, samples: int, seed: int) -> np.ndarray:
+        """A seeded sample of the rows that may calibrate, in random order; all when there are fewer than wanted."""
+        return np.random.default_rng(seed).permutation(self.splits.calibration)[:samples]
+
 
 def prepare(recipe: Recipe) -> Prepared:
     """Loads data and network and refuses what cannot work.
@@ -52,13 +58,30 @@ def prepare(recipe: Recipe) -> Prepared:
     else:
         set_seed(recipe.seed)
         model, processor = make_original(dict(recipe.model.config or {}), data, splits.train)
-    preprocess = preprocess_for(data, processor, str(recipe.model.checkpoint), recipe.data.max_tokens)
+    made = _tried(data, splits, model, processor, str(recipe.model.checkpoint), recipe.data)
+    check_settings(made.stack, recipe.prune, made.one_example)
+    return made
+
+
+def prepared_for(checkpoint: Checkpoint, config: DataConfig, seed: int) -> Prepared:
+    """Loads a checkpoint and data for it, without a recipe.
+
+    Raises:
+        HarPruneError: Bad input.
+    """
+    data = load_data(config.name_or_path, config.subset, config.revision)
+    splits = make_splits(data, config, seed)
+    model, processor = load_original(checkpoint, data)
+    return _tried(data, splits, model, processor, str(checkpoint), config)
+
+
+def _tried(
+    data: LabelledData, splits: Splits, model: PreTrainedModel, processor: Any, name: str, config: DataConfig
+) -> Prepared:
+    preprocess = preprocess_for(data, processor, name, config.max_tokens)
     example_inputs = inputs_of(preprocess(data.raw(splits.calibration[:2])))
     try_on(model, example_inputs)
-    stack = find_blocks(model, example_inputs)
-    made = Prepared(data, splits, model, processor, preprocess, example_inputs, stack)
-    check_settings(stack, recipe.prune, made.one_example)
-    return made
+    return Prepared(data, splits, model, processor, preprocess, example_inputs, find_blocks(model, example_inputs))
 
 
 def try_on(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> None:
@@ -74,9 +97,3 @@ def try_on(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> None:
         raise CheckpointError(f"{type(model).__name__} cannot run on these data: {error}") from error
     if not bool(logits.isfinite().all()):
         raise CheckpointError(f"{type(model).__name__} gives NaN or infinity: its weights are damaged.")
-
-
-def calibration_rows(recipe: Recipe, splits: Splits) -> np.ndarray:
-    """A seeded sample of the rows that may calibrate, in random order; all when there are fewer than wanted."""
-    shuffled = np.random.default_rng(recipe.seed).permutation(splits.calibration)
-    return shuffled[: recipe.prune.calibration.samples]

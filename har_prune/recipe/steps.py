@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
@@ -13,21 +14,35 @@ from har_prune.checkpoints.push import check_login, push_pruned
 from har_prune.checkpoints.save import save_pruned
 from har_prune.data.batches import make_loader
 from har_prune.evaluation.macs import count_macs
-from har_prune.pruning.history import PruningHistory
+from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, prune
 from har_prune.pruning.plan import candidates, protected_blocks
 from har_prune.pruning.store import RunFolder
-from har_prune.recipe.accelerator import make_accelerator
-from har_prune.recipe.folds import folds_of, keep_summary, run_folds
-from har_prune.recipe.prepare import Prepared, calibration_rows, prepare
+from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
+from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds
+from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.report import run_report
 from har_prune.reporting.summary import summary_table
 from har_prune.reporting.trajectory import plot_trajectory
-from har_prune.runtime.console import console
+from har_prune.runtime.console import console, say
 from har_prune.runtime.files import whole_file, whole_folder
 from har_prune.runtime.tracker import JsonLinesTracker
 from har_prune.training.loop import train_model
+
+
+def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> None:
+    """Runs a recipe, every fold of it where it has several, or shows what it would do.
+
+    Raises:
+        HarPruneError: Bad input.
+    """
+    if dry_run:
+        show_plan(next(iter(folds_of(recipe).values())) if is_all_folds(recipe) else recipe)
+    elif is_all_folds(recipe):
+        launch_folds(recipe, command)
+    else:
+        launch(recipe, command)
 
 
 def launch(recipe: Recipe, command: str) -> PruningHistory:
@@ -37,9 +52,25 @@ def launch(recipe: Recipe, command: str) -> PruningHistory:
         HarPruneError: Bad input.
     """
     trackers = [JsonLinesTracker(recipe.output_dir / "metrics.jsonl"), *recipe.log_with]
-    accelerator = make_accelerator(recipe.precision, recipe.num_threads, trackers, recipe.output_dir)
-    console.quiet = not accelerator.is_main_process
-    return run(recipe, accelerator, command)
+    set_threads(recipe.num_threads)
+    made = prepare(recipe)
+    precision = _precision(recipe, made)
+    accelerator = make_accelerator(precision, recipe.num_threads, trackers, recipe.output_dir)
+    return run(recipe, made, accelerator, command)
+
+
+def _precision(recipe: Recipe, made: Prepared) -> str:
+    """What "auto" means here; a run that was interrupted goes on with what it began with."""
+    if not may_be_timed(recipe.precision):
+        return recipe.precision
+    kept = recipe.output_dir / "precision.txt"
+    if kept.exists():
+        return kept.read_text(encoding="utf-8")
+    rows = made.splits.train[: recipe.data.batch_size]
+    batch = next(iter(make_loader(made.data, rows, made.preprocess, recipe.data.batch_size)))
+    precision = timed_precision(made.model, batch)
+    say(f"precision auto: {precision} is the faster one for this network on this processor")
+    return precision
 
 
 def launch_folds(recipe: Recipe, command: str) -> None:
@@ -49,19 +80,17 @@ def launch_folds(recipe: Recipe, command: str) -> None:
         HarPruneError: Bad input, before the first fold begins.
     """
     accelerator = make_accelerator(recipe.precision, recipe.num_threads)
-    console.quiet = not accelerator.is_main_process
     histories = run_folds(folds_of(recipe), lambda fold: launch(fold, command))
     if accelerator.is_main_process:
-        keep_summary(recipe, histories, command, console)
+        keep_summary(recipe, histories, command)
 
 
-def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistory:
+def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) -> PruningHistory:
     """The steps of a recipe; every step is one call.
 
     Raises:
         HarPruneError: Bad input; nothing half-written is left behind.
     """
-    made = prepare(recipe)
     if recipe.save.push_to_hub is not None:
         check_login(recipe.save.push_to_hub)
     data, splits, model, preprocess = made.data, made.splits, made.model, made.preprocess
@@ -72,22 +101,49 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistor
     }
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
+    if accelerator.is_main_process:
+        _keep_beginning(recipe, accelerator)
     accelerator.wait_for_everyone()
     accelerator.init_trackers("har_prune")
     if recipe.train is not None:
         path = recipe.output_dir / "original"
         if not path.exists():
+            say(f"training the original network: {recipe.train.epochs:g} epochs of {len(splits.train):,} examples")
             train_model(model, train, sets["validation"], recipe.train, accelerator=accelerator, seed=recipe.seed)
             keep_original(path, model, made.processor, accelerator)
         # Also right after training: what is computed must not depend on whether the run was interrupted here.
         model = load_model(type(model), path).eval()
-    calibration = make_loader(data, calibration_rows(recipe, splits), preprocess, recipe.data.batch_size)
-    result = prune(model, train, calibration, sets, recipe, accelerator=accelerator)
+    rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
+    calibration = make_loader(data, rows, preprocess, recipe.data.batch_size)
+    result = prune(model, train, calibration, sets, recipe, accelerator=accelerator, on_step=say_step)
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result.history
+
+
+def _keep_beginning(recipe: Recipe, accelerator: Accelerator) -> None:
+    """Keeps the recipe as `har-prune run` reads it, and what "auto" was decided to mean."""
+    values = recipe.model_dump(mode="json", exclude_unset=True)
+    texts = {"recipe.yaml": yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}
+    if may_be_timed(recipe.precision):
+        texts["precision.txt"] = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+    for name, text in texts.items():
+        if not (recipe.output_dir / name).exists():
+            with whole_file(recipe.output_dir / name) as partial:
+                partial.write_text(text, encoding="utf-8")
+
+
+def say_step(step: PruningStep, history: PruningHistory) -> None:
+    """One line an iteration, also where there is no terminal to draw bars on."""
+    figures = ", ".join(f"{name} {value:.2f}" for name, value in step.metrics["validation"].figures.items())
+    cost = f"{len(step.remaining)} blocks, {step.cost.macs:,} MACs"
+    what = f"original network: {cost}"
+    if step.removed:
+        removed = ", ".join(map(str, step.removed))
+        what = f"removed {removed}, left {cost} (-{100 * history.macs_reduction(step):.1f} %)"
+    say(f"[{step.iteration}] {what}; validation {figures}; {step.seconds:.1f} s")
 
 
 def keep_original(path: Path, model: PreTrainedModel, processor: Any, accelerator: Accelerator) -> None:
@@ -118,14 +174,14 @@ def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recip
         plot_trajectory(history, partial)
     console.print(summary_table(history))
     if not result.target_met:
-        console.print("min_accuracy ended the run before the other target was met.", style="yellow")
-    console.print(f"Removed blocks, by index in the original network: {history.removed}")
-    console.print(f"Report: {folder.path / 'report.md'}; plot: {folder.path / 'trajectory.png'}")
-    console.print("Load the result:", style="bold")
+        say("min_accuracy ended the run before the other target was met.", style="yellow")
+    say(f"Removed blocks, by index in the original network: {history.removed}")
+    say(f"Report: {folder.path / 'report.md'}; plot: {folder.path / 'trajectory.png'}")
+    say("Load the result:", style="bold")
     print(f"  transformers.{loading_code(model, str(pruned))}")
     if recipe.save.push_to_hub is not None:
         pushed = push_pruned(pruned, recipe.save.push_to_hub, private=recipe.save.private)
-        console.print(f"Pushed: {pushed.url}, commit {pushed.commit}")
+        say(f"Pushed: {pushed.url}, commit {pushed.commit}")
 
 
 def show_plan(recipe: Recipe) -> None:
@@ -133,13 +189,13 @@ def show_plan(recipe: Recipe) -> None:
     made = prepare(recipe)
     model, splits, stack = made.model, made.splits, made.stack
     allowed = candidates(stack, recipe.prune, protected_blocks(stack, recipe.prune.protected))
-    samples = len(calibration_rows(recipe, splits))
+    samples = len(made.calibration_rows(recipe.prune.calibration.samples, recipe.seed))
     evaluations = len(stack) + sum(len(stack) - index - 1 for index in allowed)
     console.print_json(json.dumps({**recipe.fingerprint, "output_dir": str(recipe.output_dir)}))
-    console.print(f"examples: {len(splits.train)} train, {len(splits.validation)} validate, {len(splits.test)} test")
-    console.print(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
-    console.print(f"{count_macs(model, made.one_example):,} MACs, {model.num_parameters():,} parameters")
-    console.print(
+    say(f"examples: {len(splits.train)} train, {len(splits.validation)} validate, {len(splits.test)} test")
+    say(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
+    say(f"{count_macs(model, made.one_example):,} MACs, {model.num_parameters():,} parameters")
+    say(
         f"first sweep: {samples} samples x {evaluations} block evaluations "
         f"(removing and re-running: {len(stack) + len(allowed) * (len(stack) - 1)})"
     )

@@ -226,9 +226,8 @@ def test_a_missing_repository_and_a_pickle_are_named(hub, folder, tmp_path):
 _RUN = """
 import sys
 sys.argv = ["run.py", *sys.argv[1:]]
-from har_prune.run import app, quiet_libraries
-quiet_libraries()
-app()
+from har_prune.commands.app import main
+main(["run", *sys.argv[1:]])
 """
 
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from har_prune import CifarResNetConfig, evaluate_model
 from har_prune.checkpoints import convert_keras
+from har_prune.commands.app import app
 from har_prune.data.batches import ImageInputs, make_loader
 from har_prune.data.load import load_data
 from har_prune.errors import CheckpointError
@@ -81,11 +82,7 @@ def test_the_converter_refuses_other_files(tmp_path):
 def resnet56(shared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("keras") / "resnet56"
     keras = shared / "checkpoints" / "keras_cifar10"
-    import typer
-
-    app = typer.Typer()
-    app.command()(convert_keras.main)
-    arguments = ["--h5", keras / "ResNet56.h5", "--json", keras / "ResNet56.json", "--output", folder]
+    arguments = ["convert", "--h5", keras / "ResNet56.h5", "--json", keras / "ResNet56.json", "--output", folder]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     return folder

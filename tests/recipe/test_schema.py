@@ -167,7 +167,7 @@ def test_a_plugin_of_ones_own_is_loaded_from_the_working_directory(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
-    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
+    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._registered()))
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "__init__.py").write_text("")
     (tmp_path / "my_package" / "plugin.py").write_text(_PLUGIN)

@@ -265,7 +265,7 @@ def test_a_failing_criterion_names_the_block():
 @pytest.fixture
 def own_criteria(monkeypatch):
     """Criteria a test registers are gone afterwards."""
-    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._registered()))
 
 
 class _Plain:

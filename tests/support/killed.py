@@ -26,7 +26,7 @@ def die_at_call(module: str, name: str, number: int) -> None:
 def in_new_process(target: Callable, *args: Any) -> int | None:
     """Exit code of a function in a process of its own; a fork server spares it the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["har_prune.run", "tiny_data"])
+    context.set_forkserver_preload(["har_prune.recipe.steps", "tiny_data"])
     process = context.Process(target=target, args=args)
     process.start()
     process.join(timeout=120)
