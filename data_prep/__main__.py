@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.progress import Progress
 
-from data_prep import own_csv
-from data_prep import synthetic as synthetic_data
-from data_prep.catalogue import DATA_SETS
 from data_prep.errors import PrepError
 from data_prep.hub_folder import Written, new_folder, write
 from data_prep.raw_files import opened
+from data_prep.readers import csv_files
+from data_prep.readers import synthetic as synthetic_data
+from data_prep.readers.catalogue import DATA_SETS
 from data_prep.recordings import DataSet, Source, Windowing
 
 app = typer.Typer(
@@ -121,7 +121,9 @@ def synthetic(
 def own_recordings(
     raw: Raw,
     out: Out,
-    columns: Annotated[Path, typer.Option(help="YAML file that says what the columns are; see data_prep/own_csv.py.")],
+    columns: Annotated[
+        Path, typer.Option(help="YAML file that says what the columns are; its keys: data_prep/readers/csv_files.py.")
+    ],
     window_s: WindowS = None,
     overlap: Overlap = None,
     drop: Drop = None,
@@ -132,10 +134,10 @@ def own_recordings(
 ) -> None:
     """Your own recordings: CSV files, and a map of their columns."""
     _refuse_to_replace(columns, out)
-    column_map = own_csv.load_map(columns)
+    column_map = csv_files.load_map(columns)
 
     def described(files: Path) -> tuple[DataSet, Windowing]:
-        data_set = own_csv.data_set(files, column_map)
+        data_set = csv_files.data_set(files, column_map)
         source = data_set.sources[0]
         return data_set, Windowing(source, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
 

@@ -18,8 +18,8 @@ from fresh import logits_in_fresh_process
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
-from data_prep import synthetic
 from data_prep.hub_folder import new_folder, write
+from data_prep.readers import synthetic
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor, PruningHistory, save_pruned
 from har_prune.data import DataConfig, load_data, make_splits

@@ -7,8 +7,8 @@ from datasets import Array2D, ClassLabel, Dataset, Features, Value, load_dataset
 from pydantic import ValidationError
 from transformers import ViTImageProcessor
 
-from data_prep import synthetic
 from data_prep.hub_folder import new_folder, write
+from data_prep.readers import synthetic
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor
 from har_prune.data import DataConfig, ImageInputs, LabelledData, SensorInputs, load_data, make_loader, make_splits

@@ -6,10 +6,10 @@ import trees
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from data_prep import synthetic, wharf
 from data_prep.__main__ import main
 from data_prep.errors import PrepError
 from data_prep.hub_folder import to_dataset
+from data_prep.readers import synthetic, wharf
 from data_prep.recordings import Recording, Windowing
 
 

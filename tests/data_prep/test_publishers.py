@@ -11,7 +11,7 @@ from datasets import load_dataset
 from scipy.io import savemat
 
 from data_prep.__main__ import main
-from data_prep.catalogue import DATA_SETS
+from data_prep.readers.catalogue import DATA_SETS
 from har_prune.data import load_data
 
 G = 9.80665

@@ -1,6 +1,6 @@
 """The data sets of this package, by their names on the command line. A new one is a module and a line here."""
 
-from data_prep import mhealth, pamap2, uci_har, usc_had, utd_mhad, wharf, wisdm
+from data_prep.readers import mhealth, pamap2, uci_har, usc_had, utd_mhad, wharf, wisdm
 from data_prep.recordings import DataSet
 
 DATA_SETS: dict[str, DataSet] = {
