@@ -18,7 +18,7 @@ import yaml
 from datasets import Array2D, ClassLabel, Dataset, Features, Value
 
 from data_prep.errors import PrepError
-from data_prep.recordings import DataSet, Recording, Source, Windowing
+from data_prep.recordings import DatasetInfo, Reader, Recording, Windowing
 
 _SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
 _ROWS_AT_ONCE = 512
@@ -51,7 +51,7 @@ class Written:
 def features_of(windowing: Windowing) -> Features:
     """Columns of the table."""
     return Features({
-        "input_values": Array2D((windowing.size, len(windowing.source.channels)), "float32"),
+        "input_values": Array2D((windowing.size, len(windowing.info.channels)), "float32"),
         "label": ClassLabel(names=windowing.activities),
         "subject": Value("string"),
         "trial": Value("string"),
@@ -73,11 +73,11 @@ def to_dataset(recordings: Iterable[Recording], windowing: Windowing) -> Dataset
 
 def metadata(windowing: Windowing) -> dict[str, Any]:
     """What a model has to know about the windows; the `har` key of the card's YAML."""
-    source = windowing.source
+    info = windowing.info
     return {
         "sampling_rate_hz": windowing.rate,
-        "channels": list(source.channels),
-        "units": list(source.units),
+        "channels": list(info.channels),
+        "units": list(info.units),
         "window_s": windowing.size / windowing.rate,
         "hop_s": windowing.hop / windowing.rate,
     }
@@ -110,12 +110,12 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial_folder, ignore_errors=True)
 
 
-def write(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, folder: Path, num_proc: int = 1) -> Written:
+def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Path, num_proc: int = 1) -> Written:
     """Writes windows and card into a new folder; in memory is what each process reads at once, and a part of a shard.
 
     Args:
-        data_set: How to read a part.
-        parts: As `data_set.parts` gave them.
+        reader: How to read a part.
+        parts: As `reader.parts` gave them.
         windowing: How to cut them.
         folder: Where to write.
         num_proc: Processes that read.
@@ -125,7 +125,7 @@ def write(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, folder:
     """
     total = Written()
     with _Shards(folder / "data", features_of(windowing)) as shards:
-        for split, table in _cut_all(data_set.read, parts, windowing, total, num_proc, folder):
+        for split, table in _cut_all(reader.read, parts, windowing, total, num_proc, folder):
             shards.add(split, table)
     if not total.windows:
         raise _nothing(windowing)
@@ -137,13 +137,13 @@ def _nothing(windowing: Windowing) -> PrepError:
     return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.")
 
 
-_Read = Callable[[Any, Source], Iterator[Recording]]
+_Read = Callable[[Any, DatasetInfo], Iterator[Recording]]
 _Tables = Iterator[tuple[str, pa.Table]]  # windows, each table with the split it belongs to
 
 
 def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tables:
     """The windows of one part, handed on while it is read; counts them in `written`."""
-    own = Windowing(windowing.source, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
+    own = Windowing(windowing.info, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
                     windowing.max_gap_s)  # fmt: skip
     features = features_of(windowing)
     waiting: dict[str, list[dict]] = {}
@@ -151,7 +151,7 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
     def table(split: str) -> pa.Table:
         return Dataset.from_list(waiting.pop(split), features=features).with_format("arrow")[:]
 
-    for row in own.rows(read(part, windowing.source)):
+    for row in own.rows(read(part, windowing.info)):
         split = row.pop("split")
         written.windows[split] += 1
         written.subjects[row["subject"]] += 1
@@ -249,32 +249,32 @@ class _Shards:
 
 
 def _card(windowing: Windowing, written: Written) -> str:
-    source = windowing.source
+    info = windowing.info
     # No `configs` key: with one, datasets (5.2) caches by folder name alone and would serve a former folder's rows.
     front = {
-        "pretty_name": source.title,
+        "pretty_name": info.title,
         "license": "other",
-        "license_name": source.licence,
+        "license_name": info.license,
         "tags": ["human-activity-recognition", "wearable-sensors", "time-series"],
-        "citation": source.citation,
+        "citation": info.citation,
         "har": metadata(windowing),
     }
-    channels = ", ".join(f"{name} ({unit})" for name, unit in zip(source.channels, source.units, strict=True))
+    channels = ", ".join(f"{name} ({unit})" for name, unit in zip(info.channels, info.units, strict=True))
     splits = ", ".join(f"{count:,} {split}" for split, count in written.windows.items())
     return "\n".join([
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         "---",
         "",
-        f"# {source.title}",
+        f"# {info.title}",
         "",
-        source.about,
+        info.about,
         "",
         f"- {splits} windows of {windowing.size / windowing.rate:g} s, a new one every "
         f"{windowing.hop / windowing.rate:g} s, at {windowing.rate:g} Hz"
-        + ("" if windowing.rate == source.sampling_rate_hz else f" (resampled from {source.sampling_rate_hz:g} Hz)")
+        + ("" if windowing.rate == info.sampling_rate_hz else f" (resampled from {info.sampling_rate_hz:g} Hz)")
         + "; none crosses a recording or a change of activity",
-        f"- columns: input_values [{windowing.size}, {len(source.channels)}], label, subject, trial (the continuous "
+        f"- columns: input_values [{windowing.size}, {len(info.channels)}], label, subject, trial (the continuous "
         "recording it was cut from), start_s (seconds into it)",
         f"- channels: {channels}",
         f"- windows by activity: {_counts(written.activities, windowing.activities)}",
@@ -284,11 +284,11 @@ def _card(windowing: Windowing, written: Written) -> str:
         "",
         "Split by subject, never by window: windows overlap.",
         "",
-        f"From: {source.url}",
+        f"From: {info.url}",
         "",
-        f"Terms of use: {source.licence}",
+        f"Terms of use: {info.license}",
         "",
-        f"Cite: {source.citation}",
+        f"Cite: {info.citation}",
         "",
     ])  # fmt: skip
 

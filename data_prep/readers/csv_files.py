@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from data_prep.errors import PrepError
 from data_prep.raw_files import find
-from data_prep.recordings import DataSet, Recording, Source
+from data_prep.recordings import DatasetInfo, Reader, Recording
 from data_prep.signals import STANDARD_GRAVITY, same_label
 from data_prep.tables import check_rate, on_grid
 
@@ -90,8 +90,16 @@ class ColumnMap(_Strict):
     label: LabelColumn
     subject: Subject
     ignore: tuple[str, ...] = ()
-    licence: str = "not stated"
+    license: str = "not stated"
     citation: str = "not stated"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_key(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "licence" in given and "license" not in given:
+            warnings.warn("column map: the key licence is called license.", DeprecationWarning, stacklevel=2)
+            given = {("license" if key == "licence" else key): value for key, value in given.items()}
+        return given
 
     @property
     def columns(self) -> list[str]:
@@ -121,8 +129,8 @@ def load_map(path: Path) -> ColumnMap:
         raise PrepError(f"column map {path} has {len(lines)} problem(s):\n" + "\n".join(lines)) from error
 
 
-def data_set(raw: Path, columns: ColumnMap) -> DataSet:
-    """The data set of a folder of CSV files; looks through all of them for the activities.
+def reader(raw: Path, columns: ColumnMap) -> Reader:
+    """The reader of a folder of CSV files; looks through all of them for the activities.
 
     Raises:
         PrepError: There is no file, or one lacks a column or has one that nobody mentioned.
@@ -134,7 +142,7 @@ def data_set(raw: Path, columns: ColumnMap) -> DataSet:
         names.update(*_labels(path, columns))
     if not names:
         raise PrepError(f"{raw} holds no .csv file with samples.")
-    source = Source(
+    info = DatasetInfo(
         name="csv",
         title=columns.title,
         sampling_rate_hz=columns.sampling_rate_hz,
@@ -142,7 +150,7 @@ def data_set(raw: Path, columns: ColumnMap) -> DataSet:
         units=tuple(_FACTORS[channel.unit][0] for channel in columns.channels.values()),
         activities=tuple(sorted(names)),
         subjects="see below",
-        licence=columns.licence,
+        license=columns.license,
         citation=columns.citation,
         url="own recordings",
         layout="*.csv",
@@ -151,7 +159,7 @@ def data_set(raw: Path, columns: ColumnMap) -> DataSet:
         + f"; 1 g = 9.80665 m/s^2. Behind a pause of more than {_PAUSE_S:g} s another recording begins.",
     )
     parts = [(path, path.relative_to(raw).with_suffix("").as_posix(), columns) for path in files]
-    return DataSet((source,), lambda _, __: parts, read)
+    return Reader((info,), lambda _, __: parts, read)
 
 
 def _check_columns(path: Path, columns: ColumnMap) -> None:
@@ -196,7 +204,7 @@ def _pieces(path: Path, **options: Any) -> Iterator[pd.DataFrame]:
         raise PrepError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
 
 
-def read(part: tuple[Path, str, ColumnMap], source: Source) -> Iterator[Recording]:
+def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recording]:
     """Stretches of one activity of one subject in a file.
 
     Raises:

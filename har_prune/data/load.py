@@ -113,7 +113,7 @@ def _synthetic() -> tuple[DatasetDict, dict[str, Any]]:
     from data_prep.readers import synthetic
     from data_prep.recordings import Windowing
 
-    windowing = Windowing(synthetic.SOURCE)
+    windowing = Windowing(synthetic.INFO)
     return DatasetDict({"train": to_dataset(synthetic.recordings(), windowing)}), metadata(windowing)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
+from data_prep.readers.csv_files import load_map
 from har_prune.data import load_data
 
 G = 9.80665
@@ -148,3 +149,10 @@ def test_a_column_map_with_mistakes_says_all_of_them(prepare, tmp_path):
         assert part in said
     code, said = prepare(*arguments[:4], tmp_path / "nowhere.yaml")
     assert (code, "cannot be read" in said) == (2, True)
+
+
+def test_the_former_key_licence_is_read_with_a_warning(tmp_path):
+    path = tmp_path / "map.yaml"
+    path.write_text(_MAP + "licence: mine\n")
+    with pytest.warns(DeprecationWarning, match="licence is called license"):
+        assert load_map(path).license == "mine"

@@ -11,28 +11,28 @@ from datasets import load_dataset
 from scipy.io import savemat
 
 from data_prep.__main__ import main
-from data_prep.readers.catalogue import DATA_SETS
+from data_prep.readers.catalogue import READERS
 from har_prune.data import load_data
 
 G = 9.80665
-ALL = [(name, source.name) for name, data_set in DATA_SETS.items() for source in data_set.sources]
+ALL = [(name, info.name) for name, reader in READERS.items() for info in reader.infos]
 
 
-def _arguments(name, source, raw, out):
-    config = ["--config", source] if len(DATA_SETS[name].sources) > 1 else []
+def _arguments(name, info, raw, out):
+    config = ["--config", info] if len(READERS[name].infos) > 1 else []
     return [name, raw, out, *config]
 
 
 def test_every_data_set_has_a_tree():
-    assert set(trees.TREES) == set(DATA_SETS)
+    assert set(trees.TREES) == set(READERS)
 
 
-@pytest.mark.parametrize(("name", "source"), ALL)
-def test_from_the_publishers_files_to_load_dataset(name, source, prepare, tmp_path):
+@pytest.mark.parametrize(("name", "info"), ALL)
+def test_from_the_publishers_files_to_load_dataset(name, info, prepare, tmp_path):
     raw, out = trees.TREES[name](tmp_path / "raw"), tmp_path / "out"
-    code, said = prepare(*_arguments(name, source, raw, out))
+    code, said = prepare(*_arguments(name, info, raw, out))
     assert code == 0, said
-    described = next(s for s in DATA_SETS[name].sources if s.name == source)
+    described = next(s for s in READERS[name].infos if s.name == info)
     for table in load_dataset(str(out)).values():
         row = table.with_format("numpy")[0]
         size = round(described.window_s * described.sampling_rate_hz)
@@ -45,15 +45,15 @@ def test_from_the_publishers_files_to_load_dataset(name, source, prepare, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "out"}, "nothing else is left"
 
 
-@pytest.mark.parametrize(("name", "source"), ALL)
-def test_the_archive_gives_the_same_as_the_folder(name, source, prepare, tmp_path):
+@pytest.mark.parametrize(("name", "info"), ALL)
+def test_the_archive_gives_the_same_as_the_folder(name, info, prepare, tmp_path):
     raw = trees.TREES[name](tmp_path / "raw")
     shutil.make_archive(str(tmp_path / "inner"), "zip", raw)
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:  # as UCI packs some of them
         outer.write(tmp_path / "inner.zip", "inner.zip")
     for number, files in enumerate((raw, tmp_path / "inner.zip", tmp_path / "outer.zip")):
         more = ["--num-proc", 2] if number == 1 else []
-        code, said = prepare(*_arguments(name, source, files, tmp_path / f"out{number}"), *more)
+        code, said = prepare(*_arguments(name, info, files, tmp_path / f"out{number}"), *more)
         assert code == 0, said
     first, *others = (load_data(str(tmp_path / f"out{number}")) for number in range(3))
     for other in others:
@@ -169,7 +169,7 @@ def test_a_broken_line_is_named(name, prepare, tmp_path):
 def test_damaged_matlab_files_are_named(name, pattern, prepare, tmp_path):
     raw = trees.TREES[name](tmp_path / "raw")
     (path,) = raw.glob(pattern)
-    arguments = _arguments(name, DATA_SETS[name].sources[0].name, raw, tmp_path / "out")
+    arguments = _arguments(name, READERS[name].infos[0].name, raw, tmp_path / "out")
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"no mat file", b""):
         path.write_bytes(content)
@@ -259,7 +259,7 @@ def test_the_list_says_where_to_get_everything(prepare, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main()
     said = " ".join(capsys.readouterr().out.split())
-    for data_set in DATA_SETS.values():
-        for source in data_set.sources:
-            assert source.name in said
-            assert source.url in said
+    for reader in READERS.values():
+        for info in reader.infos:
+            assert info.name in said
+            assert info.url in said
