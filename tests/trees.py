@@ -80,7 +80,8 @@ def mhealth(root, samples=300):
     folder = root / "MHEALTHDATASET"
     folder.mkdir(parents=True)
     table = np.zeros((3 * samples, 24))
-    table[:, 0], table[:, 8], table[:, 23] = -9.8, 90.0, np.repeat([0, 1, 12], samples)
+    table[:, [0, 5, 14]], table[:, [8, 17]] = -9.8, 1.0  # a magnetometer's, where the README says gyroscope
+    table[:, 11], table[:, 23] = 90.0, np.repeat([0, 1, 12], samples)
     for subject in (1, 10):
         with (folder / f"mHealth_subject{subject}.log").open("w") as file:
             file.writelines("\t".join(f"{value:g}" for value in row) + "\n" for row in table)

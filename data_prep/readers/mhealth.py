@@ -1,8 +1,9 @@
 """MHEALTH: chest, left ankle and right wrist, 12 activities, 10 volunteers.
 
 Files: `mHealth_subjectN.log`, one sample a line at 50 Hz, 24 columns: acceleration of the chest, two ECG leads,
-acceleration, angular rate and magnetic field of the ankle, the same of the wrist, and the activity, 0 where there is
-none.
+acceleration, magnetic field and angular rate of the ankle, the same of the wrist, and the activity, 0 where there is
+none. The publisher's README names the two in the other order. The numbers say which is which: columns 9-11 and 18-20
+have a length of about 1 in every activity, columns 12-14 and 21-23 are near 0 at rest and reach 300 deg/s in motion.
 """
 
 import re
@@ -18,9 +19,8 @@ from data_prep.signals import same_label
 from data_prep.tables import read_numbers
 
 _COLUMNS = 24
-_ACCELERATIONS = [0, 1, 2, 5, 6, 7, 14, 15, 16]
-_RATES = [8, 9, 10, 17, 18, 19]
-_ORDER = [0, 1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 19]
+_RATES = [11, 12, 13, 20, 21, 22]
+_ORDER = [0, 1, 2, 5, 6, 7, 11, 12, 13, 14, 15, 16, 20, 21, 22]
 _NULL = 0
 
 INFO = DatasetInfo(
@@ -54,7 +54,8 @@ INFO = DatasetInfo(
     url="https://archive.ics.uci.edu/dataset/319",
     layout="MHEALTHDATASET with mHealth_subject1.log to mHealth_subject10.log",
     about="Shimmer sensors on chest, left ankle and right wrist; ECG and magnetometers are left out, and so is the "
-    "null class (label 0). Angular rates are published in degrees a second and were converted.",
+    "null class (label 0). Angular rates are published in degrees a second and were converted; they are read from "
+    "columns 12-14 and 21-23, which the publisher's README calls the magnetometer and whose values are a gyroscope's.",
 )
 
 _FILE = re.compile(r"mHealth_subject(\d+)\.log")

@@ -78,6 +78,7 @@ def test_units_are_physical(prepare, tmp_path):
     three, _ = _windows("mhealth", prepare, tmp_path / "mhealth")
     assert three.values[0, 0, 0] == pytest.approx(-9.8)
     assert three.values[0, 0, 6] == pytest.approx(np.pi / 2), "the ankle's angular rate, degrees a second"
+    assert three.values[0, 0, 12:] == pytest.approx(0), "the wrist is at rest: no magnetic field in the place of rates"
     body, _ = _windows("pamap2", prepare, tmp_path / "pamap2")
     assert body.values[0, 0, 6] == pytest.approx(9.81), "the chest at 16 g"
 
