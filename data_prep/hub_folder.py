@@ -18,6 +18,7 @@ import yaml
 from datasets import Array2D, ClassLabel, Dataset, Features, Value
 
 from data_prep.errors import PrepError
+from data_prep.plausibility import lengths, refuse_implausible, triads
 from data_prep.recordings import DatasetInfo, Reader, Recording, Windowing
 
 _SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
@@ -34,6 +35,7 @@ class Written:
         activities: Windows of each activity.
         too_short: Recordings shorter than a window, by activity; left out.
         gaps: Cuts made where a sensor gave nothing for too long.
+        lengths: How long accelerations and rates are, as `plausibility` counts them.
     """
 
     windows: Counter = field(default_factory=Counter)
@@ -41,6 +43,7 @@ class Written:
     activities: Counter = field(default_factory=Counter)
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
+    lengths: Counter = field(default_factory=Counter)
 
     def add(self, other: "Written") -> None:
         """Counts what another part holds as well."""
@@ -121,7 +124,7 @@ def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Pa
         num_proc: Processes that read.
 
     Raises:
-        PrepError: A file is not what it should be, or there is not a single window.
+        PrepError: A file is not what it should be, there is not a single window, or the numbers are in another unit.
     """
     total = Written()
     with _Shards(folder / "data", features_of(windowing)) as shards:
@@ -129,6 +132,7 @@ def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Pa
             shards.add(split, table)
     if not total.windows:
         raise _nothing(windowing)
+    refuse_implausible(windowing.info, total.lengths)
     (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
     return total
 
@@ -145,7 +149,7 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
     """The windows of one part, handed on while it is read; counts them in `written`."""
     own = Windowing(windowing.info, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
                     windowing.max_gap_s)  # fmt: skip
-    features = features_of(windowing)
+    features, groups = features_of(windowing), triads(windowing.info)
     waiting: dict[str, list[dict]] = {}
 
     def table(split: str) -> pa.Table:
@@ -156,6 +160,7 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
         written.windows[split] += 1
         written.subjects[row["subject"]] += 1
         written.activities[own.activities[row["label"]]] += 1
+        written.lengths.update(lengths(row["input_values"], groups))
         waiting.setdefault(split, []).append(row)
         if len(waiting[split]) == _ROWS_AT_ONCE:
             yield split, table(split)

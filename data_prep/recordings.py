@@ -34,6 +34,8 @@ class DatasetInfo:
         window_s: Usual length of a window in seconds.
         overlap: Usual share of a window that the next one repeats.
         fixed_windows: Whether the publisher cut the windows, so that no others can be had.
+        unchecked: NAME of channels NAME_x, NAME_y, NAME_z whose length may be any, such as acceleration without
+            gravity; `plausibility` looks at all others.
     """
 
     name: str
@@ -51,6 +53,7 @@ class DatasetInfo:
     window_s: float = 5.0
     overlap: float = 0.5
     fixed_windows: bool = False
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

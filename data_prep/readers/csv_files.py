@@ -9,6 +9,7 @@ channels:
 label: {column: activity}
 subject: {column: user}                     # or {from_name: "(?P<subject>[a-z]+)_.*"}, of the file's name
 ignore: [temperature]                       # columns that are there and not wanted
+unchecked: [body_acc]                       # body_acc_x, _y, _z without gravity: their length may be other than 1 g
 """
 
 import re
@@ -25,16 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from data_prep.errors import PrepError
 from data_prep.raw_files import find
 from data_prep.recordings import DatasetInfo, Reader, Recording
-from data_prep.signals import STANDARD_GRAVITY, same_label
+from data_prep.signals import UNITS, same_label
 from data_prep.tables import check_rate, on_grid
 
-_FACTORS = {
-    "m/s^2": ("m/s^2", 1.0),
-    "g": ("m/s^2", STANDARD_GRAVITY),
-    "mg": ("m/s^2", STANDARD_GRAVITY / 1000),
-    "rad/s": ("rad/s", 1.0),
-    "deg/s": ("rad/s", float(np.pi / 180)),
-}
 _MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]  # numbers only: there may be an activity called null
 _ROWS_AT_ONCE = 50_000
 _PAUSE_S = 60.0  # behind a longer one another stretch begins: a grid over days would fill the memory
@@ -90,6 +84,7 @@ class ColumnMap(_Strict):
     label: LabelColumn
     subject: Subject
     ignore: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
     license: str = "not stated"
     citation: str = "not stated"
 
@@ -147,7 +142,7 @@ def reader(raw: Path, columns: ColumnMap) -> Reader:
         title=columns.title,
         sampling_rate_hz=columns.sampling_rate_hz,
         channels=tuple(columns.channels),
-        units=tuple(_FACTORS[channel.unit][0] for channel in columns.channels.values()),
+        units=tuple(UNITS[channel.unit][0] for channel in columns.channels.values()),
         activities=tuple(sorted(names)),
         subjects="see below",
         license=columns.license,
@@ -157,6 +152,7 @@ def reader(raw: Path, columns: ColumnMap) -> Reader:
         about=f"Prepared from {len(files)} CSV files. Units as given: "
         + ", ".join(f"{name} {channel.unit}" for name, channel in columns.channels.items())
         + f"; 1 g = 9.80665 m/s^2. Behind a pause of more than {_PAUSE_S:g} s another recording begins.",
+        unchecked=columns.unchecked,
     )
     parts = [(path, path.relative_to(raw).with_suffix("").as_posix(), columns) for path in files]
     return Reader((info,), lambda _, __: parts, read)
@@ -253,7 +249,7 @@ def _samples(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
             if len(missing):
                 raise PrepError(f"{path}, line {missing[0] + 2}: the time stamp is missing.")
         channels = {
-            number: _numbers(path, table, channel.column) * _FACTORS[channel.unit][1]
+            number: _numbers(path, table, channel.column) * UNITS[channel.unit][1]
             for number, channel in enumerate(columns.channels.values())
         }
         subject, label = _subject(path, table, columns), _words(path, table, columns.label.column, "activity")

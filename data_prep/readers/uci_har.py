@@ -38,6 +38,7 @@ INFO = DatasetInfo(
     "by subject.",
     window_s=2.56,
     fixed_windows=True,
+    unchecked=("body_acc",),
 )
 
 
