@@ -15,7 +15,7 @@ _CLASS = math.log(1.01)  # lengths are counted in classes 1 % wide: memory does 
 _SMALLEST = 1e-9
 # By unit: what is long, share of the windows that are no longer, the same in words, and what that length may be.
 # Accelerations: the median, because free fall and impacts are rare. Rates: nearly all and all, because people may sit
-# most of the time, but turn no whole window faster than gyroscopes measure (2000 deg/s), and more than 3 deg/s in some.
+# most of the time, but turn through no whole window as fast as gyroscopes measure (2000 deg/s), and once by 3 deg/s.
 _BOUNDS = {
     "m/s^2": [("acceleration", 0.5, "in the median window", 7.0, 13.0)],
     "rad/s": [

@@ -214,7 +214,7 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
         line = int(stretch.index[0]) + 2  # line 1 is the header
         if begin <= last.get(subject, -np.inf):
             raise PrepError(
-                f"{path}, line {line}: the time stamp goes back ({last[subject]:g} s, then {begin:g} s, of subject "
+                f"{path}, line {line}: the time stamp goes back ({last[subject]} s, then {begin} s, of subject "
                 f"{subject}). Sort the file, or make a file of each recording."
             )
         times, values = stretch["time"].to_numpy(), stretch[list(range(len(columns.channels)))].to_numpy()

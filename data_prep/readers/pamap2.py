@@ -16,7 +16,7 @@ from data_prep.errors import PrepError
 from data_prep.raw_files import find
 from data_prep.recordings import DatasetInfo, Reader, Recording
 from data_prep.signals import same_label
-from data_prep.tables import on_grid, read_numbers
+from data_prep.tables import check_times, on_grid, read_numbers
 
 _COLUMNS = 54
 _PLACES = ("hand", "chest", "ankle")
@@ -81,7 +81,7 @@ def read(part: Path, info: DatasetInfo) -> Iterator[Recording]:
     if len(unknown):
         known = ", ".join(map(str, [_TRANSIENT, *_ACTIVITIES]))
         raise PrepError(f"{part}, line {unknown[0] + 1}: activity {labels[unknown[0]]:g} is none of {known}.")
-    on_grid(part, times, labels[:, None], info.sampling_rate_hz)  # before anything is cut: are the times in order?
+    check_times(part, times, info.sampling_rate_hz)  # of the whole file, before anything is cut
     subject = f"s{part.stem.removeprefix('subject')}"
     for start, stop in same_label(labels):
         if labels[start] != _TRANSIENT:
