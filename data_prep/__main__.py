@@ -93,6 +93,11 @@ def _say(out: Path, written: Written) -> None:
         f"{splits} windows of {len(written.subjects)} subjects and {len(written.activities)} activities in {out}; "
         f"recordings shorter than a window, left out: {written.too_short.total()}; cuts at gaps: {written.gaps}."
     )
+    if written.other_rate:
+        console.print(
+            f"{written.other_rate.total()} recordings of {', '.join(sorted(written.other_rate))} were left out: their "
+            "time stamps say another sampling rate. The card counts them."
+        )
 
 
 for _name, _reader in READERS.items():

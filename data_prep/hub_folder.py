@@ -35,6 +35,7 @@ class Written:
         activities: Windows of each activity.
         too_short: Recordings shorter than a window, by activity; left out.
         gaps: Cuts made where a sensor gave nothing for too long.
+        other_rate: Recordings at another rate than the data set, by subject; left out.
         lengths: How long accelerations and rates are, as `plausibility` counts them.
     """
 
@@ -43,6 +44,7 @@ class Written:
     activities: Counter = field(default_factory=Counter)
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
+    other_rate: Counter = field(default_factory=Counter)
     lengths: Counter = field(default_factory=Counter)
 
     def add(self, other: "Written") -> None:
@@ -131,14 +133,15 @@ def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Pa
         for split, table in _cut_all(reader.read, parts, windowing, total, num_proc, folder):
             shards.add(split, table)
     if not total.windows:
-        raise _nothing(windowing)
+        raise _nothing(windowing, total.other_rate.total())
     refuse_implausible(windowing.info, total.lengths)
     (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
     return total
 
 
-def _nothing(windowing: Windowing) -> PrepError:
-    return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.")
+def _nothing(windowing: Windowing, other_rate: int = 0) -> PrepError:
+    left_out = f" {other_rate} were left out: not at {windowing.info.sampling_rate_hz:g} Hz." if other_rate else ""
+    return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.{left_out}")
 
 
 _Read = Callable[[Any, DatasetInfo], Iterator[Recording]]
@@ -168,6 +171,7 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
         yield split, table(split)
     written.too_short.update(own.too_short)
     written.gaps += own.gaps
+    written.other_rate.update(own.other_rate)
 
 
 def _cut_all(
@@ -283,8 +287,9 @@ def _card(windowing: Windowing, written: Written) -> str:
         "recording it was cut from), start_s (seconds into it)",
         f"- channels: {channels}",
         f"- windows by activity: {_counts(written.activities, windowing.activities)}",
-        f"- windows by subject: {_counts(written.subjects, sorted(written.subjects))}",
-        f"- recordings shorter than one window, left out: {_counts(+written.too_short, sorted(+written.too_short))}",
+        f"- windows by subject: {_counts(written.subjects)}",
+        f"- recordings shorter than one window, left out: {_counts(+written.too_short)}",
+        f"- recordings at another rate by their time stamps, left out: {_counts(written.other_rate)}",
         f"- gaps of up to {windowing.max_gap_s:g} s were filled on a straight line; cuts at longer: {written.gaps}",
         "",
         "Split by subject, never by window: windows overlap.",
@@ -298,5 +303,5 @@ def _card(windowing: Windowing, written: Written) -> str:
     ])  # fmt: skip
 
 
-def _counts(counts: Counter, order: list[str]) -> str:
-    return ", ".join(f"{name} {counts[name]:,}" for name in order) or "none"
+def _counts(counts: Counter, order: Iterable[str] | None = None) -> str:
+    return ", ".join(f"{name} {counts[name]:,}" for name in order or sorted(counts)) or "none"

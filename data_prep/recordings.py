@@ -67,6 +67,7 @@ class Recording:
         trial: Name of the continuous recording this is from.
         start_s: When in the trial it starts.
         split: The publisher's own split, "train" where there is none.
+        left_out: Whether it was sampled at another rate than the data set: it is counted, and no window is cut of it.
     """
 
     values: np.ndarray
@@ -75,6 +76,7 @@ class Recording:
     trial: str
     start_s: float = 0.0
     split: str = "train"
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Windowing:
     Attributes:
         too_short: For each activity the number of recordings shorter than a window.
         gaps: Number of cuts made at gaps.
+        other_rate: For each subject the number of recordings left out because of their rate.
 
     Raises:
         PrepError: An activity to drop does not exist, or a window or hop has no sample.
@@ -122,6 +125,7 @@ class Windowing:
     max_gap_s: float = 0.25
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
+    other_rate: Counter = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         info = self.info
@@ -173,6 +177,9 @@ class Windowing:
         """One row a window: input_values [T, C] float32, label, subject, trial, start_s, and the split it is in."""
         for recording in recordings:
             if recording.activity in self.drop:
+                continue
+            if recording.left_out:
+                self.other_rate[recording.subject] += 1
                 continue
             windows = 0
             stretches = list(whole_stretches(recording.values, self.info.sampling_rate_hz, self.max_gap_s))

@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.errors import PrepError
 
-_STEPS_OF_A_RATE = 10  # fewer say little: a lost sample is half of two
+STEPS_OF_A_RATE = 10  # fewer say little: a lost sample is half of two
 _RATE_TOLERANCE = 0.05  # relative; clocks of wearables drift by less than a percent
 _ON_THE_GRID = 1e-3  # of a step: what rounding does to stamps of years in seconds
 _NEIGHBOURS = 1.5  # steps between samples next to each other; further apart, one is missing
@@ -109,7 +109,7 @@ def check_times(path: Path, times_s: np.ndarray, sampling_rate_hz: float, line: 
             f"{path}, line {line + place + 1}: the time stamp {kind} ({times_s[place]} s, then "
             f"{times_s[place + 1]} s). Sort the file and remove duplicates."
         )
-    if len(steps) >= _STEPS_OF_A_RATE:
+    if len(steps) >= STEPS_OF_A_RATE:
         check_rate(path, times_s, sampling_rate_hz, line)
 
 

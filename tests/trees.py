@@ -56,6 +56,8 @@ def wisdm(root):
     ]
     lines += ["17,Walking,0,0,0,0.0;"]
     lines += [f"17,Walking,{n * step + 1},0.5,9.8,1;" for n in range(100)]
+    lines += [f"17,Sitting,{n * step + (n % 3 == 1) * 7_000_000 + 1},{n % 5},9.8,1;" for n in range(100)]  # jitter
+    lines += [f"5,Jogging,{n * 110_000_000 + 1},0.5,9.8,1;" for n in range(300)]  # at 9.1 Hz
     (root / "WISDM_ar_v1.1_raw.txt").write_text("\n".join(lines) + "\n")
     return root
 

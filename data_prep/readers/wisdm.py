@@ -2,7 +2,8 @@
 
 File: `WISDM_ar_v1.1_raw.txt`, records `user,activity,timestamp,x,y,z;` at 20 Hz. Known to hold several records a line,
 blank lines, a comma too many or a value too few before the semicolon, and records with time stamp 0. The time stamps
-(ns) jump where recordings were joined.
+(ns) jump where recordings were joined, and in some stretches they are 110 ms apart instead of 50: those are left out,
+because a window of them would last twice as long as it says.
 """
 
 import itertools
@@ -14,9 +15,10 @@ import numpy as np
 from data_prep.errors import PrepError
 from data_prep.raw_files import find
 from data_prep.recordings import DatasetInfo, Reader, Recording
+from data_prep.tables import STEPS_OF_A_RATE, is_another_rate, measured_rate_hz, on_grid
 
 _FIELDS = 6
-_LONGEST_STEP_NS = 1_000_000_000  # above, or backwards, another recording begins
+_LONGEST_STEP_NS = 1_000_000_000  # above, at 0 or backwards, another recording begins
 
 INFO = DatasetInfo(
     name="wisdm",
@@ -31,7 +33,9 @@ INFO = DatasetInfo(
     url="https://www.cis.fordham.edu/wisdm/dataset.php",
     layout="WISDM_ar_v1.1_raw.txt",
     about="Acceleration of a phone in the front trouser pocket, gravity included, published in m/s^2. Records with "
-    "time stamp 0 were left out; the recording is cut there, and where time goes back or jumps by more than a second.",
+    "time stamp 0 were left out; the recording is cut there, and where time stands still, goes back or jumps by more "
+    "than a second. Samples were put on a grid of 20 Hz by their time stamps; recordings that are at another rate by "
+    "theirs (some at 9 Hz) were left out.",
 )
 
 _Sample = tuple[int, str, int, list[float]]  # user, activity, time in ns, acceleration
@@ -60,9 +64,14 @@ def read(part: Path, info: DatasetInfo) -> Iterator[Recording]:
 
     def ended() -> Iterator[Recording]:
         if stretch:
-            user, activity, _, _ = stretch[0]
+            user, activity, begin, _ = stretch[0]
             values = np.asarray([sample[3] for sample in stretch])
-            yield Recording(values, activity, f"u{user:02d}", f"{next(number):05d}-u{user:02d}")
+            times_s = np.asarray([sample[2] - begin for sample in stretch]) / 1e9
+            judged = len(stretch) > STEPS_OF_A_RATE
+            left_out = judged and is_another_rate(measured_rate_hz(times_s), info.sampling_rate_hz)
+            if not left_out:
+                values = on_grid(part, times_s, values, info.sampling_rate_hz)
+            yield Recording(values, activity, f"u{user:02d}", f"{next(number):05d}-u{user:02d}", left_out=left_out)
         stretch.clear()
 
     for sample in _samples(part, info):
@@ -74,7 +83,7 @@ def read(part: Path, info: DatasetInfo) -> Iterator[Recording]:
 
 
 def _continues(before: _Sample, sample: _Sample) -> bool:
-    return before[:2] == sample[:2] and 0 <= sample[2] - before[2] <= _LONGEST_STEP_NS
+    return before[:2] == sample[:2] and 0 < sample[2] - before[2] <= _LONGEST_STEP_NS
 
 
 def _samples(path: Path, info: DatasetInfo) -> Iterator[_Sample | None]:

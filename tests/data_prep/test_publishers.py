@@ -109,7 +109,24 @@ def test_wisdm_quirks_are_read_through(prepare, tmp_path):
     jogging = data.values[data.subjects == "u33"]
     assert len(jogging) == 5, "120 samples without a cut: windows of 40, a new one every 20"
     assert jogging[0, 0] == pytest.approx([-0.69, 12.68, 0.50])
-    assert len(data.values[data.subjects == "u17"]) == 2 * 4, "cut where the time stamp is 0; one value is filled in"
+    walking = (data.subjects == "u17") & (data.labels == data.label_names.index("Walking"))
+    assert len(data.values[walking]) == 2 * 4, "cut where the time stamp is 0; one value is filled in"
+
+
+def test_wisdm_recordings_at_another_rate_are_left_out_and_counted(prepare, tmp_path):
+    data, said = _windows("wisdm", prepare, tmp_path, "--window-s", "2")
+    assert "1 recordings of u05 were left out: their time stamps say another sampling rate" in said
+    assert "by their time stamps, left out: u05 1" in (tmp_path / "out" / "README.md").read_text()
+    assert "u05" not in data.subjects
+    sitting = data.values[data.labels == data.label_names.index("Sitting")]
+    assert len(sitting) == 4
+    steps = np.arange(41)
+    drawn = np.interp(steps[:40], steps + (steps % 3 == 1) * 0.14, steps % 5)
+    assert sitting[0, :, 0] == pytest.approx(drawn, abs=1e-6), "each sample at its time"
+    path = tmp_path / "raw" / "WISDM_ar_v1.1_raw.txt"
+    path.write_text("".join(line for line in path.open() if line.startswith("5,")))
+    code, said = prepare("wisdm", tmp_path / "raw", tmp_path / "none")
+    assert (code, "1 were left out: not at 20 Hz" in said) == (2, True), said
 
 
 def test_pamap2_gaps_are_filled_or_cut_and_transients_left_out(prepare, tmp_path):
