@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from datasets import Array2D, ClassLabel, Dataset, Features, Value
+from huggingface_hub import DatasetCard
 
 from data_prep.errors import PrepError
 from data_prep.plausibility import lengths, refuse_implausible, triads
@@ -93,10 +94,16 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a folder to write into; it becomes `out` when the block ends, and vanishes when it raises.
 
     Raises:
-        PrepError: `out` exists and is not empty, and nobody said to overwrite it.
+        PrepError: `out` exists and is not empty, and nobody said to overwrite it, or it is no data set of ours.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
-        raise PrepError(f"{out} exists and is not empty: choose another folder, or give --overwrite.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not overwrite:
+            raise PrepError(f"{out} exists and is not empty: choose another folder, or give --overwrite.")
+        if not _is_prepared(out):
+            raise PrepError(
+                f"{out} holds something else than a data set this tool wrote (no README.md with a key har): it is not "
+                "overwritten. Choose another folder, or remove it yourself."
+            )
     out = out.resolve()  # "." has no name
     partial_folder = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
@@ -113,6 +120,13 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
             partial_folder.rename(out)
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+def _is_prepared(folder: Path) -> bool:
+    try:
+        return "har" in DatasetCard.load(folder / "README.md").data.to_dict()
+    except Exception:  # none, no text, or broken YAML
+        return False
 
 
 def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Path, num_proc: int = 1) -> Written:

@@ -249,18 +249,34 @@ def test_archives_that_are_damaged_or_reach_outside_are_refused(prepare, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_folder_is_replaced_only_when_the_new_one_is_whole(prepare, tmp_path):
+def test_an_existing_data_set_is_replaced_only_when_the_new_one_is_whole(prepare, tmp_path):
     raw, out = trees.wharf(tmp_path / "raw"), tmp_path / "out"
-    out.mkdir()
-    (out / "mine.txt").write_text("mine")
     code, said = prepare("wharf", raw, out)
+    assert code == 0, said
+    former = (out / "README.md").read_text()
+    code, said = prepare("wharf", raw, out, "--drop", "Walk")
     assert (code, "give --overwrite" in said) == (2, True)
     code, said = prepare("wharf", raw, out, "--overwrite", "--window-s", "60")
     assert (code, "no recording is as long" in said) == (2, True)
-    assert (out / "mine.txt").read_text() == "mine", "nothing lost"
-    code, said = prepare("wharf", raw, out, "--overwrite")
+    assert (out / "README.md").read_text() == former, "nothing lost"
+    code, said = prepare("wharf", raw, out, "--overwrite", "--drop", "Walk")
     assert code == 0, said
-    assert not (out / "mine.txt").exists()
+    assert (out / "README.md").read_text() != former
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "out"}
+
+
+@pytest.mark.parametrize("card", [None, "# My notes\n", "---\nlicense: mit\n---\n", "---\n{\n---\n"])
+def test_a_folder_of_something_else_is_never_overwritten(card, prepare, tmp_path):
+    raw, out = trees.wharf(tmp_path / "raw"), tmp_path / "Documents"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years")
+    if card:
+        (out / "README.md").write_text(card)
+    code, said = prepare("wharf", raw, out, "--overwrite")
+    assert (code, "something else than a data set this tool wrote" in said) == (2, True), said
+    assert (out / "thesis.txt").read_text() == "years"
+    code, said = prepare("wharf", raw, out / "thesis.txt", "--overwrite")
+    assert (code, (out / "thesis.txt").read_text()) == (2, "years"), said
 
 
 def test_large_data_are_written_in_shards(prepare, tmp_path, monkeypatch):
