@@ -249,6 +249,40 @@ def test_archives_that_are_damaged_or_reach_outside_are_refused(prepare, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_archives_with_odd_or_damaged_entries(prepare, tmp_path):
+    raw = trees.wharf(tmp_path / "raw")
+    shutil.make_archive(str(tmp_path / "whole"), "zip", raw)
+    with zipfile.ZipFile(tmp_path / "whole.zip", "a") as archive:
+        archive.writestr("./", "")
+    code, said = prepare("wharf", tmp_path / "whole.zip", tmp_path / "out")
+    assert code == 0, said
+    content = bytearray((tmp_path / "whole.zip").read_bytes())
+    with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.compress_size)
+    start = entry.header_offset + 30 + len(entry.filename)
+    content[start : start + 20] = b"\xff" * 20  # no block of deflate begins so
+    (tmp_path / "damaged.zip").write_bytes(content)
+    code, said = prepare("wharf", tmp_path / "damaged.zip", tmp_path / "other")
+    assert (code, "damaged.zip is damaged (Error -3" in said) == (2, True), said
+
+
+def test_archives_larger_than_the_disk_are_refused_and_state_no_less_than_they_hold(prepare, tmp_path, monkeypatch):
+    raw = trees.wharf(tmp_path / "raw")
+    shutil.make_archive(str(tmp_path / "whole"), "zip", raw)
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.disk_usage", lambda _: usage._replace(free=10_000))
+        code, said = prepare("wharf", tmp_path / "whole.zip", tmp_path / "out")
+    assert (code, "0.00 GiB are free beside OUT: make room" in said) == (2, True), said
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.txt", bytes(10_000_000))
+    content = (tmp_path / "bomb.zip").read_bytes().replace((10_000_000).to_bytes(4, "little"), b"\x10\0\0\0")
+    (tmp_path / "bomb.zip").write_bytes(content)
+    code, said = prepare("wharf", tmp_path / "bomb.zip", tmp_path / "out")
+    assert (code, "bomb.zip is damaged (Bad CRC-32" in said) == (2, True), said
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_existing_data_set_is_replaced_only_when_the_new_one_is_whole(prepare, tmp_path):
     raw, out = trees.wharf(tmp_path / "raw"), tmp_path / "out"
     code, said = prepare("wharf", raw, out)
