@@ -1,6 +1,7 @@
 """`python -m data_prep NAME RAW OUT`: raw files -> windows -> a folder that `load_dataset` reads."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Turns public sensor data sets into folders for load_dataset."
 )
 console = Console(stderr=True)
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 Raw = Annotated[Path, typer.Argument(metavar="RAW", help="Folder with the publisher's files, or their .zip.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="New folder to write.")]
@@ -60,7 +62,7 @@ def _prepare(
     raw: Path, out: Path, described: Callable[[Path], tuple[Reader, Windowing]], num_proc: int, overwrite: bool
 ) -> None:
     _refuse_to_replace(raw, out)
-    with new_folder(out, overwrite=overwrite) as folder, opened(raw, out.parent) as files:
+    with new_folder(out, overwrite=overwrite) as folder, opened(raw, folder) as files:
         reader, windowing = described(files)
         parts = reader.parts(files, windowing.info)
         said = _write(reader, parts, windowing, folder, min(num_proc, os.cpu_count() or 1, len(parts)))
@@ -171,13 +173,20 @@ def show() -> None:
 
 
 def main() -> None:
-    """Runs the command; bad input is one message and exit code 2."""
+    """Runs the command; bad input is one message and exit code 2, being stopped another one and 130 or 143."""
     try:
         app()
+    except SystemExit as stop:
+        if stop.code in [128 + number for number in _STOPS]:
+            console.print("stopped; nothing was written", style="red")
+        raise
     except (PrepError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
 if __name__ == "__main__":
+    # Not KeyboardInterrupt: typer answers it with a word and exit code 1. SystemExit cleans up on its way.
+    for _number in _STOPS:
+        signal.signal(_number, lambda number, _: sys.exit(128 + number))
     main()

@@ -1,6 +1,8 @@
 """A folder in Hub format: parquet shards and a card. It appears whole or not at all."""
 
+import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -8,8 +10,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import pyarrow as pa
@@ -110,16 +115,31 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     partial_folder.mkdir(parents=True)
     try:
         yield partial_folder
-        if out.exists():
-            former = out.with_name(f".former-{out.name}")
-            shutil.rmtree(former, ignore_errors=True)  # of a run that was killed here
-            out.rename(former)
-            partial_folder.rename(out)
-            shutil.rmtree(former) if former.is_dir() else former.unlink()
-        else:
-            partial_folder.rename(out)
+        with _no_signals():
+            if out.exists():
+                former = out.with_name(f".former-{out.name}")
+                shutil.rmtree(former, ignore_errors=True)  # of a run that was killed here
+                out.rename(former)
+                partial_folder.rename(out)
+                shutil.rmtree(former)
+            else:
+                partial_folder.rename(out)
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM do nothing inside: between two renames there is no data set."""
+    if current_thread() is not main_thread():  # which alone gets signals
+        yield
+        return
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _is_prepared(folder: Path) -> bool:
@@ -205,7 +225,8 @@ def _cut_all(
         written.add(counts)
         yield from _handed_over(handed_over)
 
-    with TemporaryDirectory(dir=scratch) as folder, ProcessPoolExecutor(num_proc) as pool:
+    alive, held = Pipe(duplex=False)
+    with TemporaryDirectory(dir=scratch) as folder, ProcessPoolExecutor(num_proc, None, _watch, (alive, held)) as pool:
         waiting: list[Future] = []
         try:
             for number, part in enumerate(parts):
@@ -215,8 +236,25 @@ def _cut_all(
             for future in waiting:
                 yield from finished(future)
         except BaseException:
+            held.close()  # and they end
             pool.shutdown(cancel_futures=True)  # and waits: they write into the folder
             raise
+
+
+def _watch(alive: Connection, held: Connection) -> None:
+    """Ends a reading process when nobody holds the other end of the pipe: the parent stops, or was killed.
+
+    Ctrl-C reaches every process of a terminal; here the parent decides.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    held.close()
+
+    def watch() -> None:
+        alive.poll(None)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _cut_to_files(part: Any, folder: Path, read: _Read, windowing: Windowing) -> tuple[Path, Written]:
