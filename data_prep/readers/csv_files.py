@@ -2,19 +2,24 @@
 
 title: My recordings
 sampling_rate_hz: 50
-time: {column: t, unit: ms}                 # left out: samples follow each other without a gap
+time: {column: t, unit: ms}                 # s, ms, us, ns or iso; left out: samples follow each other without a gap
 channels:
   acc_x: {column: ax, unit: g}              # m/s^2, g, mg, rad/s, deg/s; written as m/s^2 and rad/s
   gyro_x: {column: gx, unit: deg/s}
 label: {column: activity}
 subject: {column: user}                     # or {from_name: "(?P<subject>[a-z]+)_.*"}, of the file's name
 ignore: [temperature]                       # columns that are there and not wanted
+delimiter: ";"                              # between fields; left out: a comma
+decimal: ","                                # left out: a point
+skip_rows: 3                                # lines above the header; left out: none
 unchecked: [body_acc]                       # body_acc_x, _y, _z without gravity: their length may be other than 1 g
 """
 
+import json
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,10 +45,10 @@ class _Strict(BaseModel):
 
 
 class TimeColumn(_Strict):
-    """The column of time stamps."""
+    """The column of time stamps: numbers in a unit, or ISO 8601 such as 2024-05-31T13:45:10.250+02:00."""
 
     column: str
-    unit: Literal["s", "ms", "us", "ns"] = "s"
+    unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
 
 
 class ChannelColumn(_Strict):
@@ -85,6 +90,9 @@ class ColumnMap(_Strict):
     subject: Subject
     ignore: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    decimal: Literal[".", ","] = "."
+    skip_rows: int = Field(0, ge=0)
     license: str = "not stated"
     citation: str = "not stated"
 
@@ -95,6 +103,12 @@ class ColumnMap(_Strict):
             warnings.warn("column map: the key licence is called license.", DeprecationWarning, stacklevel=2)
             given = {("license" if key == "licence" else key): value for key, value in given.items()}
         return given
+
+    @model_validator(mode="after")
+    def _two_marks(self) -> "ColumnMap":
+        if self.delimiter == self.decimal:
+            raise ValueError(f"delimiter and decimal are both {self.delimiter!r}: give a delimiter such as ';'")
+        return self
 
     @property
     def columns(self) -> list[str]:
@@ -130,7 +144,7 @@ def reader(raw: Path, columns: ColumnMap) -> Reader:
     Raises:
         PrepError: There is no file, or one lacks a column or has one that nobody mentioned.
     """
-    files = find(raw, "*.csv")
+    files = find(raw, "*.[cC][sS][vV]")
     names: set[str] = set()
     for path in files:
         _check_columns(path, columns)
@@ -159,44 +173,71 @@ def reader(raw: Path, columns: ColumnMap) -> Reader:
 
 
 def _check_columns(path: Path, columns: ColumnMap) -> None:
-    header = list(next(_pieces(path, nrows=1, dtype=str)).columns)
+    with _named(path):
+        header = list(pd.read_csv(path, nrows=0, **_layout(columns)).columns)
     missing = [name for name in columns.columns if name not in header]
     extra = [name for name in header if name not in columns.columns and name not in columns.ignore]
-    if missing or extra:
+    if not missing and not extra:
+        return
+    mark = max(";\t|,", key=header[0].count)
+    if len(header) == 1 and mark in header[0]:
         raise PrepError(
-            f"{path}: {'missing columns: ' + ', '.join(missing) + '. ' if missing else ''}"
-            f"{'columns nobody mentioned: ' + ', '.join(extra) + ' (name them under ignore). ' if extra else ''}"
-            f"The header is {', '.join(header)}; fields are separated by commas."
+            f"{path}: fields seem to be separated by {json.dumps(mark)}, not {json.dumps(columns.delimiter)}: write "
+            f"delimiter: {json.dumps(mark)} in the column map."
         )
+    raise PrepError(
+        f"{path}: {'missing columns: ' + ', '.join(missing) + '. ' if missing else ''}"
+        f"{'columns nobody mentioned: ' + ', '.join(extra) + ' (name them under ignore). ' if extra else ''}"
+        f"The header (line {columns.skip_rows + 1}) is {', '.join(header)}."
+    )
 
 
 def _labels(path: Path, columns: ColumnMap) -> Iterator[set[str]]:
-    for table in _pieces(path, usecols=[columns.label.column], **_types(columns)):
+    for table in _pieces(path, columns, usecols=[columns.label.column]):
         yield set(_words(path, table, columns.label.column, "activity"))
+
+
+def _layout(columns: ColumnMap) -> dict[str, Any]:
+    """Options of pandas: how the text is laid out."""
+    # With index_col=False a row with more fields than the header is an error or a warning, never a shift.
+    return {
+        "sep": columns.delimiter, "decimal": columns.decimal, "skiprows": columns.skip_rows, "index_col": False,
+        "encoding": "utf-8", "skip_blank_lines": False, "skipinitialspace": True,
+    }  # fmt: skip
 
 
 def _types(columns: ColumnMap) -> dict[str, Any]:
     """Options of pandas: which columns are text, and what is a missing number."""
     text = [columns.label.column, *([columns.subject.column] if columns.subject.column else [])]
+    if columns.time and columns.time.unit == "iso":
+        text.append(columns.time.column)
     numbers = {name: _MISSING for name in columns.columns if name not in text}
     return {"dtype": dict.fromkeys(text, str), "keep_default_na": False, "na_values": numbers}
 
 
-def _pieces(path: Path, **options: Any) -> Iterator[pd.DataFrame]:
-    """The file a piece at a time: it may be larger than memory. The index counts the rows of the whole file."""
-    options |= {"encoding": "utf-8", "skip_blank_lines": False, "skipinitialspace": True}
+def _pieces(path: Path, columns: ColumnMap, **options: Any) -> Iterator[pd.DataFrame]:
+    """The file a piece at a time: it may be larger than memory. The index is the line in the file."""
+    options |= _layout(columns) | _types(columns)
+    with _named(path), pd.read_csv(path, chunksize=_ROWS_AT_ONCE, **options) as pieces:
+        while True:
+            with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            piece.index += columns.skip_rows + 2
+            yield piece
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file it is that pandas cannot read."""
     try:
-        # With index_col=False a row with more fields than the header is an error or a warning, never a shift.
-        with pd.read_csv(path, chunksize=_ROWS_AT_ONCE, index_col=False, **options) as pieces:
-            while True:
-                with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-                    piece = next(pieces, None)
-                if piece is None:
-                    return
-                yield piece
+        yield
+    except PrepError:
+        raise
     except pd.errors.ParserWarning as error:
-        raise PrepError(f"{path}: line 2 has more fields than the header has names.") from error
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
+        raise PrepError(f"{path}: the first line below the header has more fields than that has names.") from error
+    except ValueError as error:  # pandas' own errors and those of encodings are ValueErrors
         raise PrepError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
 
 
@@ -211,7 +252,7 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
     last: dict[str, float] = {}
     for stretch in _stretches(path, columns):
         subject, label, begin = stretch.iloc[0][["subject", "label", "time"]]
-        line = int(stretch.index[0]) + 2  # line 1 is the header
+        line = int(stretch.index[0])
         if begin <= last.get(subject, -np.inf):
             raise PrepError(
                 f"{path}, line {line}: the time stamp goes back ({last[subject]} s, then {begin} s, of subject "
@@ -241,20 +282,34 @@ def _stretches(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
 
 def _samples(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
     """Pieces of the file as columns subject, label, time (s) and 0, 1, ...: the channels in the units they get."""
-    for table in _pieces(path, **_types(columns)):
-        time = table.index / columns.sampling_rate_hz
-        if columns.time is not None:
-            time = _numbers(path, table, columns.time.column) * _SECONDS[columns.time.unit]
-            missing = table.index[time.isna()]
-            if len(missing):
-                raise PrepError(f"{path}, line {missing[0] + 2}: the time stamp is missing.")
+    for table in _pieces(path, columns):
+        time = _times_s(path, table, columns)
         channels = {
-            number: _numbers(path, table, channel.column) * UNITS[channel.unit][1]
+            number: _numbers(path, table, channel.column, columns.decimal) * UNITS[channel.unit][1]
             for number, channel in enumerate(columns.channels.values())
         }
         subject, label = _subject(path, table, columns), _words(path, table, columns.label.column, "activity")
         if len(table):
             yield pd.DataFrame({"subject": subject, "label": label, "time": time} | channels, index=table.index)
+
+
+def _times_s(path: Path, table: pd.DataFrame, columns: ColumnMap) -> pd.Series | pd.Index:
+    if columns.time is None:
+        return table.index / columns.sampling_rate_hz
+    name, unit = columns.time.column, columns.time.unit
+    if unit == "iso":
+        times = pd.to_datetime(table[name], format="ISO8601", utc=True, errors="coerce")
+        wrong = table.index[times.isna()]
+        if len(wrong):
+            raise PrepError(
+                f"{path}, line {wrong[0]}, column {name!r}: {table[name][wrong[0]]!r} is no ISO 8601 time."
+            )
+        return (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    numbers = _numbers(path, table, name, columns.decimal)
+    missing = table.index[numbers.isna()]
+    if len(missing):
+        raise PrepError(f"{path}, line {missing[0]}: the time stamp is missing.")
+    return numbers * _SECONDS[unit]
 
 
 def _subject(path: Path, table: pd.DataFrame, columns: ColumnMap) -> pd.Series | str:
@@ -271,16 +326,19 @@ def _words(path: Path, table: pd.DataFrame, column: str, meaning: str) -> pd.Ser
     words = table[column].str.strip()
     empty = words.index[words.fillna("") == ""]
     if len(empty):
-        raise PrepError(f"{path}, line {empty[0] + 2}: no {meaning} in column {column!r}.")
+        raise PrepError(f"{path}, line {empty[0]}: no {meaning} in column {column!r}.")
     return words
 
 
-def _numbers(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
+def _numbers(path: Path, table: pd.DataFrame, column: str, decimal: str) -> pd.Series:
     """A column as numbers; what is empty or "nan" is missing."""
-    numbers = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
-    wrong = table.index[(numbers.isna() & table[column].notna()) | np.isinf(numbers)]
+    given = table[column]
+    if decimal != ".":  # pandas leaves a column as text for one that is no number
+        given = given.replace(decimal, ".", regex=True)
+    numbers = pd.to_numeric(given, errors="coerce").astype(np.float64)
+    wrong = table.index[(numbers.isna() & given.notna()) | np.isinf(numbers)]
     if len(wrong):
-        raise PrepError(
-            f"{path}, line {wrong[0] + 2}, column {column!r}: {str(table[column][wrong[0]])!r} is no finite number."
-        )
+        value = str(table[column][wrong[0]])
+        hint = " Write decimal: ',' in the column map?" if decimal == "." and "," in value else ""
+        raise PrepError(f"{path}, line {wrong[0]}, column {column!r}: {value!r} is no finite number.{hint}")
     return numbers
