@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from measuring import peak_bytes, write_result
 
+from data_prep.column_map import ColumnMap
 from data_prep.hub_folder import new_folder, write
 from data_prep.readers import csv_files, mhealth
 from data_prep.recordings import Reader, Windowing
 
 _FILE_MIB = 64  # the largest of the real set has 37
 _RATE_HZ = 50
-_MAP = csv_files.ColumnMap.model_validate({
+_MAP = ColumnMap.model_validate({
     "sampling_rate_hz": _RATE_HZ,
     "channels": {name: {"column": name, "unit": "m/s^2"} for name in "abcdefghijklmnopqrstu"},  # 21, as MHEALTH
     "label": {"column": "activity"},

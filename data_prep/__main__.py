@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.progress import Progress
 
+from data_prep.column_map import load_map
 from data_prep.errors import PrepError
-from data_prep.hub_folder import Written, new_folder, write
+from data_prep.hub_folder import new_folder, write
 from data_prep.raw_files import opened
 from data_prep.readers import csv_files
 from data_prep.readers import synthetic as synthetic_data
 from data_prep.readers.catalogue import READERS
 from data_prep.recordings import DatasetInfo, Reader, Windowing
+from data_prep.window_tables import Written
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Turns public sensor data sets into folders for load_dataset."
@@ -129,7 +131,7 @@ def own_recordings(
     raw: Raw,
     out: Out,
     columns: Annotated[
-        Path, typer.Option(help="YAML file that says what the columns are; its keys: data_prep/readers/csv_files.py.")
+        Path, typer.Option(help="YAML file that says what the columns are; its keys: data_prep/column_map.py.")
     ],
     window_s: WindowS = None,
     overlap: Overlap = None,
@@ -141,7 +143,7 @@ def own_recordings(
 ) -> None:
     """Your own recordings: CSV files, and a map of their columns."""
     _refuse_to_replace(columns, out)
-    column_map = csv_files.load_map(columns)
+    column_map = load_map(columns)
 
     def described(files: Path) -> tuple[Reader, Windowing]:
         reader = csv_files.reader(files, column_map)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
-from data_prep.readers.csv_files import load_map
+from data_prep import column_map
+from data_prep.column_map import ColumnMap, load_map
 from har_prune.data import load_data
 
 G = 9.80665
@@ -58,7 +59,7 @@ def test_own_recordings_are_read_in_pieces(prepare, tmp_path, monkeypatch):
     assert first_samples == [0, 10, *range(31, 72, 10), *range(91, 180, 10), *range(200, 281, 10)]
     assert whole["start_s"][7] == pytest.approx((pause_ms + 91 * 50) / 1000)
     monkeypatch.setattr("data_prep.readers.csv_files._ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("data_prep.hub_folder._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("data_prep.window_tables._ROWS_AT_ONCE", 3)
     assert windows("pieces") == whole
 
 
@@ -165,6 +166,12 @@ def test_a_file_of_another_layout_is_read_by_following_the_messages(prepare, tmp
     said = _prepared(prepare, tmp_path / "2", _SEMICOLONS.replace(";0,2;", ";o;"), more)
     assert "line 6, column 'ax': 'o' is no finite number." in said, "not the first number with a comma"
     assert "delimiter and decimal are both ','" in _prepared(prepare, tmp_path / "2", _SEMICOLONS, 'decimal: ","\n')
+
+
+def test_the_map_in_the_documentation_is_one(tmp_path):
+    (tmp_path / "map.yaml").write_text(column_map.__doc__.partition("\n\n")[2])
+    written = load_map(tmp_path / "map.yaml")
+    assert set(ColumnMap.model_fields) - written.model_fields_set == {"license", "citation"}
 
 
 def test_iso_time_stamps(prepare, tmp_path):
