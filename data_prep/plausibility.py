@@ -26,17 +26,19 @@ _BOUNDS = {
 
 
 def triads(info: DatasetInfo) -> dict[str, list[int]]:
-    """Places of the channels NAME_x, NAME_y, NAME_z of one unit, by NAME; without those the data set leaves unchecked.
+    """Places of three axes of one unit, by what stands before x, y and z in their names: acc for acc_x, acc_y, acc_z.
+
+    Those the data set leaves unchecked are not among them.
 
     Raises:
-        PrepError: What is left unchecked is no such NAME.
+        PrepError: What is left unchecked is no such name.
     """
-    places = {channel: place for place, channel in enumerate(info.channels)}
-    found = {}
-    for name in sorted({channel[:-2] for channel in places if channel[-2:] in ("_x", "_y", "_z")}):
-        axes = [places[channel] for channel in (f"{name}_x", f"{name}_y", f"{name}_z") if channel in places]
-        if len(axes) == 3 and len({info.units[place] for place in axes}) == 1:
-            found[name] = axes
+    groups: dict[str, dict[str, int]] = {}
+    for place, channel in enumerate(info.channels):
+        if channel[-1:].lower() in tuple("xyz"):
+            groups.setdefault(channel[:-1].rstrip("_") or "xyz", {})[channel[-1].lower()] = place
+    found = {name: [axes[axis] for axis in "xyz"] for name, axes in groups.items() if len(axes) == 3}
+    found = {name: axes for name, axes in found.items() if len({info.units[place] for place in axes}) == 1}
     unknown = [name for name in info.unchecked if name not in found]
     if unknown:
         raise PrepError(

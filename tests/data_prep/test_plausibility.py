@@ -81,10 +81,19 @@ def test_a_minority_of_windows_may_be_anything(own):
     assert code == 0, said
 
 
+def test_axes_are_found_whatever_they_are_called():
+    def found(*channels, units=("m/s^2",)):
+        return triads(replace(synthetic.INFO, channels=channels, units=units * len(channels)))
+
+    assert found("t_x", "wristAccZ", "wristAccX", "wristAccY") == {"wristAcc": [2, 3, 1]}
+    assert found("x", "y", "z", "ax", "ay") == {"xyz": [0, 1, 2]}
+    assert found("max", "acc_x", "acc_y") == {}
+
+
 def test_every_reader_is_looked_at_and_memory_does_not_grow():
     infos = [info for reader in READERS.values() for info in reader.infos]
     assert all(any("acc" in name for name in triads(info)) for info in infos)
-    assert list(triads(uci_har.INFO)) == ["body_gyro", "total_acc"], "gravity was taken out of body_acc"
+    assert list(triads(uci_har.INFO)) == ["total_acc", "body_gyro"], "gravity was taken out of body_acc"
     generator, counted = np.random.default_rng(0), Counter()
     for _ in range(2000):
         counted.update(lengths(generator.normal(0, 5.8, (20, 6)), triads(synthetic.INFO)))
@@ -95,3 +104,17 @@ def test_every_reader_is_looked_at_and_memory_does_not_grow():
             replace(synthetic.INFO, unchecked=("gyro",)),
             Counter({(name, number + 231): count for (name, number), count in counted.items()}),
         )
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "folder", "options"),
+    [
+        ("wharf", "WHARF Data Set", []),
+        ("utd_mhad", "UTD-MHAD", ["--config", "utd_mhad1"]),
+        ("utd_mhad", "UTD-MHAD", ["--config", "utd_mhad2"]),
+    ],
+)
+def test_what_was_really_recorded_passes(name, folder, options, prepare, shared, tmp_path):
+    code, said = prepare(name, shared / "data" / "raw" / folder, tmp_path / "out", *options)
+    assert code == 0, said
