@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import trees
+from datasets import load_dataset
 
 
 def _until(condition, seconds=60):
@@ -75,3 +77,19 @@ def test_the_next_run_removes_what_a_killed_one_left(prepare, tmp_path):
     code, said = prepare("wharf", trees.wharf(tmp_path / "raw"), tmp_path / "out")
     assert code == 0, said
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "out"}
+
+
+def test_signals_do_nothing_between_the_renames_that_replace_a_data_set(prepare, tmp_path, monkeypatch):
+    arguments = ["wharf", trees.wharf(tmp_path / "raw"), tmp_path / "out", "--overwrite"]
+    assert prepare(*arguments)[0] == 0
+    rename = Path.rename
+
+    def interrupted(self, target):
+        if self.parent == tmp_path:
+            signal.raise_signal(signal.SIGINT)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    code, said = prepare(*arguments, "--drop", "Walk")
+    assert code == 0, said
+    assert "Walk" not in load_dataset(str(tmp_path / "out"), split="train").features["label"].names
