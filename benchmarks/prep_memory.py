@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from measuring import peak_bytes, write_result
 
-from data_prep import mhealth, own_csv
+from data_prep.column_map import ColumnMap
 from data_prep.hub_folder import new_folder, write
-from data_prep.recordings import DataSet, Windowing
+from data_prep.readers import csv_files, mhealth
+from data_prep.recordings import Reader, Windowing
 
 _FILE_MIB = 64  # the largest of the real set has 37
 _RATE_HZ = 50
-_MAP = own_csv.ColumnMap.model_validate({
+_MAP = ColumnMap.model_validate({
     "sampling_rate_hz": _RATE_HZ,
     "channels": {name: {"column": name, "unit": "m/s^2"} for name in "abcdefghijklmnopqrstu"},  # 21, as MHEALTH
     "label": {"column": "activity"},
@@ -64,10 +65,10 @@ def measure(layout: str, tree: Path, out: Path) -> None:
     """Prints windows, seconds and the peak in bytes."""
 
     def prepare() -> int:
-        data_set: DataSet = mhealth.DATA_SET if layout == "files" else own_csv.data_set(tree, _MAP)
-        source = data_set.sources[0]
+        reader: Reader = mhealth.READER if layout == "files" else csv_files.reader(tree, _MAP)
+        info = reader.infos[0]
         with new_folder(out) as folder:
-            return write(data_set, data_set.parts(tree, source), Windowing(source), folder).windows.total()
+            return write(reader, reader.parts(tree, info), Windowing(info), folder).windows.total()
 
     windows: list[int] = []
     start = time.perf_counter()

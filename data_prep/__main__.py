@@ -1,6 +1,7 @@
 """`python -m data_prep NAME RAW OUT`: raw files -> windows -> a folder that `load_dataset` reads."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +12,21 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.progress import Progress
 
-from data_prep import own_csv
-from data_prep import synthetic as synthetic_data
-from data_prep.catalogue import DATA_SETS
+from data_prep.column_map import load_map
 from data_prep.errors import PrepError
-from data_prep.hub_folder import Written, new_folder, write
+from data_prep.hub_folder import new_folder, write
 from data_prep.raw_files import opened
-from data_prep.recordings import DataSet, Source, Windowing
+from data_prep.readers import csv_files
+from data_prep.readers import synthetic as synthetic_data
+from data_prep.readers.catalogue import READERS
+from data_prep.recordings import DatasetInfo, Reader, Windowing
+from data_prep.window_tables import Written
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Turns public sensor data sets into folders for load_dataset."
 )
 console = Console(stderr=True)
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 Raw = Annotated[Path, typer.Argument(metavar="RAW", help="Folder with the publisher's files, or their .zip.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="New folder to write.")]
@@ -36,7 +40,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT, once 
 Config = Annotated[str | None, typer.Option(help="Configuration, of a data set that has several.")]
 
 
-def _command(name: str, data_set: DataSet) -> Callable[..., None]:
+def _command(name: str, reader: Reader) -> Callable[..., None]:
     def prepare(
         raw: Raw,
         out: Out,
@@ -49,21 +53,21 @@ def _command(name: str, data_set: DataSet) -> Callable[..., None]:
         overwrite: Overwrite = False,
         config: Config = None,
     ) -> None:
-        source = _configuration(name, data_set, config)
-        windowing = Windowing(source, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
-        _prepare(raw, out, lambda files: (data_set, windowing), num_proc, overwrite)
+        info = _configuration(name, reader, config)
+        windowing = Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
+        _prepare(raw, out, lambda files: (reader, windowing), num_proc, overwrite)
 
     return prepare
 
 
 def _prepare(
-    raw: Path, out: Path, described: Callable[[Path], tuple[DataSet, Windowing]], num_proc: int, overwrite: bool
+    raw: Path, out: Path, described: Callable[[Path], tuple[Reader, Windowing]], num_proc: int, overwrite: bool
 ) -> None:
     _refuse_to_replace(raw, out)
-    with new_folder(out, overwrite=overwrite) as folder, opened(raw, out.parent) as files:
-        data_set, windowing = described(files)
-        parts = data_set.parts(files, windowing.source)
-        said = _write(data_set, parts, windowing, folder, min(num_proc, os.cpu_count() or 1, len(parts)))
+    with new_folder(out, overwrite=overwrite) as folder, opened(raw, folder) as files:
+        reader, windowing = described(files)
+        parts = reader.parts(files, windowing.info)
+        said = _write(reader, parts, windowing, folder, min(num_proc, os.cpu_count() or 1, len(parts)))
     _say(out, said)
 
 
@@ -73,18 +77,18 @@ def _refuse_to_replace(given: Path, out: Path) -> None:
         raise PrepError(f"{given} lies in {out}, which would be replaced: choose another OUT.")
 
 
-def _configuration(name: str, data_set: DataSet, config: str | None) -> Source:
-    known = {source.name: source for source in data_set.sources}
+def _configuration(name: str, reader: Reader, config: str | None) -> DatasetInfo:
+    known = {info.name: info for info in reader.infos}
     if config is None and len(known) == 1:
-        return data_set.sources[0]
+        return reader.infos[0]
     if config not in known:
         raise PrepError(f"{name} needs --config, one of {', '.join(known)}{f' (got {config!r})' if config else ''}.")
     return known[config]
 
 
-def _write(data_set: DataSet, parts: list[Any], windowing: Windowing, folder: Path, num_proc: int) -> Written:
+def _write(reader: Reader, parts: list[Any], windowing: Windowing, folder: Path, num_proc: int) -> Written:
     with Progress(console=console, transient=True) as progress:  # ends also where a file is refused
-        return write(data_set, progress.track(parts, description="files"), windowing, folder, num_proc)
+        return write(reader, progress.track(parts, description="files"), windowing, folder, num_proc)
 
 
 def _say(out: Path, written: Written) -> None:
@@ -93,11 +97,16 @@ def _say(out: Path, written: Written) -> None:
         f"{splits} windows of {len(written.subjects)} subjects and {len(written.activities)} activities in {out}; "
         f"recordings shorter than a window, left out: {written.too_short.total()}; cuts at gaps: {written.gaps}."
     )
+    if written.other_rate:
+        console.print(
+            f"{written.other_rate.total()} recordings of {', '.join(sorted(written.other_rate))} were left out: their "
+            "time stamps say another sampling rate. The card counts them."
+        )
 
 
-for _name, _data_set in DATA_SETS.items():
-    _titles = "; ".join(source.title for source in _data_set.sources)
-    app.command(_name, help=f"{_titles}. {_data_set.sources[0].sampling_rate_hz:g} Hz.")(_command(_name, _data_set))
+for _name, _reader in READERS.items():
+    _titles = "; ".join(info.title for info in _reader.infos)
+    app.command(_name, help=f"{_titles}. {_reader.infos[0].sampling_rate_hz:g} Hz.")(_command(_name, _reader))
 
 
 @app.command()
@@ -110,10 +119,10 @@ def synthetic(
     overwrite: Overwrite = False,
 ) -> None:
     """Synthetic six-activity data: nothing to download, and not real."""
-    data_set = synthetic_data.data_set(subjects, seed)
-    windowing = Windowing(synthetic_data.SOURCE, window_s, overlap)
+    reader = synthetic_data.reader(subjects, seed)
+    windowing = Windowing(synthetic_data.INFO, window_s, overlap)
     with new_folder(out, overwrite=overwrite) as folder:
-        said = _write(data_set, data_set.parts(out, windowing.source), windowing, folder, 1)
+        said = _write(reader, reader.parts(out, windowing.info), windowing, folder, 1)
     _say(out, said)
 
 
@@ -121,7 +130,9 @@ def synthetic(
 def own_recordings(
     raw: Raw,
     out: Out,
-    columns: Annotated[Path, typer.Option(help="YAML file that says what the columns are; see data_prep/own_csv.py.")],
+    columns: Annotated[
+        Path, typer.Option(help="YAML file that says what the columns are; its keys: data_prep/column_map.py.")
+    ],
     window_s: WindowS = None,
     overlap: Overlap = None,
     drop: Drop = None,
@@ -132,12 +143,12 @@ def own_recordings(
 ) -> None:
     """Your own recordings: CSV files, and a map of their columns."""
     _refuse_to_replace(columns, out)
-    column_map = own_csv.load_map(columns)
+    column_map = load_map(columns)
 
-    def described(files: Path) -> tuple[DataSet, Windowing]:
-        data_set = own_csv.data_set(files, column_map)
-        source = data_set.sources[0]
-        return data_set, Windowing(source, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
+    def described(files: Path) -> tuple[Reader, Windowing]:
+        reader = csv_files.reader(files, column_map)
+        info = reader.infos[0]
+        return reader, Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
 
     _prepare(raw, out, described, num_proc, overwrite)
 
@@ -146,31 +157,38 @@ def own_recordings(
 def show() -> None:
     """Says of each data set what it is, where to get it, and what the folder must hold."""
     out = Console(highlight=False)
-    for name, data_set in DATA_SETS.items():
-        for source in data_set.sources:
-            called = name if len(data_set.sources) == 1 else f"{name} --config {source.name}"
+    for name, reader in READERS.items():
+        for info in reader.infos:
+            called = name if len(reader.infos) == 1 else f"{name} --config {info.name}"
             out.print(called, style="bold")
             for what, said in {
-                "": source.title,
-                "sensors": ", ".join(source.channels),
-                "rate": f"{source.sampling_rate_hz:g} Hz; usual window {source.window_s:g} s",
-                "people": source.subjects,
-                "activities": f"{len(source.activities)}: {', '.join(source.activities)}",
-                "terms": source.licence,
-                "from": source.url,
-                "RAW holds": source.layout,
+                "": info.title,
+                "sensors": ", ".join(info.channels),
+                "rate": f"{info.sampling_rate_hz:g} Hz; usual window {info.window_s:g} s",
+                "people": info.subjects,
+                "activities": f"{len(info.activities)}: {', '.join(info.activities)}",
+                "terms": info.license,
+                "from": info.url,
+                "RAW holds": info.layout,
             }.items():
                 out.print(Padding(f"{what + ': ' if what else ''}{said}", (0, 0, 0, 4)))
 
 
 def main() -> None:
-    """Runs the command; bad input is one message and exit code 2."""
+    """Runs the command; bad input is one message and exit code 2, being stopped another one and 130 or 143."""
     try:
         app()
+    except SystemExit as stop:
+        if stop.code in [128 + number for number in _STOPS]:
+            console.print("stopped; nothing was written", style="red")
+        raise
     except (PrepError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
 if __name__ == "__main__":
+    # Not KeyboardInterrupt: typer answers it with a word and exit code 1. SystemExit cleans up on its way.
+    for _number in _STOPS:
+        signal.signal(_number, lambda number, _: sys.exit(128 + number))
     main()

@@ -1,62 +1,26 @@
 """A folder in Hub format: parquet shards and a card. It appears whole or not at all."""
 
 import shutil
+import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from threading import current_thread, main_thread
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from datasets import Array2D, ClassLabel, Dataset, Features, Value
+from datasets import Dataset, Features
+from huggingface_hub import DatasetCard
 
 from data_prep.errors import PrepError
-from data_prep.recordings import DataSet, Recording, Source, Windowing
+from data_prep.plausibility import refuse_implausible
+from data_prep.recordings import Reader, Recording, Windowing
+from data_prep.window_tables import Written, cut_all, features_of
 
 _SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
-_ROWS_AT_ONCE = 512
-
-
-@dataclass
-class Written:
-    """What a folder holds, for the card and for the person who made it.
-
-    Args:
-        windows: Number of windows by split.
-        subjects: Windows of each subject.
-        activities: Windows of each activity.
-        too_short: Recordings shorter than a window, by activity; left out.
-        gaps: Cuts made where a sensor gave nothing for too long.
-    """
-
-    windows: Counter = field(default_factory=Counter)
-    subjects: Counter = field(default_factory=Counter)
-    activities: Counter = field(default_factory=Counter)
-    too_short: Counter = field(default_factory=Counter)
-    gaps: int = 0
-
-    def add(self, other: "Written") -> None:
-        """Counts what another part holds as well."""
-        for name, counts in vars(other).items():
-            setattr(self, name, getattr(self, name) + counts)
-
-
-def features_of(windowing: Windowing) -> Features:
-    """Columns of the table."""
-    return Features({
-        "input_values": Array2D((windowing.size, len(windowing.source.channels)), "float32"),
-        "label": ClassLabel(names=windowing.activities),
-        "subject": Value("string"),
-        "trial": Value("string"),
-        "start_s": Value("float64"),
-    })  # fmt: skip
 
 
 def to_dataset(recordings: Iterable[Recording], windowing: Windowing) -> Dataset:
@@ -73,11 +37,11 @@ def to_dataset(recordings: Iterable[Recording], windowing: Windowing) -> Dataset
 
 def metadata(windowing: Windowing) -> dict[str, Any]:
     """What a model has to know about the windows; the `har` key of the card's YAML."""
-    source = windowing.source
+    info = windowing.info
     return {
         "sampling_rate_hz": windowing.rate,
-        "channels": list(source.channels),
-        "units": list(source.units),
+        "channels": list(info.channels),
+        "units": list(info.units),
         "window_s": windowing.size / windowing.rate,
         "hop_s": windowing.hop / windowing.rate,
     }
@@ -88,133 +52,83 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a folder to write into; it becomes `out` when the block ends, and vanishes when it raises.
 
     Raises:
-        PrepError: `out` exists and is not empty, and nobody said to overwrite it.
+        PrepError: `out` exists and is not empty, and nobody said to overwrite it, or it is no data set of ours.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
-        raise PrepError(f"{out} exists and is not empty: choose another folder, or give --overwrite.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not overwrite:
+            raise PrepError(f"{out} exists and is not empty: choose another folder, or give --overwrite.")
+        if not _is_prepared(out):
+            raise PrepError(
+                f"{out} holds something else than a data set this tool wrote (no README.md with a key har): it is not "
+                "overwritten. Choose another folder, or remove it yourself."
+            )
     out = out.resolve()  # "." has no name
     partial_folder = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
     partial_folder.mkdir(parents=True)
     try:
         yield partial_folder
-        if out.exists():
-            former = out.with_name(f".former-{out.name}")
-            shutil.rmtree(former, ignore_errors=True)  # of a run that was killed here
-            out.rename(former)
-            partial_folder.rename(out)
-            shutil.rmtree(former) if former.is_dir() else former.unlink()
-        else:
-            partial_folder.rename(out)
+        with _no_signals():
+            if out.exists():
+                former = out.with_name(f".former-{out.name}")
+                shutil.rmtree(former, ignore_errors=True)  # of a run that was killed here
+                out.rename(former)
+                partial_folder.rename(out)
+                shutil.rmtree(former)
+            else:
+                partial_folder.rename(out)
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
 
 
-def write(data_set: DataSet, parts: Iterable[Any], windowing: Windowing, folder: Path, num_proc: int = 1) -> Written:
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM do nothing inside: between two renames there is no data set."""
+    if current_thread() is not main_thread():  # which alone gets signals
+        yield
+        return
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _is_prepared(folder: Path) -> bool:
+    try:
+        return "har" in DatasetCard.load(folder / "README.md").data.to_dict()
+    except Exception:  # none, no text, or broken YAML
+        return False
+
+
+def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Path, num_proc: int = 1) -> Written:
     """Writes windows and card into a new folder; in memory is what each process reads at once, and a part of a shard.
 
     Args:
-        data_set: How to read a part.
-        parts: As `data_set.parts` gave them.
+        reader: How to read a part.
+        parts: As `reader.parts` gave them.
         windowing: How to cut them.
         folder: Where to write.
         num_proc: Processes that read.
 
     Raises:
-        PrepError: A file is not what it should be, or there is not a single window.
+        PrepError: A file is not what it should be, there is not a single window, or the numbers are in another unit.
     """
     total = Written()
     with _Shards(folder / "data", features_of(windowing)) as shards:
-        for split, table in _cut_all(data_set.read, parts, windowing, total, num_proc, folder):
+        for split, table in cut_all(reader.read, parts, windowing, total, num_proc, folder):
             shards.add(split, table)
     if not total.windows:
-        raise _nothing(windowing)
+        raise _nothing(windowing, total.other_rate.total())
+    refuse_implausible(windowing.info, total.lengths)
     (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
     return total
 
 
-def _nothing(windowing: Windowing) -> PrepError:
-    return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.")
-
-
-_Read = Callable[[Any, Source], Iterator[Recording]]
-_Tables = Iterator[tuple[str, pa.Table]]  # windows, each table with the split it belongs to
-
-
-def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tables:
-    """The windows of one part, handed on while it is read; counts them in `written`."""
-    own = Windowing(windowing.source, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
-                    windowing.max_gap_s)  # fmt: skip
-    features = features_of(windowing)
-    waiting: dict[str, list[dict]] = {}
-
-    def table(split: str) -> pa.Table:
-        return Dataset.from_list(waiting.pop(split), features=features).with_format("arrow")[:]
-
-    for row in own.rows(read(part, windowing.source)):
-        split = row.pop("split")
-        written.windows[split] += 1
-        written.subjects[row["subject"]] += 1
-        written.activities[own.activities[row["label"]]] += 1
-        waiting.setdefault(split, []).append(row)
-        if len(waiting[split]) == _ROWS_AT_ONCE:
-            yield split, table(split)
-    for split in list(waiting):
-        yield split, table(split)
-    written.too_short.update(own.too_short)
-    written.gaps += own.gaps
-
-
-def _cut_all(
-    read: _Read, parts: Iterable[Any], windowing: Windowing, written: Written, num_proc: int, scratch: Path
-) -> _Tables:
-    if num_proc == 1:
-        for part in parts:
-            yield from _cut(part, read, windowing, written)
-        return
-    cut = partial(_cut_to_files, read=read, windowing=windowing)
-
-    def finished(future: Future) -> _Tables:
-        try:
-            handed_over, counts = future.result()
-        except BrokenProcessPool as error:
-            raise PrepError("a reading process was killed; where memory ran out, lower --num-proc.") from error
-        written.add(counts)
-        yield from _handed_over(handed_over)
-
-    with TemporaryDirectory(dir=scratch) as folder, ProcessPoolExecutor(num_proc) as pool:
-        waiting: list[Future] = []
-        try:
-            for number, part in enumerate(parts):
-                waiting.append(pool.submit(cut, part, Path(folder, str(number))))
-                if len(waiting) > num_proc:  # so that results do not pile up
-                    yield from finished(waiting.pop(0))
-            for future in waiting:
-                yield from finished(future)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # and waits: they write into the folder
-            raise
-
-
-def _cut_to_files(part: Any, folder: Path, read: _Read, windowing: Windowing) -> tuple[Path, Written]:
-    """What another process hands over: not the windows, which may be many, but a folder with a file for each split."""
-    folder.mkdir()
-    written, schema = Written(), features_of(windowing).arrow_schema
-    with ExitStack() as files:
-        writers: dict[str, pa.RecordBatchFileWriter] = {}
-        for split, table in _cut(part, read, windowing, written):
-            if split not in writers:
-                writers[split] = files.enter_context(pa.ipc.new_file(folder / split, schema))
-            writers[split].write_table(table.cast(schema))
-    return folder, written
-
-
-def _handed_over(folder: Path) -> _Tables:
-    for path in sorted(folder.iterdir()):
-        with pa.memory_map(str(path)) as memory, pa.ipc.open_file(memory) as batches:
-            for number in range(batches.num_record_batches):
-                yield path.name, pa.Table.from_batches([batches.get_batch(number)])
-    shutil.rmtree(folder)
+def _nothing(windowing: Windowing, other_rate: int = 0) -> PrepError:
+    left_out = f" {other_rate} were left out: not at {windowing.info.sampling_rate_hz:g} Hz." if other_rate else ""
+    return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.{left_out}")
 
 
 class _Shards:
@@ -249,49 +163,50 @@ class _Shards:
 
 
 def _card(windowing: Windowing, written: Written) -> str:
-    source = windowing.source
+    info = windowing.info
     # No `configs` key: with one, datasets (5.2) caches by folder name alone and would serve a former folder's rows.
     front = {
-        "pretty_name": source.title,
+        "pretty_name": info.title,
         "license": "other",
-        "license_name": source.licence,
+        "license_name": info.license,
         "tags": ["human-activity-recognition", "wearable-sensors", "time-series"],
-        "citation": source.citation,
+        "citation": info.citation,
         "har": metadata(windowing),
     }
-    channels = ", ".join(f"{name} ({unit})" for name, unit in zip(source.channels, source.units, strict=True))
+    channels = ", ".join(f"{name} ({unit})" for name, unit in zip(info.channels, info.units, strict=True))
     splits = ", ".join(f"{count:,} {split}" for split, count in written.windows.items())
     return "\n".join([
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         "---",
         "",
-        f"# {source.title}",
+        f"# {info.title}",
         "",
-        source.about,
+        info.about,
         "",
         f"- {splits} windows of {windowing.size / windowing.rate:g} s, a new one every "
         f"{windowing.hop / windowing.rate:g} s, at {windowing.rate:g} Hz"
-        + ("" if windowing.rate == source.sampling_rate_hz else f" (resampled from {source.sampling_rate_hz:g} Hz)")
+        + ("" if windowing.rate == info.sampling_rate_hz else f" (resampled from {info.sampling_rate_hz:g} Hz)")
         + "; none crosses a recording or a change of activity",
-        f"- columns: input_values [{windowing.size}, {len(source.channels)}], label, subject, trial (the continuous "
+        f"- columns: input_values [{windowing.size}, {len(info.channels)}], label, subject, trial (the continuous "
         "recording it was cut from), start_s (seconds into it)",
         f"- channels: {channels}",
         f"- windows by activity: {_counts(written.activities, windowing.activities)}",
-        f"- windows by subject: {_counts(written.subjects, sorted(written.subjects))}",
-        f"- recordings shorter than one window, left out: {_counts(+written.too_short, sorted(+written.too_short))}",
+        f"- windows by subject: {_counts(written.subjects)}",
+        f"- recordings shorter than one window, left out: {_counts(+written.too_short)}",
+        f"- recordings at another rate by their time stamps, left out: {_counts(written.other_rate)}",
         f"- gaps of up to {windowing.max_gap_s:g} s were filled on a straight line; cuts at longer: {written.gaps}",
         "",
         "Split by subject, never by window: windows overlap.",
         "",
-        f"From: {source.url}",
+        f"From: {info.url}",
         "",
-        f"Terms of use: {source.licence}",
+        f"Terms of use: {info.license}",
         "",
-        f"Cite: {source.citation}",
+        f"Cite: {info.citation}",
         "",
     ])  # fmt: skip
 
 
-def _counts(counts: Counter, order: list[str]) -> str:
-    return ", ".join(f"{name} {counts[name]:,}" for name in order) or "none"
+def _counts(counts: Counter, order: Iterable[str] | None = None) -> str:
+    return ", ".join(f"{name} {counts[name]:,}" for name in order or sorted(counts)) or "none"

@@ -1,6 +1,9 @@
 """The publisher's files: a folder, or the .zip they come in."""
 
+import lzma
+import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,7 +23,8 @@ def opened(raw: Path, scratch: Path) -> Iterator[Path]:
         scratch: Where there is room to unpack; the unpacked files vanish in the end.
 
     Raises:
-        PrepError: There is nothing there, the archive is damaged, or a file in it points outside of it.
+        PrepError: There is nothing there, the archive is damaged or larger than the disk, or a file in it points
+            outside of it.
     """
     if raw.is_dir():
         yield raw
@@ -43,11 +47,26 @@ def _unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as files:
             for entry in files.infolist():
                 place = PurePosixPath(entry.filename.replace("\\", "/"))
-                if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
+                if place.is_absolute() or ".." in place.parts or ":" in "".join(place.parts[:1]):
                     raise PrepError(f"{archive}: {entry.filename!r} points outside of the archive; nothing was read.")
+            # What it says is what it can be: zipfile reads no more of an entry than the size the archive states.
+            size, free = sum(entry.file_size for entry in files.infolist()), shutil.disk_usage(folder).free
+            if size > free:
+                raise PrepError(
+                    f"{archive} unpacks to {size / 2**30:,.2f} GiB, and {free / 2**30:,.2f} GiB are free beside OUT: "
+                    "make room, or choose an OUT on another disk."
+                )
             files.extractall(folder)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise PrepError(f"{archive} is damaged ({error}): download it again.") from error
+    except OSError as error:
+        if error.errno is not None:  # of the disk; the archive's own have no number
+            raise
+        raise _damaged(archive, error) from error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise _damaged(archive, error) from error
+
+
+def _damaged(archive: Path, error: Exception) -> PrepError:
+    return PrepError(f"{archive} is damaged ({error}): download it again.")
 
 
 def find(raw: Path, *patterns: str) -> list[Path]:

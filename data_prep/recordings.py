@@ -1,6 +1,7 @@
 """What every data set is read into, and how it is cut into windows."""
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from data_prep.signals import resampled, whole_stretches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class DatasetInfo:
     """What is true of a whole data set, or of one configuration of it.
 
     Args:
@@ -25,7 +26,7 @@ class Source:
         units: Unit of each channel, physical: "m/s^2", "rad/s".
         activities: Activity names; their order is the label index.
         subjects: Who was recorded.
-        licence: Terms of use.
+        license: Terms of use.
         citation: How to cite.
         url: Where the publisher offers it.
         layout: What the folder, or the archive, must hold.
@@ -33,6 +34,8 @@ class Source:
         window_s: Usual length of a window in seconds.
         overlap: Usual share of a window that the next one repeats.
         fixed_windows: Whether the publisher cut the windows, so that no others can be had.
+        unchecked: NAME of channels NAME_x, NAME_y, NAME_z whose length may be any, such as acceleration without
+            gravity; `plausibility` looks at all others.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Source:
     units: tuple[str, ...]
     activities: tuple[str, ...]
     subjects: str
-    licence: str
+    license: str
     citation: str
     url: str
     layout: str
@@ -50,6 +53,7 @@ class Source:
     window_s: float = 5.0
     overlap: float = 0.5
     fixed_windows: bool = False
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,13 @@ class Recording:
     """One continuous recording of one activity.
 
     Args:
-        values: Samples [T, C] in the source's units; NaN where a sensor gave nothing.
-        activity: One of the source's.
+        values: Samples [T, C] in the data set's units; NaN where a sensor gave nothing.
+        activity: One of the data set's.
         subject: Who.
         trial: Name of the continuous recording this is from.
         start_s: When in the trial it starts.
         split: The publisher's own split, "train" where there is none.
+        left_out: Whether it was sampled at another rate than the data set: it is counted, and no window is cut of it.
     """
 
     values: np.ndarray
@@ -71,21 +76,22 @@ class Recording:
     trial: str
     start_s: float = 0.0
     split: str = "train"
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A data set: what is true of its configurations, and how its files are read.
+class Reader:
+    """Reads a data set: what is true of its configurations, and how its files are read.
 
     Args:
-        sources: Its configurations; most have one.
-        parts: (folder, source) -> independent pieces, files mostly; each goes to one process.
-        read: (part, source) -> its recordings, in order.
+        infos: Its configurations; most have one.
+        parts: (folder, info) -> independent pieces, files mostly; each goes to one process.
+        read: (part, info) -> its recordings, in order.
     """
 
-    sources: tuple[Source, ...]
-    parts: Callable[[Path, Source], list[Any]]
-    read: Callable[[Any, Source], Iterator[Recording]]
+    infos: tuple[DatasetInfo, ...]
+    parts: Callable[[Path, DatasetInfo], list[Any]]
+    read: Callable[[Any, DatasetInfo], Iterator[Recording]]
 
 
 @dataclass
@@ -95,22 +101,23 @@ class Windowing:
     Windows never cross a recording, nor a gap that is too long to fill; what is left at the end is dropped.
 
     Args:
-        source: The data set.
-        window_s: Length of a window in seconds; None = the source's usual one.
-        overlap: Share of a window that the next one repeats, in [0, 1); None = the source's usual one.
+        info: The data set.
+        window_s: Length of a window in seconds; None = the data set's usual one.
+        overlap: Share of a window that the next one repeats, in [0, 1); None = the data set's usual one.
         drop: Activities to leave out.
-        rate_hz: Sampling rate of the windows; None = that of the source.
+        rate_hz: Sampling rate of the windows; None = that of the data set.
         max_gap_s: Longest gap that is filled on a straight line, in seconds.
 
     Attributes:
         too_short: For each activity the number of recordings shorter than a window.
         gaps: Number of cuts made at gaps.
+        other_rate: For each subject the number of recordings left out because of their rate.
 
     Raises:
         PrepError: An activity to drop does not exist, or a window or hop has no sample.
     """
 
-    source: Source
+    info: DatasetInfo
     window_s: float | None = None
     overlap: float | None = None
     drop: tuple[str, ...] = ()
@@ -118,24 +125,25 @@ class Windowing:
     max_gap_s: float = 0.25
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
+    other_rate: Counter = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        source = self.source
-        if source.fixed_windows and (
-            self.window_s not in (None, source.window_s)
-            or self.overlap not in (None, source.overlap)
-            or self.rate_hz not in (None, source.sampling_rate_hz)
+        info = self.info
+        if info.fixed_windows and (
+            self.window_s not in (None, info.window_s)
+            or self.overlap not in (None, info.overlap)
+            or self.rate_hz not in (None, info.sampling_rate_hz)
         ):
             raise PrepError(
-                f"{source.name} is published as windows of {source.window_s} s with overlap {source.overlap}: leave "
+                f"{info.name} is published as windows of {info.window_s} s with overlap {info.overlap}: leave "
                 "--window-s, --overlap and --sampling-rate-hz out."
             )
-        self.window_s = source.window_s if self.window_s is None else self.window_s
-        self.overlap = source.overlap if self.overlap is None else self.overlap
-        self.rate_hz = source.sampling_rate_hz if self.rate_hz is None else self.rate_hz
-        unknown = [name for name in self.drop if name not in source.activities]
+        self.window_s = info.window_s if self.window_s is None else self.window_s
+        self.overlap = info.overlap if self.overlap is None else self.overlap
+        self.rate_hz = info.sampling_rate_hz if self.rate_hz is None else self.rate_hz
+        unknown = [name for name in self.drop if name not in info.activities]
         if unknown:
-            raise PrepError(f"--drop {unknown[0]}: no such activity; choose from {', '.join(source.activities)}.")
+            raise PrepError(f"--drop {unknown[0]}: no such activity; choose from {', '.join(info.activities)}.")
         if not self.activities:
             raise PrepError("every activity is dropped; keep at least one.")
         finite = all(map(math.isfinite, (self.rate_hz, self.window_s, self.overlap, self.max_gap_s)))
@@ -148,7 +156,7 @@ class Windowing:
     @property
     def rate(self) -> float:
         """Samples a second."""
-        return float(self.rate_hz or self.source.sampling_rate_hz)
+        return float(self.rate_hz or self.info.sampling_rate_hz)
 
     @property
     def size(self) -> int:
@@ -163,19 +171,22 @@ class Windowing:
     @property
     def activities(self) -> list[str]:
         """Activities that are kept, in label order."""
-        return [name for name in self.source.activities if name not in self.drop]
+        return [name for name in self.info.activities if name not in self.drop]
 
     def rows(self, recordings: Iterable[Recording]) -> Iterator[dict[str, Any]]:
         """One row a window: input_values [T, C] float32, label, subject, trial, start_s, and the split it is in."""
         for recording in recordings:
             if recording.activity in self.drop:
                 continue
+            if recording.left_out:
+                self.other_rate[recording.subject] += 1
+                continue
             windows = 0
-            stretches = list(whole_stretches(recording.values, self.source.sampling_rate_hz, self.max_gap_s))
+            stretches = list(whole_stretches(recording.values, self.info.sampling_rate_hz, self.max_gap_s))
             self.gaps += max(0, len(stretches) - 1)
             for first, stretch in stretches:
-                values = resampled(stretch, self.source.sampling_rate_hz, self.rate)
-                begin = recording.start_s + first / self.source.sampling_rate_hz
+                values = resampled(stretch, self.info.sampling_rate_hz, self.rate)
+                begin = recording.start_s + first / self.info.sampling_rate_hz
                 for start in range(0, len(values) - self.size + 1, self.hop):
                     windows += 1
                     yield {
@@ -187,3 +198,18 @@ class Windowing:
                         "split": recording.split,
                     }
             self.too_short[recording.activity] += not windows
+
+
+_FORMER = {
+    "DataSet": (Reader, "its field sources is now infos"),
+    "Source": (DatasetInfo, "its field licence is now license"),
+}
+
+
+def __getattr__(name: str) -> type:
+    """Names of before, for one release."""
+    if name not in _FORMER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    now, changed = _FORMER[name]
+    warnings.warn(f"{name} is called {now.__name__}, and {changed}.", DeprecationWarning, stacklevel=2)
+    return now

@@ -10,6 +10,13 @@ from scipy.signal import resample_poly
 from data_prep.errors import PrepError
 
 STANDARD_GRAVITY = 9.80665  # m/s^2
+UNITS = {  # a unit: the one it is written in, and its size in that
+    "m/s^2": ("m/s^2", 1.0),
+    "g": ("m/s^2", STANDARD_GRAVITY),
+    "mg": ("m/s^2", STANDARD_GRAVITY / 1000),
+    "rad/s": ("rad/s", 1.0),
+    "deg/s": ("rad/s", float(np.pi / 180)),
+}
 
 
 def whole_stretches(values: np.ndarray, sampling_rate_hz: float, max_gap_s: float) -> Iterator[tuple[int, np.ndarray]]:

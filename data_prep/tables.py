@@ -7,8 +7,10 @@ import numpy as np
 
 from data_prep.errors import PrepError
 
-_STEPS_OF_A_RATE = 10  # fewer say little: a lost sample is half of two
+STEPS_OF_A_RATE = 10  # fewer say little: a lost sample is half of two
 _RATE_TOLERANCE = 0.05  # relative; clocks of wearables drift by less than a percent
+_ON_THE_GRID = 1e-3  # of a step: what rounding does to stamps of years in seconds
+_NEIGHBOURS = 1.5  # steps between samples next to each other; further apart, one is missing
 
 
 def read_numbers(path: Path, columns: int, delimiter: str | None = None) -> np.ndarray:
@@ -51,17 +53,49 @@ def _first_bad_line(path: Path, columns: int, delimiter: str | None) -> PrepErro
 
 
 def on_grid(path: Path, times_s: np.ndarray, values: np.ndarray, sampling_rate_hz: float, line: int = 1) -> np.ndarray:
-    """Samples at their places on a regular grid of times; NaN where the file has none.
+    """Samples on a regular grid of times, each on the straight line between its two neighbours in the file.
+
+    A sample that lies on the grid is kept as it is. Where neighbours are further apart than 1.5 steps of the grid, the
+    file has none: NaN, for `signals.whole_stretches` to fill or to cut at.
 
     Args:
         path: The file, for messages.
         times_s: Time of each sample in seconds, [T].
-        values: Samples, [T, C].
+        values: Samples, [T, C]; NaN where a sensor gave nothing.
         sampling_rate_hz: Samples a second.
         line: Line of the first sample in the file.
 
     Returns:
         Samples [T', C], the first at the first time.
+
+    Raises:
+        PrepError: Times repeat or go back, or the rate is another one.
+    """
+    check_times(path, times_s, sampling_rate_hz, line)
+    places = (times_s - times_s[0]) * sampling_rate_hz
+    grid = np.arange(int(places[-1] + _ON_THE_GRID) + 1)
+    columns = []
+    for channel in values.T:
+        given = ~np.isnan(channel)
+        columns.append(_between(grid, places[given], channel[given]))
+    return np.stack(columns, axis=1)
+
+
+def _between(grid: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    if not len(places):
+        return np.full(len(grid), np.nan)
+    right = np.searchsorted(places, grid).clip(max=len(places) - 1)
+    left = (right - 1).clip(min=0)
+    near = (places[left] <= grid) & (grid <= places[right]) & (places[right] - places[left] <= _NEIGHBOURS)
+    return np.select(
+        [np.abs(places[right] - grid) < _ON_THE_GRID, np.abs(places[left] - grid) < _ON_THE_GRID, near],
+        [values[right], values[left], np.interp(grid, places, values)],
+        np.nan,
+    )
+
+
+def check_times(path: Path, times_s: np.ndarray, sampling_rate_hz: float, line: int = 1) -> None:
+    """Refuses time stamps that are not in order, or are those of another rate.
 
     Raises:
         PrepError: Times repeat or go back, or the rate is another one.
@@ -72,15 +106,11 @@ def on_grid(path: Path, times_s: np.ndarray, values: np.ndarray, sampling_rate_h
         place = int(wrong[0])
         kind = "repeats" if steps[place] == 0 else "goes back" if steps[place] < 0 else "is missing"
         raise PrepError(
-            f"{path}, line {line + place + 1}: the time stamp {kind} ({times_s[place]:g} s, then "
-            f"{times_s[place + 1]:g} s). Sort the file and remove duplicates."
+            f"{path}, line {line + place + 1}: the time stamp {kind} ({times_s[place]} s, then "
+            f"{times_s[place + 1]} s). Sort the file and remove duplicates."
         )
-    if len(steps) >= _STEPS_OF_A_RATE:
+    if len(steps) >= STEPS_OF_A_RATE:
         check_rate(path, times_s, sampling_rate_hz, line)
-    places = np.round((times_s - times_s[0]) * sampling_rate_hz).astype(np.int64)
-    grid = np.full((int(places[-1]) + 1, values.shape[1]), np.nan)
-    grid[places] = values
-    return grid
 
 
 def check_rate(path: Path, times_s: np.ndarray, sampling_rate_hz: float, line: int = 1) -> None:
@@ -89,11 +119,21 @@ def check_rate(path: Path, times_s: np.ndarray, sampling_rate_hz: float, line: i
     Raises:
         PrepError: The rate is another one.
     """
-    steps = np.diff(times_s)
-    steps = steps[steps > 0]
-    if len(steps) and abs(float(np.median(steps)) * sampling_rate_hz - 1) > _RATE_TOLERANCE:
+    measured = measured_rate_hz(times_s)
+    if is_another_rate(measured, sampling_rate_hz):
         raise PrepError(
-            f"{path}, from line {line}: sampled at {1 / np.median(steps):.4g} Hz, and this data set is at "
+            f"{path}, from line {line}: sampled at {measured:.4g} Hz, and this data set is at "
             f"{sampling_rate_hz:g} Hz: one rate for all files. Correct the unit of the time stamps, resample "
             "this file, or prepare it on its own."
         )
+
+
+def measured_rate_hz(times_s: np.ndarray) -> float:
+    """Samples a second by the median step forward; NaN where there is none."""
+    steps = np.diff(times_s)
+    return float(1 / np.median(steps[steps > 0])) if (steps > 0).any() else float("nan")
+
+
+def is_another_rate(measured_hz: float, sampling_rate_hz: float) -> bool:
+    """Whether a rate is further from that of the data set than clocks drift; False for NaN."""
+    return abs(sampling_rate_hz / measured_hz - 1) > _RATE_TOLERANCE

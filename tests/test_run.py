@@ -18,8 +18,8 @@ from fresh import logits_in_fresh_process
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
-from data_prep import synthetic
 from data_prep.hub_folder import new_folder, write
+from data_prep.readers import synthetic
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor, PruningHistory, save_pruned
 from har_prune.commands.app import app
@@ -262,9 +262,9 @@ def test_every_recipe_runs_for_two_steps(name, root, tmp_path):
 
 @pytest.fixture
 def four_subjects(tmp_path):
-    data_set = synthetic.data_set(4)
+    reader = synthetic.reader(4)
     with new_folder(tmp_path / "four") as folder:
-        write(data_set, data_set.parts(folder, synthetic.SOURCE), Windowing(synthetic.SOURCE), folder)
+        write(reader, reader.parts(folder, synthetic.INFO), Windowing(synthetic.INFO), folder)
     return [
         f"data.name_or_path={tmp_path / 'four'}", "data.test_subject=all", "data.protocol=loso",
         "data.test_subjects=[]", "train.epochs=0.2", "model.config.num_hidden_layers=2", "prune.target={blocks: 1}",

@@ -14,7 +14,7 @@ class DataConfig(Settings):
     """A data set, the protocol that splits it, and the batches made of it."""
 
     name_or_path: str = Field(
-        min_length=1, description="folder or Hub id for load_dataset; 'synthetic' = data_prep/synthetic.py"
+        min_length=1, description="folder or Hub id for load_dataset; 'synthetic' = data_prep/readers/synthetic.py"
     )
     subset: str | None = Field(None, description="configuration of a data set that has several")
     revision: str | None = Field(None, description="branch, tag or commit of a data set on the Hub")

@@ -109,11 +109,11 @@ def load_data(name_or_path: str, subset: str | None = None, revision: str | None
 
 
 def _synthetic() -> tuple[DatasetDict, dict[str, Any]]:
-    from data_prep import synthetic
     from data_prep.hub_folder import metadata, to_dataset
+    from data_prep.readers import synthetic
     from data_prep.recordings import Windowing
 
-    windowing = Windowing(synthetic.SOURCE)
+    windowing = Windowing(synthetic.INFO)
     return DatasetDict({"train": to_dataset(synthetic.recordings(), windowing)}), metadata(windowing)
 
 

@@ -7,8 +7,8 @@ from datasets import Array2D, ClassLabel, Dataset, Features, Value, load_dataset
 from pydantic import ValidationError
 from transformers import ViTImageProcessor
 
-from data_prep import synthetic
 from data_prep.hub_folder import new_folder, write
+from data_prep.readers import synthetic
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor
 from har_prune.data.batches import ImageInputs, SensorInputs, make_loader
@@ -31,9 +31,9 @@ def _config(**fields):
 
 
 def _prepare(out, subjects):
-    data_set = synthetic.data_set(subjects)
+    reader = synthetic.reader(subjects)
     with new_folder(out) as folder:
-        write(data_set, data_set.parts(folder, synthetic.SOURCE), Windowing(synthetic.SOURCE), folder)
+        write(reader, reader.parts(folder, synthetic.INFO), Windowing(synthetic.INFO), folder)
 
 
 def test_a_prepared_folder_and_the_embedded_data_are_the_same(tmp_path):
@@ -41,7 +41,7 @@ def test_a_prepared_folder_and_the_embedded_data_are_the_same(tmp_path):
     folder, embedded = load_data(str(tmp_path / "out")), load_data("synthetic")
     assert np.array_equal(folder.values, embedded.values)
     assert np.array_equal(folder.labels, embedded.labels)
-    assert folder.label_names == embedded.label_names == list(synthetic.SOURCE.activities)
+    assert folder.label_names == embedded.label_names == list(synthetic.INFO.activities)
     assert folder.sensor == embedded.sensor
     assert folder.sensor["sampling_rate_hz"] == 50.0
     assert folder.values.shape[1:] == (128, 6)

@@ -6,16 +6,17 @@ import trees
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from data_prep import synthetic, wharf
+from data_prep import recordings
 from data_prep.__main__ import main
 from data_prep.errors import PrepError
 from data_prep.hub_folder import to_dataset
+from data_prep.readers import synthetic, wharf
 from data_prep.recordings import Recording, Windowing
 
 
-def _all(data_set, raw):
-    source = data_set.sources[0]
-    return [recording for part in data_set.parts(raw, source) for recording in data_set.read(part, source)]
+def _all(reader, raw):
+    info = reader.infos[0]
+    return [recording for part in reader.parts(raw, info) for recording in reader.read(part, info)]
 
 
 def _run(monkeypatch, *arguments):
@@ -26,7 +27,7 @@ def _run(monkeypatch, *arguments):
 
 
 def test_codes_become_metres_per_second_squared(tmp_path):
-    (recording, *_) = _all(wharf.DATA_SET, trees.wharf(tmp_path))
+    (recording, *_) = _all(wharf.READER, trees.wharf(tmp_path))
     limit = 1.5 * 9.80665
     assert recording.values[0] == pytest.approx([-limit, limit, (31 / 63 * 3 - 1.5) * 9.80665])
     assert recording.activity == "Comb_hair"
@@ -52,12 +53,12 @@ def test_a_prepared_folder_is_what_load_dataset_reads(tmp_path, monkeypatch):
         "window_s": 5.0,
         "hop_s": 2.5,
     }
-    assert (card["license_name"], card["citation"]) == (wharf.SOURCE.licence, wharf.SOURCE.citation)
+    assert (card["license_name"], card["citation"]) == (wharf.INFO.license, wharf.INFO.citation)
     assert _run(monkeypatch, "wharf", tmp_path / "raw", out) == 2, "an existing folder is not overwritten"
 
 
 def test_windows_never_cross_a_recording_and_short_ones_are_counted():
-    windowing = Windowing(wharf.SOURCE, window_s=0.25, overlap=0.5)
+    windowing = Windowing(wharf.INFO, window_s=0.25, overlap=0.5)
     recordings = [
         Recording(np.full((length, 3), number, float), "Walk", "f1", str(number))
         for number, length in enumerate((20, 7, 9))
@@ -98,7 +99,7 @@ def test_other_folders_and_options_are_refused(tmp_path, monkeypatch, capsys):
     assert "no recording is as long" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     with pytest.raises(PrepError, match="every activity is dropped"):
-        Windowing(wharf.SOURCE, 5.0, 0.5, wharf.SOURCE.activities)
+        Windowing(wharf.INFO, 5.0, 0.5, wharf.INFO.activities)
 
 
 def test_the_synthetic_data_are_the_same_everywhere():
@@ -111,17 +112,17 @@ def test_the_synthetic_data_are_the_same_everywhere():
     assert running[:, :3].std() > 3 * still[:, :3].std(axis=0).max()
     (other,) = [r for r in synthetic.recordings(subjects=1, seconds=4, seed=1) if r.activity == "sitting"]
     assert not np.array_equal(other.values, still)
-    table = to_dataset(first, Windowing(synthetic.SOURCE, 2.56, 0.5))
+    table = to_dataset(first, Windowing(synthetic.INFO, 2.56, 0.5))
     assert set(table["subject"]) == {"s01", "s02"}
 
 
 @pytest.mark.data
 def test_wharf_as_published(shared):
-    recordings = _all(wharf.DATA_SET, shared / "data" / "raw" / "WHARF Data Set")
+    recordings = _all(wharf.READER, shared / "data" / "raw" / "WHARF Data Set")
     assert len(recordings) == 892
     assert len({recording.subject for recording in recordings}) == 17
     assert len({recording.activity for recording in recordings}) == 14
-    windowing = Windowing(wharf.SOURCE, 5.0, 0.5, ("Eat_meat", "Eat_soup"))
+    windowing = Windowing(wharf.INFO, 5.0, 0.5, ("Eat_meat", "Eat_soup"))
     assert len(to_dataset(recordings, windowing)) == 3880
     assert sum(windowing.too_short.values()) == 83
     upright = np.concatenate([r.values for r in recordings if r.activity == "Walk"]).mean(axis=0)
@@ -132,4 +133,12 @@ def test_wharf_as_published(shared):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_windows_that_cannot_be_cut_are_refused(setting, value):
     with pytest.raises(PrepError, match="the window hold a sample, the overlap be at least 0"):
-        Windowing(wharf.SOURCE, **{setting: value})
+        Windowing(wharf.INFO, **{setting: value})
+
+
+@pytest.mark.parametrize(("former", "now"), [("DataSet", "Reader"), ("Source", "DatasetInfo")])
+def test_former_names_are_known_for_one_release(former, now):
+    with pytest.warns(DeprecationWarning, match=f"{former} is called {now}"):
+        assert getattr(recordings, former) is getattr(recordings, now)
+    with pytest.raises(AttributeError, match="no attribute 'Sauce'"):
+        _ = recordings.Sauce

@@ -11,28 +11,28 @@ from datasets import load_dataset
 from scipy.io import savemat
 
 from data_prep.__main__ import main
-from data_prep.catalogue import DATA_SETS
+from data_prep.readers.catalogue import READERS
 from har_prune.data.load import load_data
 
 G = 9.80665
-ALL = [(name, source.name) for name, data_set in DATA_SETS.items() for source in data_set.sources]
+ALL = [(name, info.name) for name, reader in READERS.items() for info in reader.infos]
 
 
-def _arguments(name, source, raw, out):
-    config = ["--config", source] if len(DATA_SETS[name].sources) > 1 else []
+def _arguments(name, info, raw, out):
+    config = ["--config", info] if len(READERS[name].infos) > 1 else []
     return [name, raw, out, *config]
 
 
 def test_every_data_set_has_a_tree():
-    assert set(trees.TREES) == set(DATA_SETS)
+    assert set(trees.TREES) == set(READERS)
 
 
-@pytest.mark.parametrize(("name", "source"), ALL)
-def test_from_the_publishers_files_to_load_dataset(name, source, prepare, tmp_path):
+@pytest.mark.parametrize(("name", "info"), ALL)
+def test_from_the_publishers_files_to_load_dataset(name, info, prepare, tmp_path):
     raw, out = trees.TREES[name](tmp_path / "raw"), tmp_path / "out"
-    code, said = prepare(*_arguments(name, source, raw, out))
+    code, said = prepare(*_arguments(name, info, raw, out))
     assert code == 0, said
-    described = next(s for s in DATA_SETS[name].sources if s.name == source)
+    described = next(s for s in READERS[name].infos if s.name == info)
     for table in load_dataset(str(out)).values():
         row = table.with_format("numpy")[0]
         size = round(described.window_s * described.sampling_rate_hz)
@@ -45,15 +45,15 @@ def test_from_the_publishers_files_to_load_dataset(name, source, prepare, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "out"}, "nothing else is left"
 
 
-@pytest.mark.parametrize(("name", "source"), ALL)
-def test_the_archive_gives_the_same_as_the_folder(name, source, prepare, tmp_path):
+@pytest.mark.parametrize(("name", "info"), ALL)
+def test_the_archive_gives_the_same_as_the_folder(name, info, prepare, tmp_path):
     raw = trees.TREES[name](tmp_path / "raw")
     shutil.make_archive(str(tmp_path / "inner"), "zip", raw)
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:  # as UCI packs some of them
         outer.write(tmp_path / "inner.zip", "inner.zip")
     for number, files in enumerate((raw, tmp_path / "inner.zip", tmp_path / "outer.zip")):
         more = ["--num-proc", 2] if number == 1 else []
-        code, said = prepare(*_arguments(name, source, files, tmp_path / f"out{number}"), *more)
+        code, said = prepare(*_arguments(name, info, files, tmp_path / f"out{number}"), *more)
         assert code == 0, said
     first, *others = (load_data(str(tmp_path / f"out{number}")) for number in range(3))
     for other in others:
@@ -70,7 +70,7 @@ def _windows(name, prepare, tmp_path, *arguments, tree=None):
 
 def test_units_are_physical(prepare, tmp_path):
     wrist, _ = _windows("utd_mhad", prepare, tmp_path / "utd", "--config", "utd_mhad1")
-    assert wrist.values[0, 0] == pytest.approx([G, 0, -G, np.pi, 0, -np.pi / 2])
+    assert wrist.values[0, 0] == pytest.approx([G, 0, -G / 2, np.pi, 0, -np.pi / 2])
     phone, _ = _windows("uci_har", prepare, tmp_path / "uci")
     assert phone.values[0, 0] == pytest.approx([G / 2] * 3 + [0.5] * 3 + [G / 2] * 3)
     hip, _ = _windows("usc_had", prepare, tmp_path / "usc")
@@ -78,6 +78,7 @@ def test_units_are_physical(prepare, tmp_path):
     three, _ = _windows("mhealth", prepare, tmp_path / "mhealth")
     assert three.values[0, 0, 0] == pytest.approx(-9.8)
     assert three.values[0, 0, 6] == pytest.approx(np.pi / 2), "the ankle's angular rate, degrees a second"
+    assert three.values[0, 0, 12:] == pytest.approx([np.pi / 4, 0, 0]), "the wrist's, not its magnetic field"
     body, _ = _windows("pamap2", prepare, tmp_path / "pamap2")
     assert body.values[0, 0, 6] == pytest.approx(9.81), "the chest at 16 g"
 
@@ -108,7 +109,24 @@ def test_wisdm_quirks_are_read_through(prepare, tmp_path):
     jogging = data.values[data.subjects == "u33"]
     assert len(jogging) == 5, "120 samples without a cut: windows of 40, a new one every 20"
     assert jogging[0, 0] == pytest.approx([-0.69, 12.68, 0.50])
-    assert len(data.values[data.subjects == "u17"]) == 2 * 4, "cut where the time stamp is 0; one value is filled in"
+    walking = (data.subjects == "u17") & (data.labels == data.label_names.index("Walking"))
+    assert len(data.values[walking]) == 2 * 4, "cut where the time stamp is 0; one value is filled in"
+
+
+def test_wisdm_recordings_at_another_rate_are_left_out_and_counted(prepare, tmp_path):
+    data, said = _windows("wisdm", prepare, tmp_path, "--window-s", "2")
+    assert "1 recordings of u05 were left out: their time stamps say another sampling rate" in said
+    assert "by their time stamps, left out: u05 1" in (tmp_path / "out" / "README.md").read_text()
+    assert "u05" not in data.subjects
+    sitting = data.values[data.labels == data.label_names.index("Sitting")]
+    assert len(sitting) == 4
+    steps = np.arange(41)
+    drawn = np.interp(steps[:40], steps + (steps % 3 == 1) * 0.14, steps % 5)
+    assert sitting[0, :, 0] == pytest.approx(drawn, abs=1e-6), "each sample at its time"
+    path = tmp_path / "raw" / "WISDM_ar_v1.1_raw.txt"
+    path.write_text("".join(line for line in path.open() if line.startswith("5,")))
+    code, said = prepare("wisdm", tmp_path / "raw", tmp_path / "none")
+    assert (code, "1 were left out: not at 20 Hz" in said) == (2, True), said
 
 
 def test_pamap2_gaps_are_filled_or_cut_and_transients_left_out(prepare, tmp_path):
@@ -169,7 +187,7 @@ def test_a_broken_line_is_named(name, prepare, tmp_path):
 def test_damaged_matlab_files_are_named(name, pattern, prepare, tmp_path):
     raw = trees.TREES[name](tmp_path / "raw")
     (path,) = raw.glob(pattern)
-    arguments = _arguments(name, DATA_SETS[name].sources[0].name, raw, tmp_path / "out")
+    arguments = _arguments(name, READERS[name].infos[0].name, raw, tmp_path / "out")
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"no mat file", b""):
         path.write_bytes(content)
@@ -231,18 +249,68 @@ def test_archives_that_are_damaged_or_reach_outside_are_refused(prepare, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_folder_is_replaced_only_when_the_new_one_is_whole(prepare, tmp_path):
+def test_archives_with_odd_or_damaged_entries(prepare, tmp_path):
+    raw = trees.wharf(tmp_path / "raw")
+    shutil.make_archive(str(tmp_path / "whole"), "zip", raw)
+    with zipfile.ZipFile(tmp_path / "whole.zip", "a") as archive:
+        archive.writestr("./", "")
+    code, said = prepare("wharf", tmp_path / "whole.zip", tmp_path / "out")
+    assert code == 0, said
+    content = bytearray((tmp_path / "whole.zip").read_bytes())
+    with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.compress_size)
+    start = entry.header_offset + 30 + len(entry.filename)
+    content[start : start + 20] = b"\xff" * 20  # no block of deflate begins so
+    (tmp_path / "damaged.zip").write_bytes(content)
+    code, said = prepare("wharf", tmp_path / "damaged.zip", tmp_path / "other")
+    assert (code, "damaged.zip is damaged (Error -3" in said) == (2, True), said
+
+
+def test_archives_larger_than_the_disk_are_refused_and_state_no_less_than_they_hold(prepare, tmp_path, monkeypatch):
+    raw = trees.wharf(tmp_path / "raw")
+    shutil.make_archive(str(tmp_path / "whole"), "zip", raw)
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.disk_usage", lambda _: usage._replace(free=10_000))
+        code, said = prepare("wharf", tmp_path / "whole.zip", tmp_path / "out")
+    assert (code, "0.00 GiB are free beside OUT: make room" in said) == (2, True), said
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.txt", bytes(10_000_000))
+    content = (tmp_path / "bomb.zip").read_bytes().replace((10_000_000).to_bytes(4, "little"), b"\x10\0\0\0")
+    (tmp_path / "bomb.zip").write_bytes(content)
+    code, said = prepare("wharf", tmp_path / "bomb.zip", tmp_path / "out")
+    assert (code, "bomb.zip is damaged (Bad CRC-32" in said) == (2, True), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_data_set_is_replaced_only_when_the_new_one_is_whole(prepare, tmp_path):
     raw, out = trees.wharf(tmp_path / "raw"), tmp_path / "out"
-    out.mkdir()
-    (out / "mine.txt").write_text("mine")
     code, said = prepare("wharf", raw, out)
+    assert code == 0, said
+    former = (out / "README.md").read_text()
+    code, said = prepare("wharf", raw, out, "--drop", "Walk")
     assert (code, "give --overwrite" in said) == (2, True)
     code, said = prepare("wharf", raw, out, "--overwrite", "--window-s", "60")
     assert (code, "no recording is as long" in said) == (2, True)
-    assert (out / "mine.txt").read_text() == "mine", "nothing lost"
-    code, said = prepare("wharf", raw, out, "--overwrite")
+    assert (out / "README.md").read_text() == former, "nothing lost"
+    code, said = prepare("wharf", raw, out, "--overwrite", "--drop", "Walk")
     assert code == 0, said
-    assert not (out / "mine.txt").exists()
+    assert (out / "README.md").read_text() != former
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "out"}
+
+
+@pytest.mark.parametrize("card", [None, "# My notes\n", "---\nlicense: mit\n---\n", "---\n{\n---\n"])
+def test_a_folder_of_something_else_is_never_overwritten(card, prepare, tmp_path):
+    raw, out = trees.wharf(tmp_path / "raw"), tmp_path / "Documents"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years")
+    if card:
+        (out / "README.md").write_text(card)
+    code, said = prepare("wharf", raw, out, "--overwrite")
+    assert (code, "something else than a data set this tool wrote" in said) == (2, True), said
+    assert (out / "thesis.txt").read_text() == "years"
+    code, said = prepare("wharf", raw, out / "thesis.txt", "--overwrite")
+    assert (code, (out / "thesis.txt").read_text()) == (2, "years"), said
 
 
 def test_large_data_are_written_in_shards(prepare, tmp_path, monkeypatch):
@@ -259,7 +327,7 @@ def test_the_list_says_where_to_get_everything(prepare, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main()
     said = " ".join(capsys.readouterr().out.split())
-    for data_set in DATA_SETS.values():
-        for source in data_set.sources:
-            assert source.name in said
-            assert source.url in said
+    for reader in READERS.values():
+        for info in reader.infos:
+            assert info.name in said
+            assert info.url in said

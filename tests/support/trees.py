@@ -20,7 +20,7 @@ def wharf(root, samples=400):
 def utd_mhad(root, samples=120):
     folder = root / "Inertial"
     folder.mkdir(parents=True)
-    readings = np.tile([1.0, 0.0, -1.0, 180.0, 0.0, -90.0], (samples, 1))
+    readings = np.tile([1.0, 0.0, -0.5, 180.0, 0.0, -90.0], (samples, 1))
     for action in (1, 21, 22, 27):
         for subject in (1, 2):
             savemat(folder / f"a{action}_s{subject}_t1_inertial.mat", {"d_iner": readings})
@@ -56,6 +56,8 @@ def wisdm(root):
     ]
     lines += ["17,Walking,0,0,0,0.0;"]
     lines += [f"17,Walking,{n * step + 1},0.5,9.8,1;" for n in range(100)]
+    lines += [f"17,Sitting,{n * step + (n % 3 == 1) * 7_000_000 + 1},{n % 5},9.8,1;" for n in range(100)]  # jitter
+    lines += [f"5,Jogging,{n * 110_000_000 + 1},0.5,9.8,1;" for n in range(300)]  # at 9.1 Hz
     (root / "WISDM_ar_v1.1_raw.txt").write_text("\n".join(lines) + "\n")
     return root
 
@@ -67,7 +69,7 @@ def pamap2(root, samples=700):
     table[:, 0] = 8.38 + np.arange(len(table)) / 100
     table[:, 1] = np.repeat([0, 4, 24], samples)
     table[:, 2] = np.nan  # heart rate, every tenth sample at best
-    table[:, 3 + 17 + 1] = 9.81  # chest, first axis at 16 g
+    table[:, [3 + 1, 3 + 17 + 1, 3 + 34 + 1]] = 9.4, 9.81, 9.6  # hand, chest and ankle, first axis at 16 g
     table[samples + 50 : samples + 60, 4:] = np.nan  # a tenth of a second: filled
     table[2 * samples + 300 : 2 * samples + 400, 4:21] = np.nan  # a second of the hand: cut
     for subject in (101, 102):
@@ -80,7 +82,8 @@ def mhealth(root, samples=300):
     folder = root / "MHEALTHDATASET"
     folder.mkdir(parents=True)
     table = np.zeros((3 * samples, 24))
-    table[:, 0], table[:, 8], table[:, 23] = -9.8, 90.0, np.repeat([0, 1, 12], samples)
+    table[:, [0, 5, 14]], table[:, [8, 17]] = -9.8, 1.0  # a magnetometer's, where the README says gyroscope
+    table[:, 11], table[:, 20], table[:, 23] = 90.0, 45.0, np.repeat([0, 1, 12], samples)
     for subject in (1, 10):
         with (folder / f"mHealth_subject{subject}.log").open("w") as file:
             file.writelines("\t".join(f"{value:g}" for value in row) + "\n" for row in table)

@@ -14,10 +14,10 @@ import numpy as np
 from data_prep.errors import PrepError
 from data_prep.matlab import matlab_variables
 from data_prep.raw_files import find
-from data_prep.recordings import DataSet, Recording, Source
+from data_prep.recordings import DatasetInfo, Reader, Recording
 from data_prep.signals import STANDARD_GRAVITY
 
-SOURCE = Source(
+INFO = DatasetInfo(
     name="usc_had",
     title="USC-HAD: USC Human Activity Dataset",
     sampling_rate_hz=100.0,
@@ -38,7 +38,7 @@ SOURCE = Source(
         "elevator_down",
     ),
     subjects="14",
-    licence="free for research; cite the paper",
+    license="free for research; cite the paper",
     citation="Zhang, Sawchuk: USC-HAD: A Daily Activity Dataset for Ubiquitous Activity Recognition Using Wearable "
     "Sensors. SAGAware at UbiComp 2012.",
     url="https://sipi.usc.edu/had/",
@@ -51,7 +51,7 @@ _FILE = re.compile(r"a(?P<activity>\d+)t(?P<trial>\d+)\.mat")
 _FOLDER = re.compile(r"Subject(\d+)")
 
 
-def parts(raw: Path, source: Source) -> list[Path]:
+def parts(raw: Path, info: DatasetInfo) -> list[Path]:
     """One file a trial.
 
     Raises:
@@ -59,30 +59,30 @@ def parts(raw: Path, source: Source) -> list[Path]:
     """
     found = [path for path in find(raw, "Subject*/*.mat") if _FOLDER.fullmatch(path.parent.name)]
     if not found:
-        raise PrepError(f"{raw} is not USC-HAD; expected {source.layout}.")
+        raise PrepError(f"{raw} is not USC-HAD; expected {info.layout}.")
     return found
 
 
-def read(part: Path, source: Source) -> Iterator[Recording]:
+def read(part: Path, info: DatasetInfo) -> Iterator[Recording]:
     """One recording: a file.
 
     Raises:
         PrepError: The file is damaged, or its name or content is another.
     """
     name = _FILE.fullmatch(part.name)
-    if name is None or not 1 <= int(name["activity"]) <= len(source.activities):
-        raise PrepError(f"{part}: the name is not aAtT.mat with A from 1 to {len(source.activities)}.")
+    if name is None or not 1 <= int(name["activity"]) <= len(info.activities):
+        raise PrepError(f"{part}: the name is not aAtT.mat with A from 1 to {len(info.activities)}.")
     variables = _unwrapped(matlab_variables(part))
     if "sensor_readings" not in variables:
         raise PrepError(f"{part} has no variable 'sensor_readings'; it has {', '.join(sorted(variables)) or 'none'}.")
     samples = np.asarray(variables["sensor_readings"], dtype=np.float64)
-    if samples.ndim != 2 or samples.shape[1] != len(source.channels):
+    if samples.ndim != 2 or samples.shape[1] != len(info.channels):
         raise PrepError(
-            f"{part}: sensor_readings has shape {samples.shape}; expected [samples, {len(source.channels)}]."
+            f"{part}: sensor_readings has shape {samples.shape}; expected [samples, {len(info.channels)}]."
         )
     values = np.concatenate([samples[:, :3] * STANDARD_GRAVITY, np.radians(samples[:, 3:])], axis=1)
     subject = f"s{int(part.parent.name.removeprefix('Subject')):02d}"
-    yield Recording(values, source.activities[int(name["activity"]) - 1], subject, f"{subject}-{part.stem}")
+    yield Recording(values, info.activities[int(name["activity"]) - 1], subject, f"{subject}-{part.stem}")
 
 
 def _unwrapped(variables: dict[str, Any]) -> dict[str, Any]:
@@ -95,4 +95,4 @@ def _unwrapped(variables: dict[str, Any]) -> dict[str, Any]:
     return variables
 
 
-DATA_SET = DataSet((SOURCE,), parts, read)
+READER = Reader((INFO,), parts, read)

@@ -14,7 +14,7 @@ import numpy as np
 from data_prep.errors import PrepError
 from data_prep.matlab import matlab_variable
 from data_prep.raw_files import find
-from data_prep.recordings import DataSet, Recording, Source
+from data_prep.recordings import DatasetInfo, Reader, Recording
 from data_prep.signals import STANDARD_GRAVITY
 
 _ACTIONS = (
@@ -48,7 +48,7 @@ _ACTIONS = (
 )
 _ON_WRIST = 21  # actions 1 to 21
 
-_WRIST = Source(
+_WRIST = DatasetInfo(
     name="utd_mhad1",
     title="UTD-MHAD, actions 1-21 (sensor on the wrist)",
     sampling_rate_hz=50.0,
@@ -56,7 +56,7 @@ _WRIST = Source(
     units=("m/s^2", "m/s^2", "m/s^2", "rad/s", "rad/s", "rad/s"),
     activities=_ACTIONS[:_ON_WRIST],
     subjects="8",
-    licence="free for research; cite the paper",
+    license="free for research; cite the paper",
     citation="Chen, Jafari, Kehtarnavaz: UTD-MHAD: A Multimodal Dataset for Human Action Recognition Utilizing a "
     "Depth Camera and a Wearable Inertial Sensor. ICIP 2015.",
     url="https://personal.utdallas.edu/~kehtar/UTD-MHAD.html",
@@ -76,7 +76,7 @@ _THIGH = replace(
 _FILE = re.compile(r"a(?P<action>\d+)_s(?P<subject>\d+)_t(?P<trial>\d+)_inertial\.mat")
 
 
-def parts(raw: Path, source: Source) -> list[Path]:
+def parts(raw: Path, info: DatasetInfo) -> list[Path]:
     """Files of the configuration's actions.
 
     Raises:
@@ -87,14 +87,14 @@ def parts(raw: Path, source: Source) -> list[Path]:
         name = _FILE.fullmatch(path.name)
         if name is None or not 1 <= int(name["action"]) <= len(_ACTIONS):
             raise PrepError(f"{path}: the name is not aA_sS_tT_inertial.mat with A from 1 to {len(_ACTIONS)}.")
-        if _ACTIONS[int(name["action"]) - 1] in source.activities:
+        if _ACTIONS[int(name["action"]) - 1] in info.activities:
             found.append(path)
     if not found:
-        raise PrepError(f"{raw} holds no recordings of {source.name}; expected {source.layout}.")
+        raise PrepError(f"{raw} holds no recordings of {info.name}; expected {info.layout}.")
     return found
 
 
-def read(part: Path, source: Source) -> Iterator[Recording]:
+def read(part: Path, info: DatasetInfo) -> Iterator[Recording]:
     """One recording: a file.
 
     Raises:
@@ -104,11 +104,11 @@ def read(part: Path, source: Source) -> Iterator[Recording]:
     if name is None:
         raise PrepError(f"{part}: unexpected name.")
     samples = np.asarray(matlab_variable(part, "d_iner"), dtype=np.float64)
-    if samples.ndim != 2 or samples.shape[1] != len(source.channels):
-        raise PrepError(f"{part}: d_iner has shape {samples.shape}; expected [samples, {len(source.channels)}].")
+    if samples.ndim != 2 or samples.shape[1] != len(info.channels):
+        raise PrepError(f"{part}: d_iner has shape {samples.shape}; expected [samples, {len(info.channels)}].")
     values = np.concatenate([samples[:, :3] * STANDARD_GRAVITY, np.radians(samples[:, 3:])], axis=1)
     action = _ACTIONS[int(name["action"]) - 1]
     yield Recording(values, action, f"s{name['subject']}", part.stem.removesuffix("_inertial"))
 
 
-DATA_SET = DataSet((_WRIST, _THIGH), parts, read)
+READER = Reader((_WRIST, _THIGH), parts, read)

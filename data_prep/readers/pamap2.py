@@ -14,9 +14,9 @@ import numpy as np
 
 from data_prep.errors import PrepError
 from data_prep.raw_files import find
-from data_prep.recordings import DataSet, Recording, Source
+from data_prep.recordings import DatasetInfo, Reader, Recording
 from data_prep.signals import same_label
-from data_prep.tables import on_grid, read_numbers
+from data_prep.tables import check_times, on_grid, read_numbers
 
 _COLUMNS = 54
 _PLACES = ("hand", "chest", "ankle")
@@ -38,7 +38,7 @@ _ACTIVITIES = {
 }
 _TRANSIENT = 0
 
-SOURCE = Source(
+INFO = DatasetInfo(
     name="pamap2",
     title="PAMAP2: Physical Activity Monitoring (protocol)",
     sampling_rate_hz=100.0,
@@ -46,7 +46,7 @@ SOURCE = Source(
     units=(("m/s^2",) * 3 + ("rad/s",) * 3) * 3,
     activities=tuple(_ACTIVITIES.values()),
     subjects="9",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     citation="Reiss, Stricker: Introducing a New Benchmarked Dataset for Activity Monitoring. ISWC 2012.",
     url="https://archive.ics.uci.edu/dataset/231",
     layout="PAMAP2_Dataset with Protocol/subject101.dat to subject109.dat (Optional/ is not read)",
@@ -57,7 +57,7 @@ SOURCE = Source(
 _FILE = re.compile(r"subject(\d{3})\.dat")
 
 
-def parts(raw: Path, source: Source) -> list[Path]:
+def parts(raw: Path, info: DatasetInfo) -> list[Path]:
     """One file a subject.
 
     Raises:
@@ -65,11 +65,11 @@ def parts(raw: Path, source: Source) -> list[Path]:
     """
     found = [path for path in find(raw, "Protocol/subject*.dat") if _FILE.fullmatch(path.name)]
     if not found:
-        raise PrepError(f"{raw} is not PAMAP2; expected {source.layout}.")
+        raise PrepError(f"{raw} is not PAMAP2; expected {info.layout}.")
     return found
 
 
-def read(part: Path, source: Source) -> Iterator[Recording]:
+def read(part: Path, info: DatasetInfo) -> Iterator[Recording]:
     """Stretches of one activity of one subject.
 
     Raises:
@@ -81,13 +81,13 @@ def read(part: Path, source: Source) -> Iterator[Recording]:
     if len(unknown):
         known = ", ".join(map(str, [_TRANSIENT, *_ACTIVITIES]))
         raise PrepError(f"{part}, line {unknown[0] + 1}: activity {labels[unknown[0]]:g} is none of {known}.")
-    on_grid(part, times, labels[:, None], source.sampling_rate_hz)  # before anything is cut: are the times in order?
+    check_times(part, times, info.sampling_rate_hz)  # of the whole file, before anything is cut
     subject = f"s{part.stem.removeprefix('subject')}"
     for start, stop in same_label(labels):
         if labels[start] != _TRANSIENT:
-            values = on_grid(part, times[start:stop], table[start:stop, _USED], source.sampling_rate_hz, start + 1)
+            values = on_grid(part, times[start:stop], table[start:stop, _USED], info.sampling_rate_hz, start + 1)
             begin = float(times[start] - times[0])
             yield Recording(values, _ACTIVITIES[int(labels[start])], subject, subject, begin)
 
 
-DATA_SET = DataSet((SOURCE,), parts, read)
+READER = Reader((INFO,), parts, read)

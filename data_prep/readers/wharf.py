@@ -12,10 +12,10 @@ import numpy as np
 
 from data_prep.errors import PrepError
 from data_prep.raw_files import find
-from data_prep.recordings import DataSet, Recording, Source
+from data_prep.recordings import DatasetInfo, Reader, Recording
 from data_prep.signals import STANDARD_GRAVITY
 
-SOURCE = Source(
+INFO = DatasetInfo(
     name="wharf",
     title="WHARF (Wearable Human Activity Recognition Folder) 1.2",
     sampling_rate_hz=32.0,
@@ -40,7 +40,7 @@ SOURCE = Source(
     subjects="17",
     url="https://github.com/fulviomas/wharf",
     layout="'WHARF Data Set' with Data/<Activity>/Accelerometer-<start>-<activity>-<volunteer>.txt",
-    licence="own research use; commercial use and redistribution by agreement with the authors",
+    license="own research use; commercial use and redistribution by agreement with the authors",
     citation="Bruno, Mastrogiovanni, Sgorbissa: A Public Domain Dataset for ADL Recognition Using Wrist-placed "
     "Accelerometers. RO-MAN 2014.",
     about="Activities of daily living recorded by one three-axis accelerometer on the right wrist. "
@@ -53,22 +53,22 @@ _MAX_CODE = 63
 _RANGE_G = 1.5
 
 
-def parts(raw: Path, source: Source) -> list[tuple[str, Path]]:
+def parts(raw: Path, info: DatasetInfo) -> list[tuple[str, Path]]:
     """(activity, file) of every recording.
 
     Raises:
         PrepError: The folder is not WHARF.
     """
-    found = [(name, path) for name in source.activities for path in find(raw, f"{name}/*.txt")]
+    found = [(name, path) for name in info.activities for path in find(raw, f"{name}/*.txt")]
     if not found:
         raise PrepError(
             f"{raw} holds no WHARF recordings; expected Data/<Activity>/Accelerometer-*.txt with activities like "
-            f"{source.activities[0]} and {source.activities[-1]}."
+            f"{info.activities[0]} and {info.activities[-1]}."
         )
     return found
 
 
-def read(part: tuple[str, Path], source: Source) -> Iterator[Recording]:
+def read(part: tuple[str, Path], info: DatasetInfo) -> Iterator[Recording]:
     """One recording.
 
     Raises:
@@ -91,7 +91,7 @@ def _accelerations(path: Path) -> np.ndarray:
             sample = [int(word) for word in line.split()]
         except ValueError:
             sample = []
-        if len(sample) != len(SOURCE.channels) or not all(0 <= code <= _MAX_CODE for code in sample):
+        if len(sample) != len(INFO.channels) or not all(0 <= code <= _MAX_CODE for code in sample):
             raise PrepError(f"{path}, line {number}: {line.strip()!r} is not three integers from 0 to {_MAX_CODE}.")
         codes.append(sample)
     if not codes:
@@ -99,4 +99,4 @@ def _accelerations(path: Path) -> np.ndarray:
     return (np.asarray(codes) / _MAX_CODE * 2 - 1) * _RANGE_G * STANDARD_GRAVITY
 
 
-DATA_SET = DataSet((SOURCE,), parts, read)
+READER = Reader((INFO,), parts, read)

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.errors import PrepError
 from data_prep.raw_files import find
-from data_prep.recordings import DataSet, Recording, Source
+from data_prep.recordings import DatasetInfo, Reader, Recording
 from data_prep.signals import STANDARD_GRAVITY, same_label
 from data_prep.tables import read_numbers
 
@@ -20,7 +20,7 @@ _SIGNALS = ("total_acc", "body_gyro", "body_acc")
 _SAMPLES = 128
 _HOP_S = 1.28
 
-SOURCE = Source(
+INFO = DatasetInfo(
     name="uci_har",
     title="UCI HAR: Human Activity Recognition Using Smartphones 1.0",
     sampling_rate_hz=50.0,
@@ -28,7 +28,7 @@ SOURCE = Source(
     units=("m/s^2",) * 3 + ("rad/s",) * 3 + ("m/s^2",) * 3,
     activities=("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING"),
     subjects="30",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     citation="Anguita, Ghio, Oneto, Parra, Reyes-Ortiz: A Public Domain Dataset for Human Activity Recognition Using "
     "Smartphones. ESANN 2013.",
     url="https://archive.ics.uci.edu/dataset/240",
@@ -38,10 +38,11 @@ SOURCE = Source(
     "by subject.",
     window_s=2.56,
     fixed_windows=True,
+    unchecked=("body_acc",),
 )
 
 
-def parts(raw: Path, source: Source) -> list[Path]:
+def parts(raw: Path, info: DatasetInfo) -> list[Path]:
     """The folders of the two splits.
 
     Raises:
@@ -49,11 +50,11 @@ def parts(raw: Path, source: Source) -> list[Path]:
     """
     found = [path.parent for split in ("train", "test") for path in find(raw, f"{split}/y_{split}.txt")]
     if [path.name for path in found] != ["train", "test"]:
-        raise PrepError(f"{raw} is not UCI HAR; expected {source.layout}.")
+        raise PrepError(f"{raw} is not UCI HAR; expected {info.layout}.")
     return found
 
 
-def read(part: Path, source: Source) -> Iterator[Recording]:
+def read(part: Path, info: DatasetInfo) -> Iterator[Recording]:
     """The windows of a split; each is a recording, because the publisher cut them.
 
     A trial is a run of windows of one subject and activity.
@@ -64,14 +65,14 @@ def read(part: Path, source: Source) -> Iterator[Recording]:
     split = part.name
     labels = read_numbers(_file(part, f"y_{split}.txt"), 1)[:, 0].astype(int)
     subjects = read_numbers(_file(part, f"subject_{split}.txt"), 1)[:, 0].astype(int)
-    unknown = np.flatnonzero((labels < 1) | (labels > len(source.activities)))
+    unknown = np.flatnonzero((labels < 1) | (labels > len(info.activities)))
     if len(unknown):
         raise PrepError(
             f"{part / f'y_{split}.txt'}, line {unknown[0] + 1}: activity {labels[unknown[0]]} is not 1 to "
-            f"{len(source.activities)}."
+            f"{len(info.activities)}."
         )
     signals = []
-    for channel in source.channels:
+    for channel in info.channels:
         path = _file(part / "Inertial Signals", f"{channel}_{split}.txt")
         values = read_numbers(path, _SAMPLES)
         if not len(values) == len(labels) == len(subjects):
@@ -83,15 +84,15 @@ def read(part: Path, source: Source) -> Iterator[Recording]:
     for number, (start, stop) in enumerate(same_label(np.stack([subjects, labels], axis=1) @ [1000, 1])):
         subject = f"s{subjects[start]:02d}"
         for place in range(start, stop):
-            activity = source.activities[labels[place] - 1]
+            activity = info.activities[labels[place] - 1]
             begin = (place - start) * _HOP_S
             yield Recording(windows[place], activity, subject, f"{split}-{number:03d}-{subject}", begin, split)
 
 
 def _file(folder: Path, name: str) -> Path:
     if not (folder / name).is_file():
-        raise PrepError(f"{folder / name} is missing; expected {SOURCE.layout}.")
+        raise PrepError(f"{folder / name} is missing; expected {INFO.layout}.")
     return folder / name
 
 
-DATA_SET = DataSet((SOURCE,), parts, read)
+READER = Reader((INFO,), parts, read)

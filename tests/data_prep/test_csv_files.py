@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
+from data_prep import column_map
+from data_prep.column_map import ColumnMap, load_map
 from har_prune.data.load import load_data
 
 G = 9.80665
@@ -56,8 +58,8 @@ def test_own_recordings_are_read_in_pieces(prepare, tmp_path, monkeypatch):
     first_samples = [round(np.degrees(values[0][1])) for values in whole["input_values"]]
     assert first_samples == [0, 10, *range(31, 72, 10), *range(91, 180, 10), *range(200, 281, 10)]
     assert whole["start_s"][7] == pytest.approx((pause_ms + 91 * 50) / 1000)
-    monkeypatch.setattr("data_prep.own_csv._ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("data_prep.hub_folder._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("data_prep.readers.csv_files._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("data_prep.window_tables._ROWS_AT_ONCE", 3)
     assert windows("pieces") == whole
 
 
@@ -128,7 +130,7 @@ def test_what_is_read_is_never_replaced(prepare, several, tmp_path):
         (["0,1,1,walk", "50,1,1,walk", ",1,1,sit"], "t,ax,gx,activity", "line 4: the time stamp is missing"),
         (["0,1,1,walk", "50,inf,1,walk"], "t,ax,gx,activity", "line 3, column 'ax': 'inf' is no finite number"),
         (["0,1,1,walk", "50,1,5,1,walk"], "t,ax,gx,activity", "Expected 4 fields in line 3, saw 5"),
-        (["0,1,5,1,walk", "50,1,5,1,walk"], "t,ax,gx,activity", "line 2 has more fields than the header has names"),
+        (["0,1,5,1,walk", "50,1,5,1,walk"], "t,ax,gx,activity", "the first line below the header has more fields"),
         (["0,1,1,walk", "10,1,1,walk", "20,1,1,walk"], "t,ax,gx,activity", "sampled at 100 Hz"),
         ([f"{50_000_000 * n},1,1,walk" for n in range(9)], "t,ax,gx,activity", "Correct the unit of the time stamps"),
     ],
@@ -137,6 +139,64 @@ def test_own_recordings_with_mistakes_are_named(prepare, tmp_path, rows, header,
     code, said = prepare(*_own(tmp_path, rows, header))
     assert (code, message in said, "anna_1.csv" in said) == (2, True, True), said
     assert not (tmp_path / "out").exists()
+
+
+def _prepared(prepare, folder, text, more, name="anna_1.csv"):
+    (folder / "raw").mkdir(parents=True, exist_ok=True)
+    (folder / "raw" / name).write_text(text)
+    (folder / "map.yaml").write_text(_MAP + more)
+    code, said = prepare("csv", folder / "raw", folder / "out", "--columns", folder / "map.yaml", "--window-s", "1")
+    return load_data(str(folder / "out")).values if code == 0 else said
+
+
+_SEMICOLONS = "exported by a watch\n\nt;ax;gx;activity\n" + "".join(
+    f"{50 * n};{n / 10:g};180,5;walk\n".replace(".", ",") for n in range(40)
+)
+
+
+def test_a_file_of_another_layout_is_read_by_following_the_messages(prepare, tmp_path):
+    rows = "".join(f"{50 * n},{n / 10:g},180.5,walk\n" for n in range(40))
+    plain = _prepared(prepare, tmp_path / "plain", "t,ax,gx,activity\n" + rows, "")
+    said = _prepared(prepare, tmp_path / "1", _SEMICOLONS, "skip_rows: 2\n")
+    assert 'fields seem to be separated by ";", not ",": write delimiter: ";" in' in said
+    said = _prepared(prepare, tmp_path / "1", _SEMICOLONS, 'skip_rows: 2\ndelimiter: ";"\n')
+    assert "line 5, column 'ax': '0,1' is no finite number. Write decimal: ','" in said
+    more = 'skip_rows: 2\ndelimiter: ";"\ndecimal: ","\n'
+    assert np.array_equal(_prepared(prepare, tmp_path / "upper", _SEMICOLONS, more, "anna_1.CSV"), plain)
+    said = _prepared(prepare, tmp_path / "2", _SEMICOLONS.replace(";0,2;", ";o;"), more)
+    assert "line 6, column 'ax': 'o' is no finite number." in said, "not the first number with a comma"
+    assert "delimiter and decimal are both ','" in _prepared(prepare, tmp_path / "2", _SEMICOLONS, 'decimal: ","\n')
+
+
+def test_the_map_in_the_documentation_is_one(tmp_path):
+    (tmp_path / "map.yaml").write_text(column_map.__doc__.partition("\n\n")[2])
+    written = load_map(tmp_path / "map.yaml")
+    assert set(ColumnMap.model_fields) - written.model_fields_set == {"license", "citation"}
+
+
+def test_iso_time_stamps(prepare, tmp_path):
+    map_ = _MAP.replace("unit: ms", "unit: iso")
+    arguments = _own(tmp_path, [f"2024-05-31T23:59:{58 + n * 0.05:09.6f}+02:00,1,1,walk" for n in range(40)])
+    (tmp_path / "map.yaml").write_text(map_)
+    code, said = prepare(*arguments)
+    assert code == 0, said
+    assert load_data(str(tmp_path / "out")).values.shape == (3, 20, 2)
+    for wrong in ("yesterday", ""):
+        arguments = _own(tmp_path, ["2024-05-31 23:59:58.10,1,1,walk", f"{wrong},1,1,walk"])
+        (tmp_path / "map.yaml").write_text(map_)
+        code, said = prepare(*arguments, "--overwrite")
+        assert (code, f"line 3, column 't': '{wrong}' is no ISO 8601 time" in said) == (2, True), said
+
+
+def test_the_digits_that_differ_are_printed(prepare, tmp_path):
+    code, said = prepare(*_own(tmp_path, ["1772440000050,1,1,walk"] * 2))
+    assert (code, "repeats (1772440000.05 s, then 1772440000.05 s)" in said) == (2, True), said
+
+
+def test_more_than_64_activities(prepare, tmp_path):
+    code, said = prepare(*_own(tmp_path, [f"{50 * n},1,1,activity {n // 20:02d}" for n in range(2000)]))
+    assert (code, "100 activities" in said) == (0, True), said
+    assert len(load_data(str(tmp_path / "out")).label_names) == 100
 
 
 def test_a_column_map_with_mistakes_says_all_of_them(prepare, tmp_path):
@@ -148,3 +208,10 @@ def test_a_column_map_with_mistakes_says_all_of_them(prepare, tmp_path):
         assert part in said
     code, said = prepare(*arguments[:4], tmp_path / "nowhere.yaml")
     assert (code, "cannot be read" in said) == (2, True)
+
+
+def test_the_former_key_licence_is_read_with_a_warning(tmp_path):
+    path = tmp_path / "map.yaml"
+    path.write_text(_MAP + "licence: mine\n")
+    with pytest.warns(DeprecationWarning, match="licence is called license"):
+        assert load_map(path).license == "mine"

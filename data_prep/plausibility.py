@@ -1,0 +1,97 @@
+"""A look at the numbers: a wrong unit shows, because gravity is 9.8 m/s^2 long and bodies turn only so fast."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import permutations
+
+import numpy as np
+
+from data_prep.errors import PrepError
+from data_prep.recordings import DatasetInfo
+from data_prep.signals import UNITS
+
+_CLASS = math.log(1.01)  # lengths are counted in classes 1 % wide: memory does not grow with the windows
+_SMALLEST = 1e-9
+# By unit: what is long, share of the windows that are no longer, the same in words, and what that length may be.
+# Accelerations: the median, because free fall and impacts are rare. Rates: nearly all and all, because people may sit
+# most of the time, but turn through no whole window as fast as gyroscopes measure (2000 deg/s), and once by 3 deg/s.
+_BOUNDS = {
+    "m/s^2": [("acceleration", 0.5, "in the median window", 7.0, 13.0)],
+    "rad/s": [
+        ("angular rate", 0.99, "or more in one window of a hundred", 0.0, 35.0),
+        ("angular rate", 1.0, "in the window with the most", 0.05, math.inf),
+    ],
+}
+
+
+def triads(info: DatasetInfo) -> dict[str, list[int]]:
+    """Places of three axes of one unit, by what stands before x, y and z in their names: acc for acc_x, acc_y, acc_z.
+
+    Those the data set leaves unchecked are not among them.
+
+    Raises:
+        PrepError: What is left unchecked is no such name.
+    """
+    groups: dict[str, dict[str, int]] = {}
+    for place, channel in enumerate(info.channels):
+        if channel[-1:].lower() in tuple("xyz"):
+            groups.setdefault(channel[:-1].rstrip("_") or "xyz", {})[channel[-1].lower()] = place
+    found = {name: [axes[axis] for axis in "xyz"] for name, axes in groups.items() if len(axes) == 3}
+    found = {name: axes for name, axes in found.items() if len({info.units[place] for place in axes}) == 1}
+    unknown = [name for name in info.unchecked if name not in found]
+    if unknown:
+        raise PrepError(
+            f"unchecked: no channels {unknown[0]}_x, {unknown[0]}_y, {unknown[0]}_z; choose from "
+            f"{', '.join(found) or 'none'}."
+        )
+    return {name: axes for name, axes in found.items() if name not in info.unchecked}
+
+
+def lengths(window: np.ndarray, groups: Mapping[str, list[int]]) -> Iterator[tuple[str, int]]:
+    """(NAME, class) of the mean vector length of each group of axes in a window [T, C], to be counted."""
+    for name, axes in groups.items():
+        length = float(np.linalg.norm(window[:, axes], axis=1).mean())
+        yield name, round(math.log(max(length, _SMALLEST)) / _CLASS)
+
+
+def refuse_implausible(info: DatasetInfo, counted: Counter) -> None:
+    """Looks at what was counted over all windows.
+
+    Args:
+        info: The data set.
+        counted: How often `lengths` gave what.
+
+    Raises:
+        PrepError: Accelerations are not as long as gravity, or rates are those of no body.
+    """
+    for name, axes in triads(info).items():
+        classes = sorted((number, count) for (group, number), count in counted.items() if group == name)
+        unit = info.units[axes[0]]
+        for what, share, where, low, high in _BOUNDS.get(unit, []):
+            length = _quantile(classes, share)
+            if not low <= length <= high:
+                allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+                raise PrepError(
+                    f"{name}: the {what} is {length:.3g} {unit} long {where}, and should be {allowed}. "
+                    f"{_cause(unit, length, low, high)} Correct the unit in the column map; where it is right "
+                    f"(acceleration without gravity, say), write unchecked: [{name}] there. Files of a publisher are "
+                    "not as documented: download them again."
+                )
+
+
+def _quantile(classes: list[tuple[int, int]], share: float) -> float:
+    passed, wanted = 0, share * sum(count for _, count in classes)
+    for number, count in classes:
+        passed += count
+        if passed >= wanted:
+            return math.exp(number * _CLASS)
+    return math.nan
+
+
+def _cause(unit: str, length: float, low: float, high: float) -> str:
+    for declared, true in permutations(UNITS, 2):
+        (kind, factor), (true_kind, true_factor) = UNITS[declared], UNITS[true]
+        if kind == true_kind == unit and low <= length / factor * true_factor <= high:
+            return f"It would be, were data that are in {true} declared as {declared}."
+    return "No unit known here explains it."
