@@ -31,7 +31,7 @@ def to_dataset(recordings: Iterable[Recording], windowing: Windowing) -> Dataset
     """
     rows = [{k: v for k, v in row.items() if k != "split"} for row in windowing.rows(recordings)]
     if not rows:
-        raise _nothing(windowing)
+        raise PrepError(_nothing(windowing))
     return Dataset.from_list(rows, features=features_of(windowing))
 
 

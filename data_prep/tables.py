@@ -28,28 +28,28 @@ def read_numbers(path: Path, columns: int, delimiter: str | None = None) -> np.n
         with warnings.catch_warnings(action="ignore"):  # numpy's about empty files; ours says more
             values = np.loadtxt(path, delimiter=delimiter, comments=None, ndmin=2, encoding="utf-8")
     except ValueError as error:  # also a file that is no text
-        raise _first_bad_line(path, columns, delimiter) from error
+        raise PrepError(_first_bad_line(path, columns, delimiter)) from error
     if not values.size:
         raise PrepError(f"{path}: the file holds no samples.")
     if values.shape[1] != columns:
-        raise _first_bad_line(path, columns, delimiter)
+        raise PrepError(_first_bad_line(path, columns, delimiter))
     return values
 
 
-def _first_bad_line(path: Path, columns: int, delimiter: str | None) -> PrepError:
+def _first_bad_line(path: Path, columns: int, delimiter: str | None) -> str:
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             words = line.split(delimiter)
             if not line.strip():
                 continue
             if len(words) != columns:
-                return PrepError(f"{path}, line {number}: {len(words)} columns instead of {columns}.")
+                return f"{path}, line {number}: {len(words)} columns instead of {columns}."
             for column, word in enumerate(words, start=1):
                 try:
                     float(word)
                 except ValueError:
-                    return PrepError(f"{path}, line {number}, column {column}: {word.strip()!r} is no number.")
-    return PrepError(f"{path} is not a table of {columns} columns.")
+                    return f"{path}, line {number}, column {column}: {word.strip()!r} is no number."
+    return f"{path} is not a table of {columns} columns."
 
 
 def on_grid(path: Path, times_s: np.ndarray, values: np.ndarray, sampling_rate_hz: float, line: int = 1) -> np.ndarray:

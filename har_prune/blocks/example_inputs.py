@@ -37,16 +37,16 @@ def example_inputs(model: PreTrainedModel, batch_size: int = 2, seed: int = 0) -
         names = _names(model)
         inputs = {name: _MAKERS[name](config, batch_size, generator) for name in names if name in _MAKERS}
     if not inputs:
-        raise no_example_inputs(model, f"its main input is {model.main_input_name!r}")
+        raise ShapeError(no_example_inputs(model, f"its main input is {model.main_input_name!r}"))
     floating = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return {
         name: value.to(model.device, floating if value.is_floating_point() else None) for name, value in inputs.items()
     }
 
 
-def no_example_inputs(model: PreTrainedModel, why: str) -> ShapeError:
-    """The error for a model that inputs cannot be made up for."""
-    return ShapeError(
+def no_example_inputs(model: PreTrainedModel, why: str) -> str:
+    """What is said of a model that inputs cannot be made up for."""
+    return (
         f"no inputs can be made up for {type(model).__name__} ({why}): give example_inputs, a dict of model inputs "
         "with at least two examples."
     )

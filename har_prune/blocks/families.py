@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 
-from har_prune.errors import UnknownFamilyError, did_you_mean
+from har_prune.errors import did_you_mean
 from har_prune.models.pruned_mobilenet_v2 import PRUNED_CLASSES
 
 # What configs of backbones compute: one name a stage, which stays, or one a block, which has to be computed anew.
@@ -83,10 +83,10 @@ def family_of(config: PreTrainedConfig) -> Family | None:
     return describe(config) if describe else None
 
 
-def unknown_family(config: PreTrainedConfig) -> UnknownFamilyError:
-    """The error for a model that has neither a family nor blocks the probe could find."""
+def unknown_family(config: PreTrainedConfig) -> str:
+    """What is said of a model that has neither a family nor blocks the probe could find."""
     known = registered_families()
-    return UnknownFamilyError(
+    return (
         f"no block family for model_type={config.model_type!r} (known: {', '.join(known)}), and the probe found no "
         f"residual blocks.{did_you_mean(config.model_type, known)} To add one, see register_family."
     )

@@ -44,7 +44,7 @@ def find_blocks(
         containers = [c for c in probe_containers(model, example_inputs) if _is_within(c.name, tower)]
         wanted = [c.name for c in containers if _is_within(c.name, within)]
         if not wanted:
-            raise unknown_family(model.get_submodule(tower).config)
+            raise UnknownFamilyError(unknown_family(model.get_submodule(tower).config))
         tower = _only_tower(model, wanted)
         family, stages = _described(model, tower)
         if family is None:

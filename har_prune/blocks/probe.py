@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from har_prune.blocks.example_inputs import example_inputs, no_example_inputs
+from har_prune.errors import ShapeError
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 # Share of the input's variation between two examples that must survive with the weights at zero.
@@ -100,7 +101,7 @@ def _record(model: PreTrainedModel, modules: list[nn.Module], inputs: dict[str, 
         try:
             model(**given)
         except Exception as error:  # whatever a forward raises on inputs it was not made for
-            raise no_example_inputs(model, f"{type(error).__name__}: {str(error)[:200]}") from error
+            raise ShapeError(no_example_inputs(model, f"{type(error).__name__}: {str(error)[:200]}")) from error
     finally:
         for handle in handles:
             handle.remove()

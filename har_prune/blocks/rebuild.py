@@ -70,7 +70,9 @@ def without_blocks(
     """As `remove_blocks`, from stack to stack: nothing has to be found again in the smaller network.
 
     Raises:
-        NotRemovableError, UndeclaredLayerListError, ShapeError: As `remove_blocks`.
+        NotRemovableError: As `remove_blocks`.
+        UndeclaredLayerListError: Likewise.
+        ShapeError: Likewise.
     """
     removed = stack.check_removable(indices)
     inputs = example_inputs or stack.inputs or make_example_inputs(stack.model)

@@ -167,6 +167,9 @@ def make_loader(
         preprocess: Preparation for the model.
         batch_size: Examples in a batch; the last may be smaller, except in training.
         augment: Names of augmentations; an empty list shuffles only, None does neither.
+
+    Raises:
+        DataError: An augmentation is not for this kind of data, or not for images that are read when needed.
     """
     training = augment is not None
     known = AUGMENTATIONS[data.kind]

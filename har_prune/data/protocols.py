@@ -104,6 +104,9 @@ def _validation_subjects(
 
     Passed over: a subject with more than twice that share (too much training data gone), and one that would take the
     last windows of an activity out of training.
+
+    Raises:
+        DataError: Nobody can be spared.
     """
     subjects = generator.permutation(sorted(set(subject_of[rest].tolist())))
     chosen: list[str] = []

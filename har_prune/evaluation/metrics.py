@@ -97,6 +97,9 @@ def evaluate_model(
         batches: Dicts of model inputs with `labels` [B] (see `classified`). With several processes every process
             iterates the same batches and works on its rows.
         accelerator: Decides the device and joins processes; None = one process, the device the model is on.
+
+    Raises:
+        DataError: There is no example, or labels are missing or are not those of the model.
     """
     device = accelerator.device if accelerator else model.device
     found: list[tuple[Tensor, Tensor, Tensor]] = []

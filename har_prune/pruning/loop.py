@@ -247,6 +247,9 @@ class _Run:
         """Removes the least important block whose removal the config of this family can express.
 
         The network of the iteration before hands its weights over, unless it may yet be the result.
+
+        Raises:
+            UnreachableTargetError: None of them can be.
         """
         needed = stack is self.original or self.settings.target.min_accuracy is not None
         for index in ranking:

@@ -34,6 +34,7 @@ def make_accelerator(
     Raises:
         ProcessGroupError: Several processes were launched that would each work alone.
         RecipeError: A tracker that is not installed, or fp16 without a GPU.
+        ValueError: What accelerate says of an environment nobody foresaw.
     """
     # accelerate leaves out a tracker it cannot import, without a word.
     available = [str(name) for name in get_available_trackers()]

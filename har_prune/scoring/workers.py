@@ -110,7 +110,7 @@ class Workers:
         Args:
             batches: (batch, position of each of its rows among all examples [N]).
 
-        Yields:
+        Returns:
             What each micro-batch gave, and the positions of its rows, in order.
         """
         return self._map(self._split(batches), BlockAblation.run)
