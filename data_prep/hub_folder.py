@@ -120,15 +120,15 @@ def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Pa
         for split, table in cut_all(reader.read, parts, windowing, total, num_proc, folder):
             shards.add(split, table)
     if not total.windows:
-        raise _nothing(windowing, total.other_rate.total())
+        raise PrepError(_nothing(windowing, total.other_rate.total()))
     refuse_implausible(windowing.info, total.lengths)
     (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
     return total
 
 
-def _nothing(windowing: Windowing, other_rate: int = 0) -> PrepError:
+def _nothing(windowing: Windowing, other_rate: int = 0) -> str:
     left_out = f" {other_rate} were left out: not at {windowing.info.sampling_rate_hz:g} Hz." if other_rate else ""
-    return PrepError(f"no recording is as long as a window of {windowing.window_s} s: nothing to write.{left_out}")
+    return f"no recording is as long as a window of {windowing.window_s} s: nothing to write.{left_out}"
 
 
 class _Shards:
