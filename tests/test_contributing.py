@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, "A new block family in 15 lines", done word by word."""
+"""CONTRIBUTING.md, "A new block family in 15 lines" and "A new criterion", done word by word."""
 
 import os
 import re
@@ -6,6 +6,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
+
+import pytest
+from families import har_transformer
+
+from har_prune import score_blocks
+from har_prune.blocks.example_inputs import example_inputs
+from har_prune.scoring.criteria import base
 
 
 def test_a_new_family_in_15_lines(root, tmp_path):
@@ -46,3 +53,19 @@ def test_a_new_family_in_15_lines(root, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     passed = int(re.search(r"(\d+) passed", done.stdout)[1])
     assert passed >= 7, done.stdout[-500:]
+
+
+def test_a_new_criterion(root, monkeypatch):
+    monkeypatch.setattr(base, "_CRITERIA", dict(base._registered()))
+    guide = (root / "CONTRIBUTING.md").read_text().partition("## A new criterion")[2]
+    exec(re.search(r"```python\n(.*?)```", guide, re.DOTALL)[1], {})
+    model = har_transformer().double()
+    inputs, states = example_inputs(model, batch_size=5), []
+    for layer in model.har_transformer.layers:
+        layer.register_forward_hook(lambda module, args, output: states.append((args[0], output)))
+    scores = score_blocks(model, [inputs], criterion="relative_change")
+    states.clear()
+    model(**inputs)
+    for score, (before, after) in zip(scores, states, strict=True):
+        expected = ((after - before).norm(dim=-1) / before.norm(dim=-1)).mean().item()
+        assert score.importance == pytest.approx(expected, rel=1e-9)
