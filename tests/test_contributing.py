@@ -62,7 +62,7 @@ def test_a_new_criterion(root, monkeypatch):
     model = har_transformer().double()
     inputs, states = example_inputs(model, batch_size=5), []
     for layer in model.har_transformer.layers:
-        layer.register_forward_hook(lambda module, args, output: states.append((args[0], output)))
+        layer.register_forward_hook(lambda module, args, output: states.append((args[0], output[0])))
     scores = score_blocks(model, [inputs], criterion="relative_change")
     states.clear()
     model(**inputs)
