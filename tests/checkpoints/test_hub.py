@@ -201,7 +201,10 @@ from transformers import AutoModel
 from har_prune.errors import CheckpointError
 from har_prune.checkpoints.load import Checkpoint, load_model
 messages = []
-for checkpoint in (Checkpoint("tester/nothing"), Checkpoint("tester/bin"), Checkpoint("tester/bin", revision="v9")):
+for checkpoint in (
+    Checkpoint("tester/nothing"), Checkpoint("tester/bin"), Checkpoint("tester/bin", revision="v9"),
+    Checkpoint("tester/index"),
+):
     try:
         load_model(AutoModel, checkpoint)
     except CheckpointError as error:
@@ -215,11 +218,18 @@ def test_a_missing_repository_and_a_pickle_are_named(hub, folder, tmp_path):
 
     hub.repos["tester/bin"] = Repo(private=False)
     hub.commit("tester/bin", {"config.json": (folder / "config.json").read_bytes(), "pytorch_model.bin": b"pickle"})
-    missing, pickled, revision = _python(hub, tmp_path, _MISSING)
+    hub.repos["tester/index"] = Repo(private=False)
+    index = json.dumps({"metadata": {}, "weight_map": {"x": "../shard.bin"}}).encode()
+    hub.commit("tester/index", {
+        "config.json": (folder / "config.json").read_bytes(), "model.safetensors.index.json": index,
+        "shard.bin": b"pickle",
+    })  # fmt: skip
+    missing, pickled, revision, foreign = _python(hub, tmp_path, _MISSING)
     assert "checkpoint tester/nothing cannot be loaded" in missing
     assert "har_prune reads safetensors only" in pickled
     assert "use_safetensors=False" in pickled
     assert "checkpoint tester/bin@v9 cannot be loaded" in revision
+    assert "checkpoint tester/index: model.safetensors.index.json names ../shard.bin" in foreign
     assert not any("discussions" in path or "convert" in path for _, path in hub.requests), "nobody asked to convert"
 
 

@@ -183,6 +183,33 @@ def test_pickles_and_quantised_checkpoints_are_refused_with_a_way_out(tmp_path):
         load_model(AutoModelForCausalLM, tmp_path / "packed")
 
 
+@pytest.mark.parametrize("name", ["shard.bin", "../shard.safetensors", "/etc/passwd"])
+def test_an_index_names_only_safetensors_beside_it(name, tmp_path):
+    model = llama()
+    model.save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    key = next(iter(content["weight_map"]))
+    torch.save({key: model.state_dict()[key]}, tmp_path / "model" / "shard.bin")
+    save_file({key: model.state_dict()[key]}, tmp_path / "shard.safetensors", metadata={"format": "pt"})
+    content["weight_map"][key] = name
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=rf"index\.json names {name}, .* beside it only"):
+        load_model(AutoModelForCausalLM, tmp_path / "model")
+    index.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"index\.json is damaged"):
+        load_model(AutoModelForCausalLM, tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "sub/other.safetensors.index.json"])
+def test_a_config_names_only_safetensors_beside_it(name, tmp_path):
+    vit().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "transformers_weights": name}))
+    with pytest.raises(CheckpointError, match=rf"transformers_weights='{name}'"):
+        load_model(AutoModelForImageClassification, tmp_path)
+
+
 _CODE = """
 from transformers import ViTConfig, ViTForImageClassification
 
