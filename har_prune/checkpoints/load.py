@@ -168,7 +168,7 @@ def shard_names(index: Path, checkpoint: str) -> set[str]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {checkpoint}: {index.name} is damaged. Copy or download it again.") from error
+        raise CheckpointError(f"checkpoint {checkpoint}: {index.name} is damaged: copy it again.") from error
     foreign = sorted(str(name) for name in names if Path(str(name)).name != name or not name.endswith(".safetensors"))
     if foreign:
         raise CheckpointError(

@@ -10,11 +10,13 @@ import torch
 from families import har_transformer, llama, vit
 from fresh import logits_in_fresh_process
 from hub_server import READ, WRITE, serving
+from tiny_checkpoints import MAKERS
 
-from har_prune import remove_blocks, save_pruned
+from har_prune import HarFeatureExtractor, remove_blocks, save_pruned
 from har_prune.blocks.example_inputs import example_inputs
+from har_prune.checkpoints.contents import files_of
 from har_prune.checkpoints.push import _explained
-from har_prune.errors import HubError
+from har_prune.errors import CheckpointError, HubError
 
 
 @pytest.fixture
@@ -193,6 +195,48 @@ def test_a_folder_that_does_not_load_is_not_pushed(hub, folder, tmp_path):
     assert "optimizer.pt: only safetensors are pushed" in _push(hub, tmp_path, folder, "tester/vit").stderr
     assert "no config.json" in _push(hub, tmp_path, tmp_path, "tester/vit").stderr
     assert not hub.repos
+
+
+def test_what_save_pruned_did_not_write_is_refused_by_name(hub, tmp_path):
+    folder = save_pruned(remove_blocks(har_transformer(), [2]), tmp_path / "own")
+    foreign = ["id_rsa", "token.txt", "notes.docx", "sub/.env", ".netrc", "tools.py", "other.safetensors"]
+    for name in foreign:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    (tmp_path / "secret.json").write_text("{}")
+    (folder / "vocab.json").symlink_to(tmp_path / "secret.json")
+    (folder / "linked").symlink_to(tmp_path)
+    done = _push(hub, tmp_path, folder, "tester/own")
+    assert done.returncode == 2, done.stderr
+    for name in (*foreign, "vocab.json (a link)", "linked (a link)"):
+        assert name in done.stderr
+    assert "Move it out of the folder" in done.stderr
+    assert not hub.requests, "refused before anybody was asked"
+    for name in (*foreign, "vocab.json", "linked"):
+        (folder / name).unlink()
+    (folder / "sub").rmdir()
+    assert _push(hub, tmp_path, folder, "tester/own").returncode == 0, "the advice works"
+
+
+def test_code_that_an_auto_map_reaches_belongs_to_the_folder(tmp_path):
+    folder = save_pruned(har_transformer(), tmp_path / "own", processor=HarFeatureExtractor(num_channels=6))
+    configuration = folder / "configuration_har_transformer.py"
+    configuration.write_text("from .sizes import SIZE  # noqa\n" + configuration.read_text())
+    (folder / "sizes.py").write_text("from .numbers import ONE\nSIZE = ONE\n")
+    (folder / "numbers.py").write_text("ONE = 1\n")
+    assert {name for name in files_of(folder) if name.endswith(".py")} == {
+        "configuration_har_transformer.py", "feature_extraction_har_transformer.py", "modeling_har_transformer.py",
+        "sizes.py", "numbers.py",
+    }  # fmt: skip
+    (folder / "numbers.py").unlink()
+    with pytest.raises(CheckpointError, match="imports from beside it what is not there"):
+        files_of(folder)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert", "vit", "resnet50"])
+def test_what_processors_write_belongs_to_the_folder(kind, tmp_path):
+    _, model = MAKERS[kind](tmp_path)
+    assert set(files_of(model)) > {"config.json", "model.safetensors"}
 
 
 _MISSING = """
