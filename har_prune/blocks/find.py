@@ -31,9 +31,15 @@ def find_blocks(
         The stack; `removable` lists what may go.
 
     Raises:
-        UnknownFamilyError: No family, and the probe found nothing, or nothing within the path, or several towers.
+        UnknownFamilyError: Not a model of transformers, or one that is wrapped; or no family, and the probe found
+            nothing, or nothing within the path, or several towers.
         NotRemovableError: `config.har_prune` speaks of another number of blocks than there are.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise UnknownFamilyError(
+            f"{type(model).__name__} is no model of transformers: give a PreTrainedModel. One that is wrapped is in "
+            "`.module` (DataParallel, DistributedDataParallel) or `._orig_mod` (torch.compile)."
+        )
     within = within or ""
     if within and within not in dict(model.named_modules()):
         names = [name for name, _ in model.named_modules() if name]
