@@ -143,6 +143,7 @@ def build_from(
         raise RuntimeError("; ".join(problems))
     built.__dict__.pop("hf_device_map", None)  # one device is no placement
     built.config._name_or_path = like.config.name_or_path  # where it comes from; never written to disk
+    built.config._commit_hash = getattr(like.config, "_commit_hash", None)
     if like.can_generate():
         built.generation_config = deepcopy(like.generation_config)
     return built.eval()

@@ -11,6 +11,7 @@ from families import har_transformer, llama, vit
 from fresh import logits_in_fresh_process
 from hub_server import READ, WRITE, serving
 from tiny_checkpoints import MAKERS
+from transformers import ViTImageProcessor
 
 from har_prune import HarFeatureExtractor, remove_blocks, save_pruned
 from har_prune.blocks.example_inputs import example_inputs
@@ -57,6 +58,7 @@ def _python(hub, home, code, *arguments, token=WRITE):
 def test_what_is_pushed_is_the_folder_in_one_commit(hub, folder, tmp_path):
     done = _push(hub, tmp_path, folder, "tester/vit-pruned", "--private")
     assert done.returncode == 0, done.stderr
+    assert "holds no tokenizer, image processor or feature extractor" in done.stderr
     repo = hub.repos["tester/vit-pruned"]
     assert repo.private
     assert len(repo.commits) == 2, "the initial one and ours"
@@ -128,7 +130,7 @@ print(json.dumps({"provenance": model.config.har_prune, "card": ModelCard.load(f
 
 
 def test_from_hub_to_hub_parent_and_license_are_carried_over(hub, tmp_path):
-    base = save_pruned(vit(), tmp_path / "base")
+    base = save_pruned(vit(), tmp_path / "base", processor=ViTImageProcessor())
     card = (base / "README.md").read_text().replace("library_name:", "license: cc-by-4.0\nlibrary_name:", 1)
     (base / "README.md").write_text(card)
     assert _push(hub, tmp_path, base, "tester/base").returncode == 0
@@ -141,6 +143,7 @@ def test_from_hub_to_hub_parent_and_license_are_carried_over(hub, tmp_path):
     }
     assert (found["card"]["license"], found["card"]["base_model"]) == ("cc-by-4.0", "tester/base")
     assert "tester/pruned-vit" in hub.repos, "a name without an owner is the account's"
+    assert "preprocessor_config.json" in hub.files("tester/pruned-vit"), "the original's processor is carried along"
 
 
 def test_weights_of_an_earlier_push_do_not_stay_behind(hub, tmp_path):
