@@ -9,6 +9,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from har_prune.checkpoints.load import shard_names
 from har_prune.errors import CheckpointError
+from har_prune.reporting.names import printable
 
 _OF_EVERY_SAVE = (
     *("config.json", "generation_config.json", SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME),
@@ -43,7 +44,7 @@ def files_of(folder: Path) -> list[str]:
     known |= _code(folder, found - links)
     foreign = sorted(links | {name for name in found if name not in known and not _is_template(name)})
     if foreign:
-        shown = ", ".join(f"{name} (a link)" if name in links else name for name in foreign[:10])
+        shown = ", ".join(printable(name) + " (a link)" * (name in links) for name in foreign[:10])
         more = f" and {len(foreign) - 10} more" if len(foreign) > 10 else ""
         raise CheckpointError(
             f"{folder} holds {shown}{more}: only what save_pruned writes is pushed, and it did not write that. Move "

@@ -201,7 +201,8 @@ def main(
     except (HarPruneError, OSError, ValueError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    console.print(f"ResNet-{2 * sum(model.config.depths) + 2}, depths {model.config.depths}, in {output}")
+    done = f"ResNet-{2 * sum(model.config.depths) + 2}, depths {model.config.depths}, in {output}"
+    console.print(done, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -240,6 +240,9 @@ def test_code_that_an_auto_map_reaches_belongs_to_the_folder(tmp_path):
 def test_what_processors_write_belongs_to_the_folder(kind, tmp_path):
     _, model = MAKERS[kind](tmp_path)
     assert set(files_of(model)) > {"config.json", "model.safetensors"}
+    (model / "\x1b[31m\n").touch()
+    with pytest.raises(CheckpointError, match=r"holds  \[31m : only what save_pruned writes"):
+        files_of(model)
 
 
 _MISSING = """

@@ -24,6 +24,7 @@ from transformers import (
 from har_prune import HarFeatureExtractor, find_blocks, remove_blocks, save_pruned
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.checkpoints.auto_class import auto_class_of
+from har_prune.checkpoints.contents import files_of
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
 from har_prune.pruning.history import PruningHistory
@@ -34,6 +35,7 @@ from har_prune.recipe.schema import SaveConfig
 def test_the_auto_class_loads_every_family_back(name, tmp_path):
     model = TINY[name].make()
     folder = save_pruned(model, tmp_path / "model")
+    assert set(files_of(folder)) == {path.name for path in folder.iterdir()}, "what push would take"
     inputs = example_inputs(model)
     with torch.no_grad():
         torch.testing.assert_close(load_model(auto_class_of(model), folder).eval()(**inputs)[0], model(**inputs)[0])

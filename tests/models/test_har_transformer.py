@@ -132,6 +132,8 @@ def test_the_extractor_refuses_what_it_cannot_use():
         extractor([np.zeros((5, 2)), np.where(np.arange(10).reshape(5, 2) == 7, np.nan, 0.0)])
     with pytest.raises(ValueError, match=r"shape \(5, 3\); expected \[samples, 2\]"):
         extractor(np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="sampling_rate_hz=0: must be above 0"):
+        extractor(np.zeros((5, 2)), sampling_rate_hz=0)
     with pytest.raises(ValueError, match="num_channels=2"):
         HarFeatureExtractor(num_channels=2, channel_mean=[0.0])
     for std, message in (([1.0, 0.0], "above 0"), ([1.0, -2.0], "above 0"), ([1.0, float("nan")], "finite")):

@@ -76,9 +76,11 @@ class HarFeatureExtractor(SequenceFeatureExtractor):
 
         Raises:
             ValueError: A recording is not [T, num_channels], is empty, is longer than the window, or holds a
-                value that is not finite.
+                value that is not finite; or the rate is none.
         """
-        rate = sampling_rate_hz or self.sampling_rate_hz
+        rate = self.sampling_rate_hz if sampling_rate_hz is None else sampling_rate_hz
+        if not 0 < rate < float("inf"):
+            raise ValueError(f"sampling_rate_hz={rate}: must be above 0")
         if getattr(recordings, "ndim", None) == 2 or (len(recordings) and np.ndim(recordings[0]) == 1):
             recordings = [recordings]
         windows = [self._normalised(np.asarray(item, dtype=np.float64), i, rate) for i, item in enumerate(recordings)]
