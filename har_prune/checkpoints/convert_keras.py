@@ -201,8 +201,7 @@ def main(
     except (HarPruneError, OSError, ValueError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    done = f"ResNet-{2 * sum(model.config.depths) + 2}, depths {model.config.depths}, in {output}"
-    console.print(done, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"ResNet-{2 * sum(model.config.depths) + 2}, depths {model.config.depths}, in {output}")
 
 
 if __name__ == "__main__":

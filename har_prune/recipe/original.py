@@ -85,14 +85,14 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
         _, samples, channels = data.values.shape
         given |= {"num_channels": channels, "window_size": samples}
         rows = data.values[train].reshape(-1, channels).astype(np.float64)
-        channel_names = data.sensor.get("channels")
+        mean, std = rows.mean(axis=0), rows.std(axis=0)
         processor = HarFeatureExtractor(
             num_channels=channels,
             sampling_rate_hz=data.sensor["sampling_rate_hz"],
             window_size=samples,
-            channel_mean=rows.mean(axis=0).tolist(),
-            channel_std=_scale_of(rows, channel_names).tolist(),
-            channel_names=channel_names,
+            channel_mean=mean.tolist(),
+            channel_std=_scale_of(mean, std, data.sensor.get("channels")).tolist(),
+            channel_names=data.sensor.get("channels"),
             channel_units=data.sensor.get("units"),
         )
     else:
@@ -109,17 +109,16 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
     return _build(_auto_class(data), _config(fields, given)), processor
 
 
-def _scale_of(rows: np.ndarray, names: list[str] | None) -> np.ndarray:
-    """Standard deviation of each channel [C] of samples [N, C]; 1 where a channel is constant.
+def _scale_of(mean: np.ndarray, std: np.ndarray, names: list[str] | None) -> np.ndarray:
+    """What each channel [C] is divided by: its standard deviation, or 1 where it is constant.
 
-    Divided by the noise of a constant channel, a drift of 0.001 in somebody else's data would drown all others.
+    Divided by next to nothing, a drift of 0.001 in somebody else's data would drown all other channels.
     """
-    std, largest = rows.std(axis=0), np.maximum(rows.max(axis=0), -rows.min(axis=0))
-    constant = std <= np.maximum(1e-5 * largest, 1e-6)
+    constant = std <= np.maximum(1e-6 * np.abs(mean), 1e-6)
     for channel in np.flatnonzero(constant):
         warnings.warn(
             f"channel {names[channel] if names else channel} is constant in the training data (about "
-            f"{rows[0, channel]:g}) and is left unscaled: check the sensor, or prepare the data without it.",
+            f"{mean[channel]:g}) and is left unscaled: check the sensor, or prepare the data without it.",
             stacklevel=3,
         )
     return np.where(constant, 1.0, std)
