@@ -24,6 +24,10 @@ class CheckpointError(HarPruneError, ValueError):
     """A checkpoint is missing, corrupt, or does not fit the data."""
 
 
+class NotAModelError(HarPruneError, TypeError):
+    """Something else than a model of transformers was given, or one that is wrapped."""
+
+
 class UnknownFamilyError(HarPruneError, LookupError):
     """No block family is registered for a model type and the probe found no residual blocks."""
 

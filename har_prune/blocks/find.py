@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from har_prune.blocks.families import Family, family_of, unknown_family
 from har_prune.blocks.probe import probe_containers
 from har_prune.blocks.stack import ONLY_ONE, Block, BlockStack, config_at
-from har_prune.errors import NotRemovableError, UnknownFamilyError, did_you_mean
+from har_prune.errors import NotAModelError, NotRemovableError, UnknownFamilyError, did_you_mean
 
 _Stage = tuple[str, nn.Module, list[str | None]]  # name, container, why each child is fixed
 
@@ -22,7 +22,7 @@ def find_blocks(
 
     Args:
         model: Any Transformers model.
-        example_inputs: Preprocess of at least two examples for the probe; made up when None. The stack keeps them for
+        example_inputs: Inputs of at least two examples for the probe; made up when None. The stack keeps them for
             later checks.
         within: Dotted path of a module, e.g. "vision_model" in a model of several towers: its tower is looked at, and
             blocks outside of the path stay.
@@ -31,9 +31,15 @@ def find_blocks(
         The stack; `removable` lists what may go.
 
     Raises:
+        NotAModelError: Not a model of transformers, or one that is wrapped.
         UnknownFamilyError: No family, and the probe found nothing, or nothing within the path, or several towers.
         NotRemovableError: `config.har_prune` speaks of another number of blocks than there are.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise NotAModelError(
+            f"{type(model).__name__} is no model of transformers: give a PreTrainedModel. One that is wrapped is in "
+            "`.module` (DataParallel, DistributedDataParallel) or `._orig_mod` (torch.compile)."
+        )
     within = within or ""
     if within and within not in dict(model.named_modules()):
         names = [name for name, _ in model.named_modules() if name]

@@ -42,7 +42,7 @@ def remove_blocks(
     Args:
         model: Any model `find_blocks` understands, or the stack it returned.
         indices: Blocks to remove, as indices into the stack.
-        example_inputs: Preprocess for the check; None = those the stack was found with, else made up.
+        example_inputs: Inputs for the check; None = those the stack was found with, else made up.
         copy: False lets the new model take over the weights instead of copying them, for models that do not fit in
             memory twice: what is done to one is then done to both, and the removed blocks' memory is free once the
             old model is gone.
@@ -145,6 +145,7 @@ def build_from(
         raise RuntimeError("; ".join(problems))
     built.__dict__.pop("hf_device_map", None)  # one device is no placement
     built.config._name_or_path = like.config.name_or_path  # where it comes from; never written to disk
+    built.config._commit_hash = getattr(like.config, "_commit_hash", None)
     if like.can_generate():
         built.generation_config = deepcopy(like.generation_config)
     return built.eval()

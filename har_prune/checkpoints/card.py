@@ -1,5 +1,6 @@
 """The model card of a pruned network: metadata the Hub reads, and what a person wants to know first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
 from har_prune.checkpoints.auto_class import auto_class_of
-from har_prune.checkpoints.provenance import provenances
+from har_prune.checkpoints.provenance import command_without_places, dataset_license, is_hub_id, provenances
 from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.names import in_markdown, printable
 from har_prune.reporting.trajectory import trajectory_markdown
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -26,13 +28,20 @@ def loading_code(model: PreTrainedModel, where: str) -> str:
     return f'{auto_class_of(model).__name__}.from_pretrained("{where}"{remote})'
 
 
-def model_card(model: PreTrainedModel, history: PruningHistory | None = None, command: str | None = None) -> str:
+def model_card(
+    model: PreTrainedModel,
+    history: PruningHistory | None = None,
+    command: str | None = None,
+    processors: Sequence[Any] = (),
+) -> str:
     """README.md of a saved folder, with YAML front matter.
 
     Args:
         model: The saved model; `config.har_prune` of it, or of one of its towers, names the removed blocks.
         history: Record of the run; without it the card has no figures.
-        command: The command that made it.
+        command: The command that made it; paths of somebody's disk are cut to their last part.
+        processors: What is saved with it. Of a feature extractor for sensors the card says how recordings become
+            windows.
     """
     name, towers = model.config.model_type, provenances(model.config)
     origin = {key: value for record in towers.values() for key, value in record.items()}
@@ -49,17 +58,52 @@ def model_card(model: PreTrainedModel, history: PruningHistory | None = None, co
     card = ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
-        title=f"{name}, pruned" if origin else name,
-        provenance=origin,
-        towers=towers,
+        title=in_markdown(f"{name}, pruned" if origin else name),
+        provenance=_shown(origin),
+        towers={in_markdown(tower): _shown(record) for tower, record in towers.items()},
+        linked=is_hub_id(str(origin.get("base_model"))),
         custom_code=bool(getattr(model.config, "auto_map", None)),
         loading_code=f"from transformers import {auto_class}\n\nmodel = {loading_code(model, 'PATH_OR_HUB_ID')}",
+        recording=_recording(model, processors),
         history=history,
-        command=command,
+        dataset_license=_dataset_license(history),
+        command=printable(command_without_places(command)) if command else None,
         trajectory=trajectory_markdown(history) if history else "",
         plotted=history is not None and len(history.iterations) > 1,
     )
     return str(card)
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: in_markdown(value) if isinstance(value, str) else value for key, value in record.items()}
+
+
+def _recording(model: PreTrainedModel, processors: Sequence[Any]) -> dict[str, Any] | None:
+    """What has to be known to classify a recording of sensors; None for other models."""
+    extractor = next((each for each in processors if hasattr(each, "channel_units")), None)
+    if extractor is None or not auto_class_of(model).__name__.endswith("Classification"):
+        return None
+    size, rate, channels = extractor.window_size, extractor.sampling_rate_hz, extractor.num_channels
+    rate = int(rate) if rate == int(rate) else rate
+    names = extractor.channel_names or [f"channel {index}" for index in range(channels)]
+    units = extractor.channel_units or ["unit not recorded"] * channels
+    return {
+        "size": size,
+        "window_s": f"{size / rate:g}",
+        "rate": rate,
+        "channels": ", ".join(in_markdown(f"{name} ({unit})") for name, unit in zip(names, units, strict=False)),
+        "labels": ", ".join(in_markdown(model.config.id2label[index]) for index in range(model.config.num_labels)),
+        "auto_class": auto_class_of(model).__name__,
+        "remote": ", trust_remote_code=True" if getattr(model.config, "auto_map", None) else "",
+        "shape": f"[samples, {channels}]",
+        "cut": f"recording[: len(recording) // {size} * {size}].reshape(-1, {size}, {channels})",
+    }
+
+
+def _dataset_license(history: PruningHistory | None) -> str | None:
+    name = history.recipe.get("data", {}).get("name_or_path") if history is not None else None
+    license = dataset_license(str(name)) if name else None
+    return in_markdown(license) if license else None
 
 
 def _pipeline_tag(model: PreTrainedModel, auto_class: str) -> str | None:

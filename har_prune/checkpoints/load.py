@@ -1,5 +1,6 @@
 """from_pretrained with errors that say which checkpoint is wrong and what to do about it."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from har_prune.errors import CheckpointError
 
@@ -66,8 +67,8 @@ def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: A
         kwargs: Passed on to `from_pretrained`.
 
     Raises:
-        CheckpointError: The checkpoint is missing, corrupt, quantised, has no safetensors, needs code nobody allowed,
-            or does not fit its config.
+        CheckpointError: The checkpoint is missing, corrupt, quantised, has no safetensors, names other files as its
+            weights, needs code nobody allowed, or does not fit its config.
     """
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     if not str(source.name_or_path):
@@ -79,7 +80,9 @@ def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: A
     revision = {"revision": source.revision or "main"}
     try:
         _refuse_pickle_in(Path(source.name_or_path))
-        _refuse_quantised(PreTrainedConfig.get_config_dict(source.name_or_path, **revision)[0], source)
+        config = PreTrainedConfig.get_config_dict(source.name_or_path, **revision)[0]
+        _refuse_quantised(config, source)
+        _refuse_foreign_weights(config, source)
         with _no_conversion():
             model, info = auto_class.from_pretrained(
                 source.name_or_path,
@@ -142,6 +145,39 @@ def _refuse_quantised(config: dict[str, Any], source: Checkpoint) -> None:
         )
 
 
+def _refuse_foreign_weights(config: dict[str, Any], source: Checkpoint) -> None:
+    """An index of shards, or the config, may name any file, and transformers 5 opens it: a pickle, or ../../x."""
+    named = config.get("transformers_weights") or SAFE_WEIGHTS_INDEX_NAME
+    if Path(str(named)).name != named or not named.endswith((".safetensors", ".safetensors.index.json")):
+        raise CheckpointError(
+            f"checkpoint {source}: its config.json has transformers_weights={named!r}, and weights are read from "
+            "safetensors files in the folder itself only: copy it from its origin again, and distrust this copy."
+        )
+    if named.endswith(".json"):
+        index = cached_file(source.name_or_path, named, revision=source.revision or "main", **_QUIETLY)
+        if index is not None:
+            shard_names(Path(index), str(source))
+
+
+def shard_names(index: Path, checkpoint: str) -> set[str]:
+    """The files that the index of a sharded checkpoint names.
+
+    Raises:
+        CheckpointError: It is damaged, or names something else than safetensors files beside it.
+    """
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {checkpoint}: {index.name} is damaged: copy it again.") from error
+    foreign = sorted(str(name) for name in names if Path(str(name)).name != name or not name.endswith(".safetensors"))
+    if foreign:
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: {index.name} names {', '.join(foreign[:3])}, and weights are read from "
+            "*.safetensors files beside it only: copy it from its origin again, and distrust this copy."
+        )
+    return names
+
+
 def _advice(message: str) -> str:
     """What to do about errors of transformers that do not say it, or say it in its own terms."""
     if "trust_remote_code" in message:
@@ -169,6 +205,9 @@ def _no_conversion() -> Iterator[None]:
             os.environ[name] = before
 
 
+# A file that is not there, or a Hub out of reach, is no error.
+_QUIETLY = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+
 # Kind of data -> what prepares it, and the files one of which says that there is one.
 _PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _PROCESSORS: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -189,8 +228,7 @@ def load_processor(checkpoint: Checkpoint | str | Path, kind: str) -> Any | None
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     auto_class, files = _PROCESSORS[kind]
     revision = {"revision": source.revision or "main"}
-    quietly = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    if not any(cached_file(source.name_or_path, name, **revision, **quietly) for name in files):
+    if not any(cached_file(source.name_or_path, name, **revision, **_QUIETLY) for name in files):
         return None
     try:
         return auto_class.from_pretrained(source.name_or_path, trust_remote_code=source.trust_remote_code, **revision)

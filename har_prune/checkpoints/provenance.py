@@ -1,9 +1,11 @@
-"""Where a network comes from: what `config.har_prune` says of the original, and the original's license."""
+"""Where a network comes from, as it may be published: the original, licenses, and no paths of somebody's disk."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, try_to_load_from_cache
+from huggingface_hub import RepoCard, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedConfig
@@ -46,11 +48,63 @@ def provenances(config: PreTrainedConfig, name: str = "") -> dict[str, dict[str,
     return found
 
 
+def dataset_license(name_or_path: str) -> str | None:
+    """The license that the card of a data set states; None where it states none, or no card is at hand. No network."""
+    card: Any = Path(name_or_path, "README.md")
+    if not Path(name_or_path).exists() and is_hub_id(name_or_path):
+        card = try_to_load_from_cache(name_or_path, "README.md", repo_type="dataset")
+    stated = _front_matter(Path(card)) if isinstance(card, (str, Path)) else {}
+    license = stated.get("license_name") or stated.get("license")
+    return license if isinstance(license, str) else None
+
+
 def _license(card: Path) -> dict[str, str]:
+    license = _front_matter(card).get("license")
+    return {"license": license} if isinstance(license, str) else {}
+
+
+def _front_matter(card: Path) -> dict[str, Any]:
     if not card.is_file():
         return {}
     try:
-        license = ModelCard.load(card).data.to_dict().get("license")
+        return RepoCard.load(card, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # somebody else's card, with whatever YAML
         return {}
-    return {"license": license} if isinstance(license, str) else {}
+
+
+_SEPARATORS = re.compile(r"([=,;'\"()\[\]{}\n]|:\s+)")
+
+
+def without_places(value: Any) -> Any:
+    """Plain values in which paths that are absolute, or that begin with ~ or pass .., are cut to their last part.
+
+    >>> without_places({"data": ["/home/me/wharf/", "data/wharf", "owner/name"]})
+    {'data': ['wharf', 'data/wharf', 'owner/name']}
+    """
+    if isinstance(value, dict):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_places(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return "".join(_last_part(piece) for piece in _SEPARATORS.split(value.replace("file://", "")))
+
+
+def command_without_places(command: str) -> str:
+    """The same for the words of a command line, where a path may be the value of an option.
+
+    >>> command_without_places("launch run.py '/home/m e/x.yaml' output_dir=~/runs/a")
+    'launch run.py x.yaml output_dir=a'
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation mark that is never closed
+        words = command.split()
+    return shlex.join(without_places(word) for word in words)
+
+
+def _last_part(piece: str) -> str:
+    text = piece.strip()
+    if text.startswith(("/", "~")) or ".." in text.split("/"):
+        return text.rstrip("/").rpartition("/")[2]
+    return piece

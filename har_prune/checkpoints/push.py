@@ -1,6 +1,7 @@
 """Pushing a saved folder to a model hub: verified first, then all of it in one commit."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from transformers import AutoConfig
 
 from har_prune.checkpoints.auto_class import auto_class_for
+from har_prune.checkpoints.contents import PROCESSOR_FILES, files_of
 from har_prune.checkpoints.load import Checkpoint, load_model
 from har_prune.errors import CheckpointError, HubError
 
@@ -45,9 +47,10 @@ def push_pruned(
 ) -> Pushed:
     """Uploads a saved folder in one commit, after loading it once.
 
-    The folder's own card is uploaded as it is. Weights and code of an earlier push that the folder no longer has are
-    deleted in the same commit, so that nothing else can be loaded. An unchanged folder makes no commit. An interrupted
-    push has changed nothing: push again.
+    What `save_pruned` writes is uploaded, file by file; a folder that holds anything else is refused, so that no
+    notes, keys or links go out with a model. The folder's own card is uploaded as it is. Weights and code of an
+    earlier push that the folder no longer has are deleted in the same commit, so that nothing else can be loaded. An
+    unchanged folder makes no commit. An interrupted push has changed nothing: push again.
 
     Args:
         directory: A folder `save_pruned` made.
@@ -62,11 +65,12 @@ def push_pruned(
         Where it went.
 
     Raises:
-        CheckpointError: The folder does not load, or holds pickled weights.
+        CheckpointError: The folder does not load, or holds pickled weights, or files that `save_pruned` did not
+            write.
         HubError: The Hub refused, or cannot be reached.
     """
     directory = Path(directory)
-    _refuse_broken(directory, trust_remote_code)
+    files = _checked(directory, trust_remote_code)
     api = HfApi(token=token)
     try:
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -81,7 +85,7 @@ def push_pruned(
             commit_message=commit_message,
             revision=revision,
             delete_patterns=_stale(api, repo.repo_id, revision, directory),
-            ignore_patterns=[".*"],
+            allow_patterns=files,
         )
     except HubError:
         raise
@@ -109,18 +113,26 @@ def check_login(repo_id: str) -> None:
         raise HubError(_explained(error, repo_id, None)) from None
 
 
-def _refuse_broken(directory: Path, trust_remote_code: bool) -> None:
-    """Everything the folder promises must load, on this machine, with the Auto class."""
+def _checked(directory: Path, trust_remote_code: bool) -> list[str]:
+    """The files to push; everything the folder promises must load, on this machine, with the Auto class."""
     if not (directory / "config.json").is_file():
         raise CheckpointError(f"{directory} is not a saved model (no config.json): give the folder save_pruned made.")
     pickles = [path.name for path in directory.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
     if pickles:
         raise CheckpointError(f"{directory} holds {', '.join(sorted(pickles)[:3])}: only safetensors are pushed.")
+    files = files_of(directory)
+    if not set(files) & set(PROCESSOR_FILES):
+        warnings.warn(
+            f"{directory} holds no tokenizer, image processor or feature extractor, so transformers.pipeline cannot "
+            "use the model: give save_pruned(processor=...) one, or call its save_pretrained(folder).",
+            stacklevel=3,
+        )
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise CheckpointError(f"checkpoint {directory} cannot be loaded: {error}") from error
     load_model(auto_class_for(config), Checkpoint(directory, trust_remote_code=trust_remote_code))
+    return files
 
 
 def _explained(error: Exception, repo_id: str, token: str | None) -> str:

@@ -1,5 +1,9 @@
 """save_pruned: a folder that loads back as the model that was saved, or no folder at all."""
 
+import re
+import warnings
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,8 @@ from har_prune.blocks.equivalence import TOLERANCE, difference, outputs_of
 from har_prune.blocks.example_inputs import example_inputs as make_example_inputs
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.card import model_card
-from har_prune.checkpoints.load import Checkpoint, load_model
+from har_prune.checkpoints.load import Checkpoint, is_missing_folder, load_model, load_processor
+from har_prune.checkpoints.provenance import without_places
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.trajectory import plot_trajectory
@@ -31,14 +36,15 @@ def save_pruned(
 
     The folder holds config, safetensors, the processor, a model card, `history.json` and the run's plot; for
     har_prune's own models also their code, so that `trust_remote_code=True` loads them without the package. It appears
-    whole or not at all.
+    whole or not at all. Of absolute paths in the recipe and the command only the last part is written.
 
     Args:
         model: Any Transformers model.
         directory: Where to save; must not exist or be empty.
         history: Record of the run; fills the card and is saved beside it.
-        processor: Feature extractor, image processor or tokenizer to save with it.
-        example_inputs: Preprocess to compare on; made up when None.
+        processor: Feature extractor, image processor or tokenizer to save with it; None = what the checkpoint has
+            that the model was loaded from.
+        example_inputs: Inputs to compare on; made up when None.
         command: The command that made the model, for the card.
         max_shard_size: Largest safetensors file, in bytes or as "5GB"; above, the weights are split.
 
@@ -46,24 +52,56 @@ def save_pruned(
         The directory.
 
     Raises:
-        OutputFolderError: The directory exists and is not empty.
+        OutputFolderError: The directory exists and is not empty, or the weights cannot be written.
+        ValueError: `max_shard_size` is nothing.
         SaveVerificationError: What loads back differs from what was saved.
     """
     directory = Path(directory)
+    if not re.match(r"[\d.]*[1-9]", str(max_shard_size)):
+        raise ValueError(
+            f"max_shard_size={max_shard_size!r}: give a number of bytes above 0, or one with a unit, 5GB."
+        )
+    processors = _processors_of_origin(model) if processor is None else [processor]
     try:
         with whole_folder(directory) as folder:
             model.save_pretrained(folder, max_shard_size=max_shard_size)
-            if processor is not None:
-                processor.save_pretrained(folder)
+            for each in processors:
+                each.save_pretrained(folder)
             if history is not None:
-                write_json(folder / "history.json", history.to_json())
+                published = replace(history, recipe=without_places(history.recipe))
+                write_json(folder / "history.json", published.to_json())
                 if len(history.iterations) > 1:
                     plot_trajectory(history, folder / "trajectory.png")
-            (folder / "README.md").write_text(model_card(model, history, command), encoding="utf-8")
+            (folder / "README.md").write_text(model_card(model, history, command, processors), encoding="utf-8")
             _verify(model, folder, make_example_inputs(model) if example_inputs is None else example_inputs)
     except FileExistsError as error:
         raise OutputFolderError(f"{error}: choose another directory, or remove it first.") from error
     return directory
+
+
+def _processors_of_origin(model: PreTrainedModel) -> list[Any]:
+    """What the checkpoint that a model was loaded from prepares its inputs with; nothing, and a warning, at worst."""
+    name = str(model.config.name_or_path or "")
+    found: list[Any] = []
+    why = "it was not loaded from a checkpoint that is still there"
+    if name not in ("", "None") and not is_missing_folder(name):
+        own = type(model).__module__.startswith("transformers_modules.")  # such code runs already
+        revision = None if Path(name).exists() else getattr(model.config, "_commit_hash", None)
+        checkpoint = Checkpoint(name, revision, trust_remote_code=own)
+        try:
+            for kind in ("text", "image" if "pixel_values" in signature(model.forward).parameters else "sensor"):
+                found += [load_processor(checkpoint, kind)]
+            why = f"{checkpoint} has none"
+        except (CheckpointError, OSError, ValueError) as error:  # a Hub out of reach, or a folder that is gone
+            why = str(error)
+    found = [processor for processor in found if processor is not None]
+    if not found:
+        warnings.warn(
+            f"the model is saved without tokenizer, image processor or feature extractor ({why}), and "
+            "transformers.pipeline needs one: give save_pruned(processor=...).",
+            stacklevel=3,
+        )
+    return found
 
 
 def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> None:

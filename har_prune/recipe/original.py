@@ -1,5 +1,6 @@
 """The unpruned network of a recipe: loaded from a checkpoint or made from a config, checked against the data."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -84,12 +85,13 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
         _, samples, channels = data.values.shape
         given |= {"num_channels": channels, "window_size": samples}
         rows = data.values[train].reshape(-1, channels).astype(np.float64)
+        mean, std = rows.mean(axis=0), rows.std(axis=0)
         processor = HarFeatureExtractor(
             num_channels=channels,
             sampling_rate_hz=data.sensor["sampling_rate_hz"],
             window_size=samples,
-            channel_mean=rows.mean(axis=0).tolist(),
-            channel_std=np.maximum(rows.std(axis=0), 1e-6).tolist(),
+            channel_mean=mean.tolist(),
+            channel_std=_scale_of(mean, std, data.sensor.get("channels")).tolist(),
             channel_names=data.sensor.get("channels"),
             channel_units=data.sensor.get("units"),
         )
@@ -105,6 +107,21 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
             image_std=pixels.std(axis=(0, 2, 3), dtype=np.float64).tolist(),
         )
     return _build(_auto_class(data), _config(fields, given)), processor
+
+
+def _scale_of(mean: np.ndarray, std: np.ndarray, names: list[str] | None) -> np.ndarray:
+    """What each channel [C] is divided by: its standard deviation, or 1 where it is constant.
+
+    Divided by next to nothing, a drift of 0.001 in somebody else's data would drown all other channels.
+    """
+    constant = std <= np.maximum(1e-6 * np.abs(mean), 1e-6)
+    for channel in np.flatnonzero(constant):
+        warnings.warn(
+            f"channel {names[channel] if names else channel} is constant in the training data (about "
+            f"{mean[channel]:g}) and is left unscaled: check the sensor, or prepare the data without it.",
+            stacklevel=3,
+        )
+    return np.where(constant, 1.0, std)
 
 
 def _config(fields: dict[str, Any], given: dict[str, Any]) -> Any:

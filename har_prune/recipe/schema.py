@@ -62,8 +62,8 @@ class SaveConfig(Settings):
     @field_validator("max_shard_size")
     @classmethod
     def _size(cls, size: str) -> str:
-        if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", size, re.IGNORECASE):
-            raise ValueError("a number and a unit, e.g. 5GB or 500MB")
+        if not re.fullmatch(r"(?=[\d.]*[1-9])\d+(\.\d+)?\s*[KMGT]i?B", size, re.IGNORECASE):
+            raise ValueError("a number above 0 and a unit, e.g. 5GB or 500MB")
         return size
 
 

@@ -10,11 +10,13 @@ from scipy.stats import t as student
 
 from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.names import in_figure, in_markdown, printable
 from har_prune.reporting.report import made_with
 
 Histories = Mapping[str, PruningHistory]  # by test subject
 _NETWORKS = ("original", "pruned")
 _METRICS = ("accuracy", "macro_f1")
+_NO_CONFUSION = "So many classes that no confusion was kept"
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
@@ -62,7 +64,7 @@ def folds_report(histories: Histories, command: str) -> str:
     lines = [
         f"# Leave one subject out: {len(histories)} folds",
         "",
-        f"    {command}",
+        f"    {printable(command)}",
         "",
         *made_with(first),
         "",
@@ -78,12 +80,15 @@ def folds_report(histories: Histories, command: str) -> str:
     for subject, row in summary["subjects"].items():
         figures = " | ".join(f"{100 * row[network][metric]:.2f}" for metric in _METRICS for network in _NETWORKS)
         removed = ", ".join(map(str, row["removed"]))
-        lines.append(f"| {subject} | {row['samples']:,} | {figures} | {100 * row['macs_reduction']:.2f} | {removed} |")
+        cells = (in_markdown(subject), f"{row['samples']:,}", figures, f"{100 * row['macs_reduction']:.2f}", removed)
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         "Each subject is the test of one fold, and nobody trained, validated or calibrated on them in it. The "
         "interval is Student's t over folds; folds share training subjects, so it is an approximation.",
     ]
+    if not summary["confusion"]["original"]:
+        lines += ["", f"{_NO_CONFUSION}: confusion.png has no matrix."]
     return "\n".join(lines) + "\n"
 
 
@@ -95,14 +100,21 @@ def _means(figures: dict[str, dict[str, float]], sign: str = "") -> str:
 
 
 def plot_confusion(histories: Histories, path: Path) -> None:
-    """Draws the confusion of all folds together, original beside pruned, as a PNG; a row adds up to 100 %."""
+    """Draws the confusion of all folds together, original beside pruned, as a PNG; a row adds up to 100 %.
+
+    Of more classes than records keep a confusion for, the figure only says so.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
-    names = _class_names(histories)
+    names = [in_figure(name) for name in _class_names(histories)]
     size = 2.2 + 0.38 * len(names)
     figure = Figure(figsize=(2 * size, size), layout="constrained")
     FigureCanvasAgg(figure)
+    if not names:
+        figure.text(0.5, 0.5, _NO_CONFUSION, ha="center", va="center")
+        figure.savefig(path, dpi=120)
+        return
     for axes, network in zip(figure.subplots(1, 2), _NETWORKS, strict=True):
         counts = _confusion(histories, network)
         shares = [[value / max(1, sum(row)) for value in row] for row in counts]
@@ -134,6 +146,7 @@ def _class_names(histories: Histories) -> list[str]:
     for history in histories.values():
         quality, _ = _tested(history)
         present = [index for index, row in enumerate(quality.confusion) if sum(row)]
-        names.update(zip(present, quality.per_class, strict=True))
+        if len(present) == len(quality.per_class):  # not where two classes have one name
+            names.update(zip(present, quality.per_class, strict=True))
     classes = len(next(iter(histories.values())).before.metrics["test"].confusion)
     return [names.get(index, str(index)) for index in range(classes)]

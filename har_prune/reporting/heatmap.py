@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from scipy.stats import rankdata
 
+from har_prune.reporting.names import in_figure, in_terminal
 from har_prune.scoring.score import BlockScore
 
 Scores = dict[str, list[BlockScore]]
@@ -18,7 +19,7 @@ def scores_table(scores: Scores) -> Table:
     table.add_column("block", justify="right")
     table.add_column("name", no_wrap=True)
     for name in scores:
-        table.add_column(name, justify="right")
+        table.add_column(in_terminal(name), justify="right")
     least = {name: min(column, key=lambda score: (score.importance, score.index)) for name, column in scores.items()}
     for place, score in enumerate(first):
         cells = []
@@ -28,7 +29,7 @@ def scores_table(scores: Scores) -> Table:
             if found.interval is not None:
                 text += f"\n{found.interval[0]:.3g}-{found.interval[1]:.3g}"
             cells.append(f"[bold]{text}[/bold]" if found is least[name] else text)
-        table.add_row(str(score.index), score.name, *cells)
+        table.add_row(str(score.index), in_terminal(score.name), *cells)
     return table
 
 
@@ -66,7 +67,7 @@ def plot_scores(scores: Scores, path: Path) -> None:
             colour = "black" if rank > 0.6 * max(1, len(first) - 1) else "white"
             axes.text(column, row, f"{rank:g}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(len(first)), [str(score.index) for score in first])
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [in_figure(name) for name in names])
     axes.set(xlabel="block", title="Rank by importance; 0 = goes first")
     figure.colorbar(image, ax=axes, label="rank")
     figure.savefig(path, dpi=120)

@@ -1,6 +1,7 @@
 """The Markdown report of a run: what was run, on what, and what came of it."""
 
 from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.names import in_markdown, printable
 from har_prune.reporting.trajectory import trajectory_markdown
 
 
@@ -16,7 +17,7 @@ def run_report(history: PruningHistory, command: str) -> str:
     lines = [
         "# Pruning run",
         "",
-        f"    {command}",
+        f"    {printable(command)}",
         "",
         *made_with(history),
         f"- seed {history.seed}; scoring, healing and evaluation took {minutes:.1f} minutes and "
@@ -38,7 +39,7 @@ def run_report(history: PruningHistory, command: str) -> str:
         lines.append("|---|---|---|---|---|")
         for name, row in per_class.items():
             figures = " | ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
-            lines.append(f"| {name} | {figures} | {row['support']} |")
+            lines.append(f"| {in_markdown(name)} | {figures} | {row['support']} |")
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ from rich.table import Table
 from har_prune.evaluation.latency import Latency
 from har_prune.evaluation.measurement import figures_of
 from har_prune.pruning.history import PruningHistory, PruningStep
+from har_prune.reporting.names import in_terminal
 from har_prune.reporting.trajectory import latency_text
 
 
@@ -17,7 +18,7 @@ def summary_table(history: PruningHistory) -> Table:
         table.add_column(name, justify="right")
     for label, old, new, form in _rows(before, after, split):
         change = f"{new - old:+.2f} points" if label.endswith("%") else f"{100 * (new - old) / old:+.1f} %"
-        table.add_row(label, form.format(old), form.format(new), change)
+        table.add_row(in_terminal(label), form.format(old), form.format(new), change)
     latency = _latency_row(before.cost.latency, after.cost.latency)
     if latency is not None:
         table.add_row(*latency)

@@ -5,6 +5,7 @@ from pathlib import Path
 from har_prune.evaluation.latency import Latency
 from har_prune.evaluation.measurement import figures_of
 from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.names import in_figure, in_markdown
 
 
 def trajectory_markdown(history: PruningHistory) -> str:
@@ -13,7 +14,7 @@ def trajectory_markdown(history: PruningHistory) -> str:
     timed = any(step.cost.latency for step in history.iterations)  # a column of dashes says nothing
     header = ["iteration", "removed", "blocks", "MACs", "reduction %", "parameters", *["latency ms (p90)"] * timed]
     header += [f"{split} {name}" for split, metrics in first.items() for name in metrics.figures] + kinds
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines = ["| " + " | ".join(map(in_markdown, header)) + " |", "|" + "---|" * len(header)]
     for step in history.iterations:
         cells = [
             str(step.iteration),
@@ -65,9 +66,9 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     for split, metrics in history.before.metrics.items():
         figure_name = next(iter(metrics.figures))
         values = [step.metrics[split].figures[figure_name] for step in history.iterations]
-        accuracy_axes.plot(reductions, values, marker="o", markersize=4, label=split)
+        accuracy_axes.plot(reductions, values, marker="o", markersize=4, label=in_figure(split))
     accuracy_axes.axvline(reductions[history.selected], color="grey", linewidth=0.8, linestyle=":")
-    accuracy_axes.set(xlabel="MACs removed (%)", ylabel=figure_name, title="Trajectory")
+    accuracy_axes.set(xlabel="MACs removed (%)", ylabel=in_figure(figure_name), title="Trajectory")
     accuracy_axes.grid(alpha=0.3)
     accuracy_axes.legend()
 
@@ -85,9 +86,6 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     score_axes.set(xlabel="block (index in the original network)", title="Importance; x = removed")
     score_axes.set_yticks(range(len(pruned)), [str(step.iteration) for step in pruned])
     score_axes.set_ylabel("iteration")
-    figure.colorbar(
-        image,
-        ax=score_axes,
-        label=f"importance ({history.recipe.get('prune', history.recipe).get('criterion', 'cka')})",
-    )
+    criterion = history.recipe.get("prune", history.recipe).get("criterion", "cka")
+    figure.colorbar(image, ax=score_axes, label=in_figure(f"importance ({criterion})"))
     figure.savefig(path, dpi=120)

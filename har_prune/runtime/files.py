@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from har_prune.errors import OutputFolderError
+
 _PARTIAL = ".partial-"
 
 
@@ -15,8 +19,11 @@ _PARTIAL = ".partial-"
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a folder to write into; it becomes `path` when the block ends, and vanishes when it raises.
 
+    Its files get the mode that the umask gives: safetensors writes 0600.
+
     Raises:
         FileExistsError: `path` exists and is not an empty folder.
+        OutputFolderError: safetensors could not write weights; a full disk is no OSError to it.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} exists and is not empty")
@@ -28,10 +35,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield partial
         for folder, _, names in os.walk(partial):
             for name in names:
+                os.chmod(Path(folder) / name, 0o666 & partial.stat().st_mode)
                 _sync(Path(folder) / name)
             _sync(Path(folder))
         os.rename(partial, path)
         _sync(path.parent)
+    except SafetensorError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OutputFolderError(
+            f"the weights could not be written to {path} ({error}), and nothing was left there: is the disk full? "
+            "Make room, and start again."
+        ) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

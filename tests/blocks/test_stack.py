@@ -4,11 +4,11 @@ from families import TINY, har_transformer, resnet_basic, swin
 from torch import nn
 from transformers import ConvBertConfig, PreTrainedConfig, PreTrainedModel
 
-from har_prune import Family, find_blocks, register_family
+from har_prune import Family, find_blocks, register_family, remove_blocks, score_blocks
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.blocks.families import registered_families
 from har_prune.blocks.probe import probe_containers
-from har_prune.errors import NotRemovableError, UnknownFamilyError
+from har_prune.errors import NotAModelError, NotRemovableError, UnknownFamilyError
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -102,6 +102,16 @@ def test_a_model_without_residual_blocks_is_refused_with_the_nearest_family():
     config.vocab_size = 9
     with pytest.raises(UnknownFamilyError, match=r"model_type='vitt' .*bert.*Did you mean 'vit'\?"):
         find_blocks(_PlainModel(config))
+
+
+@pytest.mark.parametrize(
+    "wrapped", [None, nn.Linear(2, 2), nn.DataParallel(har_transformer(2)), torch.compile(har_transformer(2))]
+)
+def test_what_is_no_model_of_transformers_is_said_to_be_none(wrapped):
+    batch = example_inputs(har_transformer(2))
+    for call in (find_blocks, lambda model: score_blocks(model, [batch]), lambda model: remove_blocks(model, [1])):
+        with pytest.raises(NotAModelError, match=r"give a PreTrainedModel.*\.module.*\._orig_mod"):
+            call(wrapped)
 
 
 def test_a_family_cannot_be_registered_twice():

@@ -10,11 +10,14 @@ import torch
 from families import har_transformer, llama, vit
 from fresh import logits_in_fresh_process
 from hub_server import READ, WRITE, serving
+from tiny_checkpoints import MAKERS
+from transformers import ViTImageProcessor
 
-from har_prune import remove_blocks, save_pruned
+from har_prune import HarFeatureExtractor, remove_blocks, save_pruned
 from har_prune.blocks.example_inputs import example_inputs
+from har_prune.checkpoints.contents import files_of
 from har_prune.checkpoints.push import _explained
-from har_prune.errors import HubError
+from har_prune.errors import CheckpointError, HubError
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def _python(hub, home, code, *arguments, token=WRITE):
 def test_what_is_pushed_is_the_folder_in_one_commit(hub, folder, tmp_path):
     done = _push(hub, tmp_path, folder, "tester/vit-pruned", "--private")
     assert done.returncode == 0, done.stderr
+    assert "holds no tokenizer, image processor or feature extractor" in done.stderr
     repo = hub.repos["tester/vit-pruned"]
     assert repo.private
     assert len(repo.commits) == 2, "the initial one and ours"
@@ -126,7 +130,7 @@ print(json.dumps({"provenance": model.config.har_prune, "card": ModelCard.load(f
 
 
 def test_from_hub_to_hub_parent_and_license_are_carried_over(hub, tmp_path):
-    base = save_pruned(vit(), tmp_path / "base")
+    base = save_pruned(vit(), tmp_path / "base", processor=ViTImageProcessor())
     card = (base / "README.md").read_text().replace("library_name:", "license: cc-by-4.0\nlibrary_name:", 1)
     (base / "README.md").write_text(card)
     assert _push(hub, tmp_path, base, "tester/base").returncode == 0
@@ -139,6 +143,7 @@ def test_from_hub_to_hub_parent_and_license_are_carried_over(hub, tmp_path):
     }
     assert (found["card"]["license"], found["card"]["base_model"]) == ("cc-by-4.0", "tester/base")
     assert "tester/pruned-vit" in hub.repos, "a name without an owner is the account's"
+    assert "preprocessor_config.json" in hub.files("tester/pruned-vit"), "the original's processor is carried along"
 
 
 def test_weights_of_an_earlier_push_do_not_stay_behind(hub, tmp_path):
@@ -195,13 +200,61 @@ def test_a_folder_that_does_not_load_is_not_pushed(hub, folder, tmp_path):
     assert not hub.repos
 
 
+def test_what_save_pruned_did_not_write_is_refused_by_name(hub, tmp_path):
+    folder = save_pruned(remove_blocks(har_transformer(), [2]), tmp_path / "own")
+    foreign = ["id_rsa", "token.txt", "notes.docx", "sub/.env", ".netrc", "tools.py", "other.safetensors"]
+    for name in foreign:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    (tmp_path / "secret.json").write_text("{}")
+    (folder / "vocab.json").symlink_to(tmp_path / "secret.json")
+    (folder / "linked").symlink_to(tmp_path)
+    done = _push(hub, tmp_path, folder, "tester/own")
+    assert done.returncode == 2, done.stderr
+    for name in (*foreign, "vocab.json (a link)", "linked (a link)"):
+        assert name in done.stderr
+    assert "Move it out of the folder" in done.stderr
+    assert not hub.requests, "refused before anybody was asked"
+    for name in (*foreign, "vocab.json", "linked"):
+        (folder / name).unlink()
+    (folder / "sub").rmdir()
+    assert _push(hub, tmp_path, folder, "tester/own").returncode == 0, "the advice works"
+
+
+def test_code_that_an_auto_map_reaches_belongs_to_the_folder(tmp_path):
+    folder = save_pruned(har_transformer(), tmp_path / "own", processor=HarFeatureExtractor(num_channels=6))
+    configuration = folder / "configuration_har_transformer.py"
+    configuration.write_text("from .sizes import SIZE  # noqa\n" + configuration.read_text())
+    (folder / "sizes.py").write_text("from .numbers import ONE\nSIZE = ONE\n")
+    (folder / "numbers.py").write_text("ONE = 1\n")
+    assert {name for name in files_of(folder) if name.endswith(".py")} == {
+        "configuration_har_transformer.py", "feature_extraction_har_transformer.py", "modeling_har_transformer.py",
+        "sizes.py", "numbers.py",
+    }  # fmt: skip
+    (folder / "numbers.py").unlink()
+    with pytest.raises(CheckpointError, match="imports from beside it what is not there"):
+        files_of(folder)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert", "vit", "resnet50"])
+def test_what_processors_write_belongs_to_the_folder(kind, tmp_path):
+    _, model = MAKERS[kind](tmp_path)
+    assert set(files_of(model)) > {"config.json", "model.safetensors"}
+    (model / "\x1b[31m\n").touch()
+    with pytest.raises(CheckpointError, match=r"holds  \[31m : only what save_pruned writes"):
+        files_of(model)
+
+
 _MISSING = """
 import json, sys
 from transformers import AutoModel
 from har_prune.errors import CheckpointError
 from har_prune.checkpoints.load import Checkpoint, load_model
 messages = []
-for checkpoint in (Checkpoint("tester/nothing"), Checkpoint("tester/bin"), Checkpoint("tester/bin", revision="v9")):
+for checkpoint in (
+    Checkpoint("tester/nothing"), Checkpoint("tester/bin"), Checkpoint("tester/bin", revision="v9"),
+    Checkpoint("tester/index"),
+):
     try:
         load_model(AutoModel, checkpoint)
     except CheckpointError as error:
@@ -215,11 +268,18 @@ def test_a_missing_repository_and_a_pickle_are_named(hub, folder, tmp_path):
 
     hub.repos["tester/bin"] = Repo(private=False)
     hub.commit("tester/bin", {"config.json": (folder / "config.json").read_bytes(), "pytorch_model.bin": b"pickle"})
-    missing, pickled, revision = _python(hub, tmp_path, _MISSING)
+    hub.repos["tester/index"] = Repo(private=False)
+    index = json.dumps({"metadata": {}, "weight_map": {"x": "../shard.bin"}}).encode()
+    hub.commit("tester/index", {
+        "config.json": (folder / "config.json").read_bytes(), "model.safetensors.index.json": index,
+        "shard.bin": b"pickle",
+    })  # fmt: skip
+    missing, pickled, revision, foreign = _python(hub, tmp_path, _MISSING)
     assert "checkpoint tester/nothing cannot be loaded" in missing
     assert "har_prune reads safetensors only" in pickled
     assert "use_safetensors=False" in pickled
     assert "checkpoint tester/bin@v9 cannot be loaded" in revision
+    assert "checkpoint tester/index: model.safetensors.index.json names ../shard.bin" in foreign
     assert not any("discussions" in path or "convert" in path for _, path in hub.requests), "nobody asked to convert"
 
 

@@ -1,47 +1,41 @@
 import json
-from dataclasses import replace
+import os
+import shutil
+import warnings
 
 import pytest
 import torch
 from families import TINY, cifar_resnet, har_transformer, llama, vit
 from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tiny_checkpoints import MAKERS
+from tiny_history import history
 from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
+    pipeline,
 )
 
-from har_prune import Cost, EvalMetrics, HarFeatureExtractor, find_blocks, remove_blocks, save_pruned
+from har_prune import HarFeatureExtractor, find_blocks, remove_blocks, save_pruned
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.checkpoints.auto_class import auto_class_of
+from har_prune.checkpoints.contents import files_of
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
-from har_prune.pruning.history import Calibration, PruningHistory, PruningStep, RaceRecord, ScoredBlock
-
-
-def _history():
-    metrics = {"validation": EvalMetrics(0.9, 0.88, 0.3, 40), "test": EvalMetrics(0.85, 0.8, 0.4, 40)}
-    race = RaceRecord("tie", (1, 2), "lowest importance")
-    how = Calibration("cka", 64, 1, "current", "fp32", "exact", {"micro_batch": 8}, 640, race)
-    scores = (ScoredBlock(1, "a.1", 0.1, 64, (0.05, 0.2)), ScoredBlock(2, "a.2", 0.1, 32))
-    steps = tuple(
-        PruningStep(
-            n, (2,) * n, (0, 1, 2, 3)[: 4 - n], scores[: 2 * n], how if n else None,
-            Cost(1000 - 200 * n, 500, 2000, 64), metrics, None, "", 2.0,
-        )
-        for n in (0, 1)
-    )  # fmt: skip
-    recipe = {"data": {"name_or_path": "data/wharf"}, "prune": {"criterion": "cka"}}
-    return PruningHistory(recipe, 0, {"torch": "2"}, steps, selected=1)
+from har_prune.pruning.history import PruningHistory
+from har_prune.recipe.schema import SaveConfig
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_the_auto_class_loads_every_family_back(name, tmp_path):
     model = TINY[name].make()
     folder = save_pruned(model, tmp_path / "model")
+    assert set(files_of(folder)) == {path.name for path in folder.iterdir()}, "what push would take"
     inputs = example_inputs(model)
     with torch.no_grad():
         torch.testing.assert_close(load_model(auto_class_of(model), folder).eval()(**inputs)[0], model(**inputs)[0])
@@ -51,11 +45,11 @@ def test_processor_history_and_card_lie_in_the_folder(tmp_path):
     model = remove_blocks(har_transformer(), [2])
     extractor = HarFeatureExtractor(num_channels=6, window_size=32, channel_mean=[1.0] * 6)
     folder = save_pruned(
-        model, tmp_path / "a" / "model", history=_history(), processor=extractor, command="accelerate launch x.yaml"
+        model, tmp_path / "a" / "model", history=history(), processor=extractor, command="accelerate launch x.yaml"
     )
     assert AutoFeatureExtractor.from_pretrained(folder).channel_mean == [1.0] * 6
     assert load_processor(folder, "sensor").window_size == 32
-    assert PruningHistory.from_json(json.loads((folder / "history.json").read_text())) == _history()
+    assert PruningHistory.from_json(json.loads((folder / "history.json").read_text())) == history()
     card = ModelCard.load(folder / "README.md")
     assert "har_prune" in card.data.tags
     assert {result.metric_type: result.metric_value for result in card.data.eval_results} == {
@@ -72,6 +66,64 @@ def test_processor_history_and_card_lie_in_the_folder(tmp_path):
     assert {path.name for path in folder.parent.iterdir()} == {"model"}
     base = AutoModel.from_pretrained(folder)
     assert type(base).__name__ == "HarTransformerModel"
+
+
+def _cannot_write(*arguments, **options):
+    raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+
+def test_a_full_disk_is_said_to_be_one_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", _cannot_write)
+    with pytest.raises(OutputFolderError, match=r"model \(I/O error: No space left.*is the disk full\?"):
+        save_pruned(vit(), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saved_files_have_the_mode_that_the_umask_gives(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = save_pruned(vit(), tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("size", ["0KB", 0, "-1GB", "0.0GB"])
+def test_shards_of_nothing_are_refused(size, tmp_path):
+    with pytest.raises(ValueError, match="above 0"):
+        save_pruned(vit(), tmp_path / "model", max_shard_size=size)
+    with pytest.raises(ValueError, match=r"above 0|valid string"):
+        SaveConfig(max_shard_size=size)
+    assert SaveConfig(max_shard_size="0.5GB").max_shard_size == "0.5GB"
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet50", "bert", "llama"])
+def test_the_processor_of_the_origin_is_carried_along(kind, tmp_path):
+    _, parent = MAKERS[kind](tmp_path / "parent")
+    auto_class = {"bert": AutoModelForSequenceClassification, "llama": AutoModelForCausalLM}
+    model = auto_class.get(kind, AutoModelForImageClassification).from_pretrained(parent)
+    removable = find_blocks(model).removable
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        folder = save_pruned(remove_blocks(model, removable[:1]), tmp_path / "pruned")
+    if kind in ("vit", "resnet50"):
+        assert pipeline("image-classification", str(folder))(Image.new("RGB", (40, 30)))[0]["label"]
+    elif kind == "bert":
+        assert pipeline("text-classification", str(folder))("a good film")[0]["label"] in ("joy", "anger", "fear")
+    else:
+        assert load_processor(folder, "text")("a good film").input_ids
+    assert not any(str(tmp_path) in path.read_bytes().decode(errors="replace") for path in folder.iterdir())
+
+
+def test_a_model_without_a_processor_is_saved_with_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match=r"not loaded from a checkpoint .*give save_pruned\(processor=\.\.\.\)"):
+        parent = save_pruned(vit(), tmp_path / "parent")
+    model = load_model(AutoModelForImageClassification, parent)
+    with pytest.warns(UserWarning, match=r"parent has none"):
+        save_pruned(model, tmp_path / "again")
+    shutil.rmtree(parent)
+    with pytest.warns(UserWarning, match="that is still there"):
+        save_pruned(model, tmp_path / "gone")
 
 
 def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
@@ -140,17 +192,6 @@ def test_an_originals_license_goes_with_the_result_and_its_path_does_not(tmp_pat
     assert not any("secret-place" in path.read_text(errors="replace") for path in folder.iterdir())
 
 
-def test_a_language_models_card_has_its_perplexity(tmp_path):
-    smaller = remove_blocks(llama(), [1])
-    metrics = {"test": EvalMetrics(0.4, 0.1, 2.0, 400, task="next-token")}
-    history = replace(_history(), iterations=tuple(replace(s, metrics=metrics) for s in _history().iterations))
-    card = ModelCard.load(save_pruned(smaller, tmp_path / "llama", history=history) / "README.md")
-    assert {r.metric_type: r.metric_value for r in card.data.eval_results} == {"accuracy": 0.4, "perplexity": 7.3891}
-    assert "test perplexity" in card.text
-    assert "no code but transformers" in card.text
-    assert card.data.pipeline_tag == "text-generation"
-
-
 def test_sharded_weights_go_in_and_out(tmp_path):
     model = llama()
     model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
@@ -181,6 +222,33 @@ def test_pickles_and_quantised_checkpoints_are_refused_with_a_way_out(tmp_path):
     (tmp_path / "packed" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"is quantised \(gptq\).*prune the checkpoint it was made from"):
         load_model(AutoModelForCausalLM, tmp_path / "packed")
+
+
+@pytest.mark.parametrize("name", ["shard.bin", "../shard.safetensors", "/etc/passwd"])
+def test_an_index_names_only_safetensors_beside_it(name, tmp_path):
+    model = llama()
+    model.save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    key = next(iter(content["weight_map"]))
+    torch.save({key: model.state_dict()[key]}, tmp_path / "model" / "shard.bin")
+    save_file({key: model.state_dict()[key]}, tmp_path / "shard.safetensors", metadata={"format": "pt"})
+    content["weight_map"][key] = name
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=rf"index\.json names {name}, .* beside it only"):
+        load_model(AutoModelForCausalLM, tmp_path / "model")
+    index.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"index\.json is damaged"):
+        load_model(AutoModelForCausalLM, tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "sub/other.safetensors.index.json"])
+def test_a_config_names_only_safetensors_beside_it(name, tmp_path):
+    vit().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "transformers_weights": name}))
+    with pytest.raises(CheckpointError, match=rf"transformers_weights='{name}'"):
+        load_model(AutoModelForImageClassification, tmp_path)
 
 
 _CODE = """

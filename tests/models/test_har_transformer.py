@@ -101,12 +101,29 @@ def test_the_extractor_normalises_resamples_pads_and_masks(tmp_path):
     # Away from the ends, where the filter has neighbours on both sides.
     assert torch.allclose(features["input_values"][0, 8:-8, 0], expected[8:-8], atol=0.02)
     assert torch.allclose(features["input_values"][0, :, 1], torch.ones(64), atol=1e-3)
-    batch = extractor([recording[:10], recording], return_tensors="pt")
+    batch = extractor([recording[:10], recording[:64]], return_tensors="pt")
     assert batch["attention_mask"].sum(dim=1).tolist() == [10, 64]
     assert (batch["input_values"][0, 10:] == 0).all()
     array = extractor(np.zeros((3, 64, 2)))
     assert array["input_values"].shape == (3, 64, 2)
     assert array["input_values"].dtype == np.float32
+
+
+def test_a_recording_longer_than_the_window_is_cut_as_the_message_says():
+    extractor = HarFeatureExtractor(num_channels=2, sampling_rate_hz=20, window_size=51)  # 2.55 s
+    recording = np.random.default_rng(0).normal(size=(19_200, 2))
+    for rate in (20, 50, 10):
+        with pytest.raises(ValueError, match=rf"recording 0 has 19200 samples \(.* at {rate} Hz\)") as refused:
+            extractor(recording, sampling_rate_hz=rate)
+        found = {"recording": recording}
+        exec(str(refused.value).partition("Cut it: ")[2], found)
+        made = extractor(found["windows"], sampling_rate_hz=rate)
+        assert made["input_values"].shape == (19_200 // int(2.55 * rate), 51, 2)
+    assert extractor(recording[:51]).input_values.shape == (1, 51, 2)
+    with pytest.raises(ValueError, match="has 52 samples"):
+        extractor(recording[:52])
+    # Windows of 2.56 s at 50 Hz are within a sample of 2.55 s: resampling makes 52 of them, the last is dropped.
+    assert extractor(recording[:128], sampling_rate_hz=50).input_values.shape == (1, 51, 2)
 
 
 def test_the_extractor_refuses_what_it_cannot_use():
@@ -115,5 +132,10 @@ def test_the_extractor_refuses_what_it_cannot_use():
         extractor([np.zeros((5, 2)), np.where(np.arange(10).reshape(5, 2) == 7, np.nan, 0.0)])
     with pytest.raises(ValueError, match=r"shape \(5, 3\); expected \[samples, 2\]"):
         extractor(np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="sampling_rate_hz=0: must be above 0"):
+        extractor(np.zeros((5, 2)), sampling_rate_hz=0)
     with pytest.raises(ValueError, match="num_channels=2"):
         HarFeatureExtractor(num_channels=2, channel_mean=[0.0])
+    for std, message in (([1.0, 0.0], "above 0"), ([1.0, -2.0], "above 0"), ([1.0, float("nan")], "finite")):
+        with pytest.raises(ValueError, match=message):
+            HarFeatureExtractor(num_channels=2, channel_std=std)
