@@ -1,8 +1,8 @@
 """The console messages go to, and the noise of libraries that does not."""
 
-import logging
 import os
 import sys
+import warnings
 
 from rich.console import Console
 
@@ -34,4 +34,10 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if "datasets" in sys.modules:  # it has read its environment already
         sys.modules["datasets"].disable_progress_bars()
-    logging.captureWarnings(False)
+    warnings.showwarning = _say_warning
+    warnings.filterwarnings("default", r".*\(since 0\.2\)", DeprecationWarning)  # of words in somebody's recipe
+
+
+def _say_warning(message: Warning | str, *place: object) -> None:
+    """One line; where in the code it was given says nothing to a user of the console."""
+    say(f"warning: {message}", style="yellow")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from har_prune import HarFeatureExtractor, HarTransformerConfig, HarTransformerForSequenceClassification, save_pruned
 from har_prune.commands.app import app
 from har_prune.data.load import load_data
-from har_prune.recipe.load import load_recipe
+from har_prune.recipe.load import load_recipe, shipped_recipes
 from har_prune.runtime.console import console
 
 
@@ -184,3 +184,16 @@ def test_a_wheel_holds_the_recipes_and_runs_them(root, tmp_path):
     assert history["environment"]["commit"] == "unknown", "it ran from the wheel, not from the checkout"
     for noise in ("torchvision", "were not passed to `accelerate launch`"):
         assert noise not in done.stderr
+
+
+def test_a_former_word_in_a_recipe_is_said_in_one_line(tmp_path):
+    (tmp_path / "old.yaml").write_text(
+        (shipped_recipes()["wharf"])
+        .read_text()
+        .replace("protocol: loso", "protocol: loto")
+        .replace("  test_subject: m1\n", "")
+    )
+    command = [sys.executable, "-m", "har_prune.commands.app", "recipes", "validate", "old.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[1:] == ["warning: protocol loto is now trial_holdout (since 0.2)"]
