@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from har_prune.data.memory import expect_memory
+
 _LARGEST = 4 * 2**30  # bytes of an array of all images
 _LOOKED_AT = 256  # images whose sizes decide whether an array is tried
 
@@ -35,10 +37,12 @@ def read_images(table: Dataset, column: str) -> np.ndarray | ImageColumn:
     first = images[: min(_LOOKED_AT, len(images))]
     if len({image.shape for image in first}) > 1 or first[0].nbytes * len(images) > _LARGEST:
         return images
-    found = np.empty((len(images), *first[0].shape), dtype=np.uint8)
+    expect_memory(first[0].nbytes * len(images), f"{len(images):,} images")
+    height, width, channels = first[0].shape
+    found = np.empty((len(images), channels, height, width), dtype=np.uint8)
     for start in range(0, len(images), _LOOKED_AT):
         part = images[start : start + _LOOKED_AT]
-        if any(image.shape != found.shape[1:] for image in part):
+        if any(image.shape != first[0].shape for image in part):
             return images
-        found[start : start + len(part)] = part
-    return found.transpose(0, 3, 1, 2).copy()
+        found[start : start + len(part)] = np.stack(part).transpose(0, 3, 1, 2)
+    return found

@@ -18,6 +18,8 @@ from har_prune.data.load import LabelledData
 from har_prune.errors import CheckpointError, RecipeError, did_you_mean
 from har_prune.models.har_transformer import HarFeatureExtractor
 
+_ROWS_AT_ONCE = 1024
+
 
 def load_original(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:
     """Loads a classifier (for texts without classes a causal language model) and its processor.
@@ -83,13 +85,13 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
     if data.kind == "sensor":
         _, samples, channels = data.values.shape
         given |= {"num_channels": channels, "window_size": samples}
-        rows = data.values[train].reshape(-1, channels).astype(np.float64)
+        mean, std = _moments(data.values, train, axes=(0, 1))
         processor = HarFeatureExtractor(
             num_channels=channels,
             sampling_rate_hz=data.sensor["sampling_rate_hz"],
             window_size=samples,
-            channel_mean=rows.mean(axis=0).tolist(),
-            channel_std=np.maximum(rows.std(axis=0), 1e-6).tolist(),
+            channel_mean=mean.tolist(),
+            channel_std=np.maximum(std, 1e-6).tolist(),
             channel_names=data.sensor.get("channels"),
             channel_units=data.sensor.get("units"),
         )
@@ -98,13 +100,22 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
 
         height, width = data.values.shape[2:]
         given["image_size"] = height
-        pixels = data.values[train].astype(np.float32) / 255
+        mean, std = _moments(data.values, train, axes=(0, 2, 3))
         processor = ViTImageProcessor(
             size={"height": height, "width": width},
-            image_mean=pixels.mean(axis=(0, 2, 3), dtype=np.float64).tolist(),
-            image_std=pixels.std(axis=(0, 2, 3), dtype=np.float64).tolist(),
+            image_mean=(mean / 255).tolist(),
+            image_std=(std / 255).tolist(),
         )
     return _build(_auto_class(data), _config(fields, given)), processor
+
+
+def _moments(values: np.ndarray, rows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel over some rows, in float64 and without a copy of all of them."""
+    parts = np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE))
+    count = values[rows[:1]].size // values.shape[({*range(values.ndim)} - {*axes}).pop()] * len(rows)
+    mean = sum(values[part].sum(axis=axes, dtype=np.float64, keepdims=True) for part in parts) / count
+    squares = sum(np.square(values[part] - mean).sum(axis=axes) for part in parts)
+    return mean.ravel(), np.sqrt(squares / count)
 
 
 def _config(fields: dict[str, Any], given: dict[str, Any]) -> Any:
