@@ -1,5 +1,6 @@
 """What a recipe names, loaded and checked before anything is written."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from har_prune.blocks.find import find_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.data.batches import Preprocess, preprocess_for
-from har_prune.data.load import LabelledData, load_data
+from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.protocols import Splits, make_splits
 from har_prune.errors import CheckpointError
 from har_prune.pruning.plan import check_settings
@@ -39,16 +40,26 @@ class Prepared:
         return rows_of(self.example_inputs, slice(1))
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
     """Loads data and network and refuses what cannot work.
+
+    Args:
+        recipe: What to load.
+        data: Its data set, where that is loaded already.
 
     Raises:
         HarPruneError: Bad input.
     """
-    data = load_data(recipe.data.name_or_path, recipe.data.subset, recipe.data.revision)
+    data = load_configured(recipe.data) if data is None else data
     splits = make_splits(data, recipe.data, recipe.seed)
     if recipe.model.checkpoint is not None:
         model, processor = load_original(recipe.model.checkpoint, data)
+        if splits.is_drawn:
+            warnings.warn(
+                f"validation: {splits.validation_from}. Checkpoint {recipe.model.checkpoint} may have been trained on "
+                "them, and then their accuracy says too much; data.validation_split names a split it never saw.",
+                stacklevel=2,
+            )
     else:
         set_seed(recipe.seed)
         model, processor = make_original(dict(recipe.model.config or {}), data, splits.train)

@@ -12,6 +12,7 @@ from har_prune.checkpoints.load import load_model
 from har_prune.checkpoints.push import check_login, push_pruned
 from har_prune.checkpoints.save import save_pruned
 from har_prune.data.batches import make_loader
+from har_prune.data.load import LabelledData, load_configured
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory
 from har_prune.pruning.loop import PruningResult, prune
@@ -30,8 +31,8 @@ from har_prune.runtime.tracker import JsonLinesTracker
 from har_prune.training.loop import train_model
 
 
-def launch(recipe: Recipe, command: str) -> PruningHistory:
-    """Runs a recipe on an Accelerator of its own.
+def launch(recipe: Recipe, command: str, data: LabelledData | None = None) -> PruningHistory:
+    """Runs a recipe on an Accelerator of its own; `data` where they are loaded already.
 
     Raises:
         HarPruneError: Bad input.
@@ -39,7 +40,7 @@ def launch(recipe: Recipe, command: str) -> PruningHistory:
     trackers = [JsonLinesTracker(recipe.output_dir / "metrics.jsonl"), *recipe.log_with]
     accelerator = make_accelerator(recipe.precision, recipe.num_threads, trackers, recipe.output_dir)
     console.quiet = not accelerator.is_main_process
-    return run(recipe, accelerator, command)
+    return run(recipe, accelerator, command, data)
 
 
 def launch_folds(recipe: Recipe, command: str) -> None:
@@ -50,18 +51,19 @@ def launch_folds(recipe: Recipe, command: str) -> None:
     """
     accelerator = make_accelerator(recipe.precision, recipe.num_threads)
     console.quiet = not accelerator.is_main_process
-    histories = run_folds(folds_of(recipe), lambda fold: launch(fold, command))
+    data = load_configured(recipe.data)
+    histories = run_folds(folds_of(recipe, data), lambda fold: launch(fold, command, data))
     if accelerator.is_main_process:
         keep_summary(recipe, histories, command, console)
 
 
-def run(recipe: Recipe, accelerator: Accelerator, command: str) -> PruningHistory:
+def run(recipe: Recipe, accelerator: Accelerator, command: str, data: LabelledData | None = None) -> PruningHistory:
     """The steps of a recipe; every step is one call.
 
     Raises:
         HarPruneError: Bad input; nothing half-written is left behind.
     """
-    made = prepare(recipe)
+    made = prepare(recipe, data)
     if recipe.save.push_to_hub is not None:
         check_login(recipe.save.push_to_hub)
     data, splits, model, preprocess = made.data, made.splits, made.model, made.preprocess
@@ -137,6 +139,7 @@ def show_plan(recipe: Recipe) -> None:
     evaluations = len(stack) + sum(len(stack) - index - 1 for index in allowed)
     console.print_json(json.dumps({**recipe.fingerprint, "output_dir": str(recipe.output_dir)}))
     console.print(f"examples: {len(splits.train)} train, {len(splits.validation)} validate, {len(splits.test)} test")
+    console.print(f"validation: {splits.validation_from}", markup=False)
     console.print(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
     console.print(f"{count_macs(model, made.one_example):,} MACs, {model.num_parameters():,} parameters")
     console.print(
