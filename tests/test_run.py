@@ -62,7 +62,16 @@ def finished(quickstart, tmp_path_factory):
 def test_a_run_leaves_what_a_user_needs(finished):
     out, output = finished
     names = {path.name for path in out.iterdir()}
-    expected = {"recipe.json", "metrics.jsonl", "original", "history.json", "report.md", "trajectory.png", "pruned"}
+    expected = {
+        "recipe.json",
+        "data.json",
+        "metrics.jsonl",
+        "original",
+        "history.json",
+        "report.md",
+        "trajectory.png",
+        "pruned",
+    }
     assert names == expected | {"iteration-000", "iteration-001", "iteration-002"}
     history = PruningHistory.from_json(json.loads((out / "history.json").read_text()))
     assert history.macs_reduction(history.iterations[-1]) >= 0.2

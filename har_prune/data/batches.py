@@ -1,6 +1,8 @@
 """Batches: raw examples -> augmentation (training only) -> the processor's normalisation -> model inputs."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -125,6 +127,11 @@ class _Rows(Dataset):
 
     def __init__(self, data: LabelledData, rows: Sequence[int] | np.ndarray):
         self.data, self.rows = data, np.asarray(rows)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the data set and these rows of it."""
+        return hashlib.sha256(self.data.fingerprint.encode() + self.rows.astype(np.int64).tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.rows)

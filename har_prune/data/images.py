@@ -1,13 +1,16 @@
 """Images of a data set: all of them in one array where that fits, else read when they are needed."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Image
 
 from har_prune.data.memory import expect_memory
 
 _LARGEST = 4 * 2**30  # bytes of an array of all images
+_HASHED = 256  # images whose bytes tell data sets apart
 _LOOKED_AT = 256  # images whose sizes decide whether an array is tried
 
 
@@ -24,6 +27,16 @@ class ImageColumn:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over their number and the encoded bytes of some that lie evenly spread."""
+        digest = hashlib.sha256(str(len(self)).encode())
+        encoded = self.table.select_columns(self.column).cast_column(self.column, Image(decode=False))
+        for row in np.linspace(0, len(self) - 1, min(_HASHED, len(self))).astype(int).tolist():
+            image = encoded[row][self.column]
+            digest.update(Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"])
+        return digest.hexdigest()
 
     def __getitem__(self, rows: Any) -> list[np.ndarray]:
         """Images [H, W, 3] of uint8 at some rows."""

@@ -1,5 +1,6 @@
 """Reads a data set: sensor windows, images, or texts."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -57,6 +58,21 @@ class LabelledData:
     def subject_codes(self) -> tuple[np.ndarray, np.ndarray]:
         """Names of all subjects, sorted, and the index of each row's, [N]; none where there are no subjects."""
         return np.unique(np.array([], dtype=str) if self.subjects is None else self.subjects, return_inverse=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that is here; of images that are read when needed, over some that lie evenly spread."""
+        digest = hashlib.sha256(repr((self.kind, self.label_names, sorted(self.sensor.items()))).encode())
+        for values in (self.labels, self.splits, self.subjects, self.trials, self.values):
+            if isinstance(values, ImageColumn):
+                digest.update(values.fingerprint.encode())
+            elif values is not None and values.dtype == object:
+                for text in values:
+                    digest.update(f"{len(text)} {text}".encode())
+            elif values is not None:
+                digest.update(f"{values.dtype} {values.shape}".encode())
+                digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+        return digest.hexdigest()
 
     def raw(self, rows: Any) -> Tensor | list:
         """Some rows as they are read: a tensor of windows or images, or a list of texts or images [H, W, 3]."""

@@ -57,7 +57,8 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
         if splits.is_drawn:
             warnings.warn(
                 f"validation: {splits.validation_from}. Checkpoint {recipe.model.checkpoint} may have been trained on "
-                "them, and then their accuracy says too much; data.validation_split names a split it never saw.",
+                "them, and then their accuracy flatters it. Where the data have a split it never saw, name that in "
+                "data.validation_split (protocol official).",
                 stacklevel=2,
             )
     else:

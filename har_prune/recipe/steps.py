@@ -15,7 +15,7 @@ from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory
-from har_prune.pruning.loop import PruningResult, prune
+from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
 from har_prune.pruning.plan import candidates, protected_blocks
 from har_prune.pruning.store import RunFolder
 from har_prune.recipe.accelerator import make_accelerator
@@ -72,8 +72,10 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str, data: LabelledDa
         name: make_loader(data, rows, preprocess, recipe.data.batch_size)
         for name, rows in (("validation", splits.validation), ("test", splits.test))
     }
+    calibration = make_loader(data, calibration_rows(recipe, splits), preprocess, recipe.data.batch_size)
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
+    folder.compare_data(data_fingerprints(train, calibration, sets))  # before the original is trained on them
     accelerator.wait_for_everyone()
     accelerator.init_trackers("har_prune")
     if recipe.train is not None:
@@ -83,7 +85,6 @@ def run(recipe: Recipe, accelerator: Accelerator, command: str, data: LabelledDa
             keep_original(path, model, made.processor, accelerator)
         # Also right after training: what is computed must not depend on whether the run was interrupted here.
         model = load_model(type(model), path).eval()
-    calibration = make_loader(data, calibration_rows(recipe, splits), preprocess, recipe.data.batch_size)
     result = prune(model, train, calibration, sets, recipe, accelerator=accelerator)
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
