@@ -31,9 +31,15 @@ def find_blocks(
         The stack; `removable` lists what may go.
 
     Raises:
-        UnknownFamilyError: No family, and the probe found nothing, or nothing within the path, or several towers.
+        UnknownFamilyError: No family, and the probe found nothing, or nothing within the path, or several towers; or
+            an encoder-decoder model.
         NotRemovableError: `config.har_prune` speaks of another number of blocks than there are.
     """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UnknownFamilyError(
+            f"{type(model).__name__} (model_type={model.config.model_type!r}) is an encoder-decoder model, and their "
+            "depth cannot be changed yet: take its encoder alone (e.g. T5EncoderModel), or a model that is one stack."
+        )
     within = within or ""
     if within and within not in dict(model.named_modules()):
         names = [name for name, _ in model.named_modules() if name]

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
+from har_prune.checkpoints.load import Checkpoint, load_model, load_processor, shortened
 from har_prune.data.load import LabelledData
 from har_prune.errors import CheckpointError, RecipeError, did_you_mean
 from har_prune.models.har_transformer import HarFeatureExtractor
@@ -143,7 +143,7 @@ def _build(auto_class: Any, config: Any) -> PreTrainedModel:
     try:
         return auto_class.from_config(config)
     except (ValueError, TypeError, KeyError) as error:
-        raise RecipeError(f"no {auto_class.__name__} can be built from model.config: {str(error)[:300]}") from error
+        raise RecipeError(f"no {auto_class.__name__} can be built from model.config: {shortened(error)}") from error
 
 
 def _auto_class(data: LabelledData) -> Any:

@@ -69,7 +69,7 @@ def test_altered_weights_are_refused_by_their_folder(ended, interrupted):
     weights = load_file(path)
     next(iter(weights.values())).add_(0.5)
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(OutputFolderError, match="the weights in .*iteration-001 were altered since") as error:
+    with pytest.raises(OutputFolderError, match=r"the weights in .*iteration-001 were altered since") as error:
         _prune(interrupted)
     assert "remove this folder" in str(error.value)
     shutil.rmtree(interrupted / "iteration-001")  # as the message says
