@@ -65,8 +65,14 @@ def match_channels(facts: dict[str, Any], channels: int, extractor: Any, checkpo
             )
         _warn("channels", "names, order and units", checkpoint, wanted)
         return ChannelMatch(tuple(range(channels)), (1.0,) * channels)
-    columns = tuple(_column(name, there, checkpoint) for name in wanted)
     into, units = getattr(extractor, "channel_units", None), facts.get("units")
+    for stated in (wanted, into or wanted):
+        if len(stated) != extractor.num_channels:
+            raise CheckpointError(
+                f"checkpoint {checkpoint} takes {extractor.num_channels} channels, and its preprocessor_config.json "
+                f"states {len(stated)}: {stated}. Correct channel_names and channel_units there."
+            )
+    columns = tuple(_column(name, there, checkpoint) for name in wanted)
     if not into or not units:
         _warn("units", "units", checkpoint, into)
         return ChannelMatch(columns, (1.0,) * len(columns))

@@ -98,6 +98,12 @@ def test_a_channel_that_is_missing_or_in_another_quantity_is_refused(right):
     assert _logits(_data(right.values, NAMES, [*UNITS[:5], "uT"]), same).isfinite().all(), "unknown, and the same"
 
 
+def test_a_checkpoint_that_contradicts_itself_is_refused(right):
+    for wrong in ({"channel_names": NAMES[:5]}, {"channel_units": UNITS[:5]}):
+        with pytest.raises(CheckpointError, match=r"takes 6 channels, and its preprocessor_config\.json states 5"):
+            _logits(right, _extractor(**wrong))
+
+
 def test_a_checkpoint_without_names_is_compared_by_number_with_a_warning(right):
     old = _extractor(channel_names=None, channel_units=None)
     with pytest.warns(UserWarning, match="checkpoint x states no channels: names, order and units are taken to be"):

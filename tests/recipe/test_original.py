@@ -51,7 +51,7 @@ def test_validation_rows_a_checkpoint_may_have_been_trained_on_are_said(made, ro
     def prepared(name):
         data, checkpoint = made[name]
         places = [f"data.name_or_path={data}", f"model.name_or_path={checkpoint}", "data.subset=null"]
-        more = ["data.validation_fraction=0.3", "prune.target={blocks: 2}", "output_dir=nowhere"]
+        more = ["data.validation_fraction=0.3", "prune.target={blocks: 2}", "prune.protected=[]", "output_dir=x"]
         return prepare(load_recipe(root / "recipes" / f"{name}.yaml", [*places, *more]))
 
     assert prepared("vit").splits.validation_from == "the data set's own split 'validation'"
