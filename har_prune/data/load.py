@@ -68,7 +68,7 @@ class LabelledData:
                 digest.update(values.fingerprint.encode())
             elif values is not None and values.dtype == object:
                 for text in values:
-                    digest.update(f"{len(text)} {text}".encode())
+                    digest.update(repr(text).encode())
             elif values is not None:
                 digest.update(f"{values.dtype} {values.shape}".encode())
                 digest.update(np.ascontiguousarray(values).view(np.uint8).data)
@@ -111,6 +111,10 @@ def load_data(
             raise DataError(f"data set {name_or_path!r}: split {name!r} is empty.")
     splits = np.concatenate([np.full(len(table), str(name)) for name, table in tables.items()])
     table = concatenate_datasets(list(tables.values()))
+    if rename_channels and "input_values" not in table.column_names:
+        raise DataError(
+            f"rename_channels is for sensor windows, and data set {name_or_path!r} has none: leave it out."
+        )
     text_column, label_column = _text_column(table), _label_column(table)
     unnamed = [name for name in ("label", "labels") if name in table.column_names and name != label_column]
     if text_column is not None and label_column is None and not unnamed:

@@ -1,5 +1,6 @@
 """The unpruned network of a recipe: loaded from a checkpoint or made from a config, checked against the data."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
 def _moments(values: np.ndarray, rows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel over some rows, in float64 and without a copy of all of them."""
     parts = np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE))
-    count = values[rows[:1]].size // values.shape[({*range(values.ndim)} - {*axes}).pop()] * len(rows)
+    count = len(rows) * math.prod(values.shape[axis] for axis in axes if axis)
     mean = sum(values[part].sum(axis=axes, dtype=np.float64, keepdims=True) for part in parts) / count
     squares = sum(np.square(values[part] - mean).sum(axis=axes) for part in parts)
     return mean.ravel(), np.sqrt(squares / count)
