@@ -13,6 +13,7 @@ import tiny_checkpoints
 import tiny_cifar
 import torch
 from accelerate.state import AcceleratorState
+from datasets import Dataset
 from families import har_transformer
 from fresh import logits_in_fresh_process
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -65,6 +66,7 @@ def test_a_run_leaves_what_a_user_needs(finished, quickstart):
     expected = {
         "recipe.json",
         "recipe.yaml",
+        "data.json",
         "metrics.jsonl",
         "original",
         "history.json",
@@ -119,6 +121,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(quickstart, tmp_path):
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
     assert "8 blocks in 1 stage(s), 8 candidates: [0, 1, 2, 3, 4, 5, 6, 7]" in text
+    assert "validation: 22 % of the training windows: subjects s" in text
     assert "408 samples x 36 block evaluations (removing and re-running: 64)" in text
     assert not (tmp_path / "out").exists()
 
@@ -151,6 +154,23 @@ def test_a_training_that_diverges_in_its_last_step_keeps_nothing(quickstart, tmp
     assert not (out / "original").exists()
     _refused(_run(quickstart, tmp_path / "heal", *FAST, "heal.learning_rate=1e30", "heal.warmup=0"), "lower learning")
     assert not (tmp_path / "heal" / "iteration-001").exists()
+
+
+def test_a_run_is_not_continued_on_other_data(finished, quickstart, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    (out / "history.json").unlink()
+    shutil.rmtree(out / "pruned")
+    shutil.rmtree(out / "iteration-002")
+    path = out / "data.json"
+    known = json.loads(path.read_text())
+    assert set(known) == {"train", "calibration", "evaluate validation", "evaluate test"}
+    path.write_text(json.dumps({**known, "evaluate test": "another"}))
+    same = [*FAST, "prune.target.macs_reduction=0.2"]
+    _refused(_run(quickstart, out, *same), "made with other data: evaluate test differ(s)")
+    path.write_text(json.dumps(known))
+    again = _run(quickstart, out, *same)
+    assert again.exit_code == 0, again.output
 
 
 def test_a_damaged_output_folder_is_named(finished, quickstart, tmp_path):
@@ -318,6 +338,37 @@ def test_folds_that_cannot_be_are_refused_before_the_first(quickstart, four_subj
     result = _run(quickstart, out, *four_subjects, "data.validation_fraction=0.01")
     _refused(result, "no training subject can be spared")
     assert not out.exists()
+
+
+def test_a_folder_of_other_data_under_the_same_path_is_refused(quickstart, four_subjects, tmp_path):
+    out, data = tmp_path / "out", Path(four_subjects[0].partition("=")[2])
+    one = [*four_subjects, "data.test_subject=s02"]
+    assert _run(quickstart, out, *one).exit_code == 0
+    for name in ("iteration-001", "pruned"):
+        shutil.rmtree(out / name)
+    shutil.rmtree(data)
+    reader = synthetic.reader(4, seed=1)
+    with new_folder(data) as folder:
+        write(reader, reader.parts(folder, synthetic.INFO), Windowing(synthetic.INFO), folder)
+    _refused(
+        _run(quickstart, out, *one), "made with other data: calibration, evaluate test, evaluate validation, train"
+    )
+
+
+def test_a_subject_named_like_a_path_writes_nothing_outside(quickstart, four_subjects, tmp_path):
+    data = Path(four_subjects[0].partition("=")[2])
+    for path in data.glob("data/*.parquet"):
+        table = Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"), keep_in_memory=True)
+        table.map(lambda row: {"subject": row["subject"].replace("s02", "../../../x")}).to_parquet(path)
+    out = tmp_path / "a" / "b" / "c" / "out"
+    _refused(_run(quickstart, out, *four_subjects), "subject '../../../x' cannot name one")
+    assert not (tmp_path / "a").exists()
+    result = _run(quickstart, out, *four_subjects, "data.test_subject=../../../x")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"four", "cache", "a"}
+    assert [
+        path.name for path in (tmp_path / "a").rglob("*") if path.name == "x" or path.name.startswith("fold")
+    ] == []
 
 
 @pytest.mark.parametrize("launcher", [["accelerate", "launch"], ["torchrun", "--standalone", "--nproc_per_node", "2"]])

@@ -32,13 +32,19 @@ def find_blocks(
 
     Raises:
         NotAModelError: Not a model of transformers, or one that is wrapped.
-        UnknownFamilyError: No family, and the probe found nothing, or nothing within the path, or several towers.
+        UnknownFamilyError: No family, and the probe found nothing, or nothing within the path, or several towers; or
+            an encoder-decoder model.
         NotRemovableError: `config.har_prune` speaks of another number of blocks than there are.
     """
     if not isinstance(model, PreTrainedModel):
         raise NotAModelError(
             f"{type(model).__name__} is no model of transformers: give a PreTrainedModel. One that is wrapped is in "
             "`.module` (DataParallel, DistributedDataParallel) or `._orig_mod` (torch.compile)."
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UnknownFamilyError(
+            f"{type(model).__name__} (model_type={model.config.model_type!r}) is an encoder-decoder model, and their "
+            "depth cannot be changed yet: take its encoder alone (e.g. T5EncoderModel), or a model that is one stack."
         )
     within = within or ""
     if within and within not in dict(model.named_modules()):

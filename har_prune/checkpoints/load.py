@@ -99,7 +99,7 @@ def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: A
             f"checkpoint {source}: a safetensors file is corrupt or cut off ({error}). Copy or download it again."
         ) from error
     except Exception as error:  # a config can be wrong in as many ways as its class has lines
-        raise CheckpointError(f"checkpoint {source} cannot be loaded: {error}{_advice(str(error))}") from error
+        raise CheckpointError(f"checkpoint {source} cannot be loaded: {shortened(error)}") from error
     _keep_card(source)
     problems = [f"{words}: {sorted(map(str, info[key]))[:5]}" for key, words in KEY_PROBLEMS.items() if info.get(key)]
     if problems:
@@ -178,8 +178,18 @@ def shard_names(index: Path, checkpoint: str) -> set[str]:
     return names
 
 
+def shortened(error: Exception) -> str:
+    """What transformers says, without its list of all configs, and what to do about it."""
+    return str(error).partition("Model type should be one of")[0].strip() + _advice(str(error))
+
+
 def _advice(message: str) -> str:
     """What to do about errors of transformers that do not say it, or say it in its own terms."""
+    if "Unrecognized configuration class" in message:
+        return (
+            " Models of this kind have no such head: give a checkpoint made for the data, or data of the kind it was "
+            "made for (windows and images with class labels, texts with or without)."
+        )
     if "trust_remote_code" in message:
         return (
             " It brings its own code. Read that code; to run it give model.trust_remote_code=true in a recipe, "

@@ -1,6 +1,8 @@
 """Batches: raw examples -> augmentation (training only) -> the processor's normalisation -> model inputs."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from har_prune.data.channels import ChannelMatch, match_channels
 from har_prune.data.load import LabelledData
 from har_prune.data.transforms import AUGMENTATIONS, Augmentation
 from har_prune.errors import CheckpointError, DataError
@@ -22,12 +25,14 @@ class SensorInputs:
     Args:
         extractor: The model's feature extractor.
         sampling_rate_hz: Rate of the windows.
+        channels: Makes the model's channels out of the windows'; None where they are the same.
     """
 
-    def __init__(self, extractor: Any, sampling_rate_hz: float):
-        self.extractor, self.sampling_rate_hz = extractor, sampling_rate_hz
+    def __init__(self, extractor: Any, sampling_rate_hz: float, channels: ChannelMatch | None = None):
+        self.extractor, self.sampling_rate_hz, self.channels = extractor, sampling_rate_hz, channels
 
     def __call__(self, windows: Tensor) -> dict[str, Tensor]:
+        windows = self.channels(windows) if self.channels else windows
         features = self.extractor(windows.numpy(), sampling_rate_hz=self.sampling_rate_hz, return_tensors="pt")
         if features["attention_mask"].all():  # attention without a mask is faster
             return {"input_values": features["input_values"]}
@@ -100,16 +105,11 @@ def preprocess_for(data: LabelledData, processor: Any, checkpoint: str, max_toke
         max_tokens: Longer texts are cut.
 
     Raises:
-        CheckpointError: The checkpoint has no processor of the kind the data needs.
+        CheckpointError: The checkpoint has no processor of the kind the data needs, or takes channels that they lack.
     """
     if data.kind == "sensor" and isinstance(data.values, np.ndarray) and hasattr(processor, "sampling_rate_hz"):
-        channels = data.values.shape[2]
-        if processor.num_channels != channels:
-            raise CheckpointError(
-                f"checkpoint {checkpoint} takes {processor.num_channels} channels ({processor.channel_names}) and the "
-                f"data have {channels} ({data.sensor.get('channels')}): use data of the same sensors."
-            )
-        return SensorInputs(processor, data.sensor["sampling_rate_hz"])
+        channels = match_channels(data.sensor, data.values.shape[2], processor, checkpoint)
+        return SensorInputs(processor, data.sensor["sampling_rate_hz"], channels)
     if data.kind == "image" and hasattr(processor, "do_rescale"):
         return ImageInputs(processor)
     if data.kind == "text" and hasattr(processor, "pad_token"):
@@ -127,6 +127,11 @@ class _Rows(Dataset):
 
     def __init__(self, data: LabelledData, rows: Sequence[int] | np.ndarray):
         self.data, self.rows = data, np.asarray(rows)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the data set and these rows of it."""
+        return hashlib.sha256(self.data.fingerprint.encode() + self.rows.astype(np.int64).tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -26,9 +26,17 @@ class DataConfig(Settings):
     test_subject: str | None = Field(None, description="loso: the subject nobody trains on; all: each in turn")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="trial_holdout, leaky_window_split: share that tests")
     test_subjects: tuple[str, ...] = Field((), description="holdout: the subjects nobody trains on")
-    test_split: str = Field("test", description="official: the split that tests; all others train")
+    test_split: str = Field("test", description="official: the split that tests; all others but validation train")
+    validation_split: str | None = Field(
+        None, description="official: the split that validates; null: one called validation, valid, val or dev"
+    )
+    rename_channels: dict[str, str] | None = Field(
+        None, description="sensor windows: the checkpoint's name of a channel by its name in the data, {ax: acc_x}"
+    )
     max_tokens: int = Field(128, ge=2, description="texts: longer ones are cut")
-    validation_fraction: float = Field(0.15, gt=0, lt=1, description="share of the training data that validates")
+    validation_fraction: float = Field(
+        0.15, gt=0, lt=1, description="share of the training data that validates, where no split does"
+    )
     batch_size: int = Field(64, ge=1)
     augment: tuple[str, ...] = Field((), description="applied to training batches, in this order")
 
@@ -55,6 +63,10 @@ class DataConfig(Settings):
     def _subjects(self) -> "DataConfig":
         if self.protocol != "official" and self.test_split != "test":
             raise ValueError("test_split goes with protocol: official")
+        if self.protocol != "official" and self.validation_split is not None:
+            raise ValueError("validation_split goes with protocol: official")
+        if self.validation_split == self.test_split:
+            raise ValueError("validation_split and test_split name the same split")
         if (self.test_subject is not None) != (self.protocol == "loso"):
             raise ValueError("test_subject goes with protocol: loso, and loso needs it")
         if bool(self.test_subjects) != (self.protocol == "holdout"):

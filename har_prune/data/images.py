@@ -1,11 +1,16 @@
 """Images of a data set: all of them in one array where that fits, else read when they are needed."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Image
+
+from har_prune.data.memory import expect_memory
 
 _LARGEST = 4 * 2**30  # bytes of an array of all images
+_HASHED = 256  # images whose bytes tell data sets apart
 _LOOKED_AT = 256  # images whose sizes decide whether an array is tried
 
 
@@ -23,6 +28,16 @@ class ImageColumn:
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over their number and the encoded bytes of some that lie evenly spread."""
+        digest = hashlib.sha256(str(len(self)).encode())
+        encoded = self.table.select_columns(self.column).cast_column(self.column, Image(decode=False))
+        for row in np.linspace(0, len(self) - 1, min(_HASHED, len(self))).astype(int).tolist():
+            image = encoded[row][self.column]
+            digest.update(Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"])
+        return digest.hexdigest()
+
     def __getitem__(self, rows: Any) -> list[np.ndarray]:
         """Images [H, W, 3] of uint8 at some rows."""
         wanted = np.atleast_1d(np.arange(len(self))[rows])
@@ -35,10 +50,12 @@ def read_images(table: Dataset, column: str) -> np.ndarray | ImageColumn:
     first = images[: min(_LOOKED_AT, len(images))]
     if len({image.shape for image in first}) > 1 or first[0].nbytes * len(images) > _LARGEST:
         return images
-    found = np.empty((len(images), *first[0].shape), dtype=np.uint8)
+    expect_memory(first[0].nbytes * len(images), f"{len(images):,} images")
+    height, width, channels = first[0].shape
+    found = np.empty((len(images), channels, height, width), dtype=np.uint8)
     for start in range(0, len(images), _LOOKED_AT):
         part = images[start : start + _LOOKED_AT]
-        if any(image.shape != found.shape[1:] for image in part):
+        if any(image.shape != first[0].shape for image in part):
             return images
-        found[start : start + len(part)] = part
-    return found.transpose(0, 3, 1, 2).copy()
+        found[start : start + len(part)] = np.stack(part).transpose(0, 3, 1, 2)
+    return found

@@ -1,22 +1,29 @@
 """Reads a data set: sensor windows, images, or texts."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub import DatasetCard, hf_hub_download
 from torch import Tensor
 
 from har_prune.checkpoints.load import is_missing_folder
+from har_prune.data.card import renamed, sensor_facts
+from har_prune.data.config import DataConfig
 from har_prune.data.images import ImageColumn, read_images
+from har_prune.data.memory import expect_memory
 from har_prune.errors import DataError
 
 SYNTHETIC = "synthetic"
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -47,30 +54,67 @@ class LabelledData:
     def __len__(self) -> int:
         return len(self.splits)
 
+    @cached_property
+    def subject_codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Names of all subjects, sorted, and the index of each row's, [N]; none where there are no subjects."""
+        return np.unique(np.array([], dtype=str) if self.subjects is None else self.subjects, return_inverse=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that is here; of images that are read when needed, over some that lie evenly spread."""
+        digest = hashlib.sha256(repr((self.kind, self.label_names, sorted(self.sensor.items()))).encode())
+        for values in (self.labels, self.splits, self.subjects, self.trials, self.values):
+            if isinstance(values, ImageColumn):
+                digest.update(values.fingerprint.encode())
+            elif values is not None and values.dtype == object:
+                for text in values:
+                    digest.update(repr(text).encode())
+            elif values is not None:
+                digest.update(f"{values.dtype} {values.shape}".encode())
+                digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+        return digest.hexdigest()
+
     def raw(self, rows: Any) -> Tensor | list:
         """Some rows as they are read: a tensor of windows or images, or a list of texts or images [H, W, 3]."""
         values = self.values[rows]
         return torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype != object else list(values)
 
 
-def load_data(name_or_path: str, subset: str | None = None, revision: str | None = None) -> LabelledData:
+def load_configured(config: DataConfig) -> LabelledData:
+    """Loads the data set of a recipe; see `load_data`."""
+    return load_data(config.name_or_path, config.subset, config.revision, config.rename_channels)
+
+
+def load_data(
+    name_or_path: str,
+    subset: str | None = None,
+    revision: str | None = None,
+    rename_channels: Mapping[str, str] | None = None,
+) -> LabelledData:
     """Loads a data set. Rows with a label below 0 (not labelled) are left out.
 
     Args:
         name_or_path: A folder, a Hub id, or "synthetic".
         subset: Configuration of a data set that has several.
         revision: Branch, tag or commit of a Hub repository.
+        rename_channels: New name of a channel of windows by its name on the data's card.
 
     Raises:
-        DataError: It is missing, empty or not in a known format, or a window holds NaN or infinity.
+        DataError: It is missing, empty or not in a known format, does not fit in memory, its card states what cannot
+            be, or a window holds NaN or infinity.
     """
     synthetic = name_or_path == SYNTHETIC
     tables, sensor = _synthetic() if synthetic else (_load(name_or_path, subset, revision), {})
+    pa.default_memory_pool().release_unused()  # Arrow keeps what it read files with: as much as the windows themselves
     for name, table in tables.items():
         if not len(table):
             raise DataError(f"data set {name_or_path!r}: split {name!r} is empty.")
     splits = np.concatenate([np.full(len(table), str(name)) for name, table in tables.items()])
     table = concatenate_datasets(list(tables.values()))
+    if rename_channels and "input_values" not in table.column_names:
+        raise DataError(
+            f"rename_channels is for sensor windows, and data set {name_or_path!r} has none: leave it out."
+        )
     text_column, label_column = _text_column(table), _label_column(table)
     unnamed = [name for name in ("label", "labels") if name in table.column_names and name != label_column]
     if text_column is not None and label_column is None and not unnamed:
@@ -87,15 +131,9 @@ def load_data(name_or_path: str, subset: str | None = None, revision: str | None
         table, labels, splits = table.select(labelled), labels[labelled], splits[labelled]
     image_column = next((name for name, feature in table.features.items() if isinstance(feature, Image)), None)
     if "input_values" in table.column_names and "subject" in table.column_names:
-        windows = np.asarray(table.with_format("numpy")["input_values"][:], dtype=np.float32)
-        _refuse_not_finite(windows, table, name_or_path)
-        sensor = sensor or _sensor_facts(name_or_path, revision)
-        if "sampling_rate_hz" not in sensor:
-            raise DataError(
-                f"data set {name_or_path!r}: its card (README.md) does not state har.sampling_rate_hz. "
-                "Prepare it with `python -m data_prep`."
-            )
-        subjects = np.asarray(table["subject"][:])
+        windows = _windows(table, name_or_path)
+        sensor = renamed(sensor or sensor_facts(name_or_path, revision, windows.shape[2]), rename_channels or {})
+        subjects = np.asarray(table["subject"][:]).astype(str)
         trials = np.asarray(table["trial"][:]) if "trial" in table.column_names else None
         return LabelledData("sensor", windows, labels, names, splits, subjects, sensor, trials)
     if image_column is not None:
@@ -142,19 +180,12 @@ def _load(name_or_path: str, subset: str | None, revision: str | None) -> Datase
 
 
 def _load_folder(folder: Path, subset: str | None) -> DatasetDict:
-    """Reads a folder past the cache of datasets: a card with `configs` makes it key by the folder's name (5.2)."""
-    with TemporaryDirectory() as scratch:
-        return load_dataset(str(folder), subset, cache_dir=scratch, keep_in_memory=True)
+    """Reads a folder past the cache of datasets: a card with `configs` makes it key by the folder's name (5.2).
 
-
-def _sensor_facts(name_or_path: str, revision: str | None) -> dict[str, Any]:
-    card = Path(name_or_path, "README.md")
-    try:
-        if not Path(name_or_path).is_dir():
-            card = Path(hf_hub_download(name_or_path, "README.md", repo_type="dataset", revision=revision))
-        return DatasetCard.load(card).data.to_dict().get("har") or {} if card.exists() else {}
-    except Exception as error:  # a card with broken YAML, or none on the Hub
-        raise DataError(f"the card of data set {name_or_path!r} cannot be read: {error}") from error
+    What is read stays mapped when its file is gone, so it takes no memory of its own.
+    """
+    with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        return load_dataset(str(folder), subset, cache_dir=scratch)
 
 
 def _label_column(table: Dataset) -> str | None:
@@ -182,13 +213,31 @@ def _objects(texts: list[str]) -> np.ndarray:
     return values
 
 
-def _refuse_not_finite(windows: np.ndarray, table: Dataset, name_or_path: str) -> None:
-    if windows.ndim != 3:
-        raise DataError(f"data set {name_or_path!r}: input_values has shape {windows.shape}; expected [N, T, C].")
-    bad = np.flatnonzero(~np.isfinite(windows).all(axis=(1, 2)))
-    if len(bad):
-        row = table[int(bad[0])]
+def _windows(table: Dataset, name_or_path: str) -> np.ndarray:
+    """All windows, [N, T, C], read a few at a time: never twice in memory."""
+    column = table.select_columns("input_values").with_format("numpy")
+    shape = np.shape(column[0]["input_values"])
+    if len(shape) != 2:
+        raise DataError(
+            f"data set {name_or_path!r}: input_values has shape {(len(table), *shape)}; expected [N, T, C]."
+        )
+    expect_memory(4 * len(table) * shape[0] * shape[1], f"the {len(table):,} windows of data set {name_or_path!r}")
+    windows = np.empty((len(table), *shape), dtype=np.float32)
+    bad: list[int] = []
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        part = windows[start : start + _ROWS_AT_ONCE]
+        try:
+            part[:] = column[start : start + _ROWS_AT_ONCE]["input_values"]
+        except ValueError as error:
+            raise DataError(
+                f"data set {name_or_path!r}: windows from row {start} on are not all of shape {shape} like the first "
+                f"({error}). Cut them to one length."
+            ) from error
+        bad += (start + np.flatnonzero(~np.isfinite(part).all(axis=(1, 2)))).tolist()
+    if bad:
+        row = table[bad[0]]
         raise DataError(
             f"data set {name_or_path!r}: {len(bad)} of {len(windows)} windows hold NaN or infinity; the first is row "
             f"{bad[0]} (subject {row['subject']!r}, trial {row.get('trial', '?')!r}). Repair or drop them."
         )
+    return windows

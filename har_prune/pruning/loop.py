@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
@@ -24,8 +23,8 @@ from har_prune.pruning.config import RunConfig
 from har_prune.pruning.history import Healing, PruningHistory, PruningStep, ScoredBlock
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.ranking import rank_candidates
-from har_prune.pruning.store import RunFolder
-from har_prune.runtime.batches import inputs_of, rows_of
+from har_prune.pruning.store import RunFolder, weights_sha256
+from har_prune.runtime.batches import fingerprint_of, inputs_of, rows_of
 from har_prune.runtime.environment import environment
 from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.loop import Teacher, train_model
@@ -79,7 +78,8 @@ def prune(
 
     Raises:
         UnreachableTargetError: The target cannot be met; the message says what can.
-        OutputFolderError: The output folder belongs to another run, or to another network.
+        OutputFolderError: The output folder belongs to another run, to another network or to other data, or weights
+            in it were altered.
         DataError: There is no "validation" set, or no training data to heal with.
     """
     if not isinstance(evaluate, Mapping):
@@ -91,6 +91,19 @@ def prune(
     evaluate = {name: _repeatable(batches) for name, batches in evaluate.items()}
     run = _Run(model, train, _repeatable(calibration), evaluate, config, accelerator or Accelerator(), on_step)
     return run.to_the_end()
+
+
+def data_fingerprints(
+    train: DataLoader | None, calibration: Batches, evaluate: Mapping[str, Batches]
+) -> dict[str, str | None]:
+    """Fingerprints of the data of a run by what they are for; None for what cannot be looked at."""
+    sets = {"train": train, "calibration": calibration, **{f"evaluate {name}": evaluate[name] for name in evaluate}}
+    return {name: fingerprint_of(batches) for name, batches in sets.items() if batches is not None}
+
+
+def _joint(fingerprints: dict[str, str | None]) -> str | None:
+    known = sorted((name, value) for name, value in fingerprints.items() if value is not None)
+    return hashlib.sha256(repr(known).encode()).hexdigest() if known else None
 
 
 def _repeatable(batches: Batches) -> Batches:
@@ -125,6 +138,9 @@ class _Run:
         self.folder: RunFolder | None = None
         if config.output_dir is not None:
             self.folder = RunFolder(config.output_dir, config.fingerprint, writes=accelerator.is_main_process)
+        self.data_fingerprints = data_fingerprints(train, calibration, evaluate)
+        if self.folder:
+            self.folder.compare_data(self.data_fingerprints)
         accelerator.wait_for_everyone()
         self.steps = self.folder.steps() if self.folder else []
         self.environment = environment()  # of the code that runs, not of what is on disk when it ends
@@ -312,7 +328,7 @@ class _Run:
     def _load(self, iteration: int) -> BlockStack:
         if iteration == 0 or self.folder is None:
             return self.original
-        model = self.folder.load(iteration, self.original.model)
+        model = self.folder.load(self.steps[iteration], self.original.model)
         return find_blocks(model, self.original.inputs, within=self.original.within)
 
     def _history(self, selected: int) -> PruningHistory:
@@ -328,13 +344,5 @@ class _Run:
             environment=self.environment,
             iterations=tuple(self.steps),
             selected=selected,
+            data_fingerprint=_joint(self.data_fingerprints),
         )
-
-
-def weights_sha256(model: PreTrainedModel) -> str:
-    """SHA-256 over names and bytes of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

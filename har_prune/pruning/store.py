@@ -1,10 +1,12 @@
 """The output folder of a run: iterations that appear whole or not at all, and the way back into them."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from transformers import PreTrainedModel
 
 from har_prune.blocks.rebuild import build_from, copied
@@ -18,6 +20,7 @@ Parsed = TypeVar("Parsed")
 
 _IDENTITY = "recipe.json"
 _HISTORY = "history.json"
+_DATA = "data.json"
 
 
 class RunFolder:
@@ -49,6 +52,27 @@ class RunFolder:
         if not known.exists():
             write_json(known, identity)
 
+    def compare_data(self, fingerprints: dict[str, str | None]) -> None:
+        """Keeps the fingerprints of a run's data by what they are for; where there are some, they must be the same.
+
+        Raises:
+            OutputFolderError: Other data made what is there.
+        """
+        if not self.writes:
+            return
+        path = self.path / _DATA
+        if not path.exists():
+            write_json(path, fingerprints)
+            return
+        known = _parsed(path, dict)
+        differing = [name for name in sorted({*known, *fingerprints}) if known.get(name) != fingerprints.get(name)]
+        if differing:
+            raise OutputFolderError(
+                f"output folder {self.path} was made with other data: {', '.join(differing)} differ(s) from what is "
+                "given now (batches drawn at random need the same seed). Choose another output_dir, or bring the "
+                "former data back to continue that run."
+            )
+
     def steps(self) -> list[PruningStep]:
         """The whole iterations, in order, from 0."""
         found: list[PruningStep] = []
@@ -77,13 +101,23 @@ class RunFolder:
             return None
         return _parsed(record, PruningHistory.from_json)
 
-    def load(self, iteration: int, original: PreTrainedModel) -> PreTrainedModel:
+    def load(self, step: PruningStep, original: PreTrainedModel) -> PreTrainedModel:
         """The network of an iteration, on the original's device.
 
         Its weights are copied into freshly allocated memory: the alignment of a memory-mapped file changes the last
         bits of what is computed from them, and a resumed run has to compute what an uninterrupted one does.
+
+        Raises:
+            OutputFolderError: The weights are not those that were kept.
         """
-        loaded = load_model(auto_class_of(original), self._iteration(iteration))
+        folder = self._iteration(step.iteration)
+        loaded = load_model(auto_class_of(original), folder)
+        if step.weights_sha256 not in ("", weights_sha256(loaded)):  # none in records of 0.1
+            raise OutputFolderError(
+                f"the weights in {folder} were altered since this run kept them (their SHA-256 is not that of "
+                "step.json). Bring the former file back; or remove this folder and those of later iterations, with "
+                "pruned and history.json, and start again to compute them anew."
+            )
         return build_from(original, type(loaded), loaded.config, copied(loaded.state_dict()))
 
     def _iteration(self, number: int) -> Path:
@@ -123,3 +157,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
         return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
     return {prefix[:-1]: value}
+
+
+def weights_sha256(model: PreTrainedModel) -> str:
+    """SHA-256 over names and bytes of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

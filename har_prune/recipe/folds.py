@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from har_prune.data.load import LabelledData, load_data
-from har_prune.data.protocols import make_splits
-from har_prune.errors import RecipeError
+from har_prune.data.load import LabelledData, load_configured
+from har_prune.data.protocols import check_folds
+from har_prune.errors import DataError, RecipeError
 from har_prune.pruning.history import PruningHistory
 from har_prune.pruning.store import RunFolder
 from har_prune.recipe.schema import Recipe
@@ -14,6 +14,7 @@ from har_prune.runtime.console import say
 from har_prune.runtime.files import whole_file, write_json
 
 ALL = "all"
+_LONGEST = 200  # bytes of a subject's name; file systems allow 255, and the folder's name has more in it
 
 
 def is_all_folds(recipe: Recipe) -> bool:
@@ -21,27 +22,45 @@ def is_all_folds(recipe: Recipe) -> bool:
     return recipe.data.protocol == "loso" and recipe.data.test_subject == ALL
 
 
-def folds_of(recipe: Recipe) -> dict[str, Recipe]:
+def folds_of(recipe: Recipe, data: LabelledData | None = None) -> dict[str, Recipe]:
     """The recipe of each fold by its test subject, every one checked; a fold has a folder of its own in output_dir.
 
+    Args:
+        recipe: The recipe of all folds.
+        data: Its data set; None = loaded here.
+
     Raises:
-        DataError: A fold cannot be split, e.g. because nobody else performs an activity.
+        DataError: A fold cannot be split, e.g. because nobody else performs an activity, or a subject's name cannot
+            name a folder.
         RecipeError: A result to push, where there is one for each subject.
     """
     if recipe.save.push_to_hub is not None:
         raise RecipeError("save.push_to_hub: test_subject 'all' has a result for each subject; push one by hand.")
-    data = load_data(recipe.data.name_or_path, recipe.data.subset, recipe.data.revision)
-    folds = {subject: _fold(recipe, subject) for subject in subjects_of(data)}
-    for fold in folds.values():
-        make_splits(data, fold.data, fold.seed)
-    return folds
+    data = load_configured(recipe.data) if data is None else data
+    subjects = subjects_of(data)
+    for subject in subjects:
+        _refuse_as_folder(subject)
+    check_folds(data, recipe.data)
+    return {subject: _fold(recipe, subject) for subject in subjects}
 
 
 def subjects_of(data: LabelledData) -> list[str]:
     """All subjects of a data set, in the order of their names with numbers by value: s2 before s10."""
     if data.subjects is None:
         raise RecipeError("test_subject 'all' needs data with subjects, and this data set has none.")
-    return sorted(set(data.subjects.tolist()), key=_natural)
+    return sorted(data.subject_codes[0].tolist(), key=_natural)
+
+
+def _refuse_as_folder(subject: str) -> None:
+    """A name with a separator would leave output_dir, and too long a one would fail after hours of other folds."""
+    fits = subject.isprintable() and len(subject.encode()) <= _LONGEST
+    if not fits or not subject.strip(". ") or "/" in subject or "\\" in subject:
+        shown = subject if len(subject) <= 40 else f"{subject[:40]}..."
+        raise DataError(
+            f"test_subject 'all' keeps each fold in a folder fold-SUBJECT, and subject {shown!r} cannot name one: "
+            f"allowed are up to {_LONGEST} bytes of printable characters without / and \\, and not dots alone. Rename "
+            "it in the column 'subject' of the data, or name it in test_subject for a run of its own."
+        )
 
 
 def _natural(name: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """The unpruned network of a recipe: loaded from a checkpoint or made from a config, checked against the data."""
 
+import math
 import warnings
 from typing import Any
 
@@ -14,10 +15,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
+from har_prune.checkpoints.load import Checkpoint, load_model, load_processor, shortened
 from har_prune.data.load import LabelledData
 from har_prune.errors import CheckpointError, RecipeError, did_you_mean
 from har_prune.models.har_transformer import HarFeatureExtractor
+
+_ROWS_AT_ONCE = 1024
 
 
 def load_original(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:
@@ -84,8 +87,7 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
     if data.kind == "sensor":
         _, samples, channels = data.values.shape
         given |= {"num_channels": channels, "window_size": samples}
-        rows = data.values[train].reshape(-1, channels).astype(np.float64)
-        mean, std = rows.mean(axis=0), rows.std(axis=0)
+        mean, std = _moments(data.values, train, axes=(0, 1))
         processor = HarFeatureExtractor(
             num_channels=channels,
             sampling_rate_hz=data.sensor["sampling_rate_hz"],
@@ -100,11 +102,11 @@ def make_original(fields: dict[str, Any], data: LabelledData, train: np.ndarray)
 
         height, width = data.values.shape[2:]
         given["image_size"] = height
-        pixels = data.values[train].astype(np.float32) / 255
+        mean, std = _moments(data.values, train, axes=(0, 2, 3))
         processor = ViTImageProcessor(
             size={"height": height, "width": width},
-            image_mean=pixels.mean(axis=(0, 2, 3), dtype=np.float64).tolist(),
-            image_std=pixels.std(axis=(0, 2, 3), dtype=np.float64).tolist(),
+            image_mean=(mean / 255).tolist(),
+            image_std=(std / 255).tolist(),
         )
     return _build(_auto_class(data), _config(fields, given)), processor
 
@@ -122,6 +124,15 @@ def _scale_of(mean: np.ndarray, std: np.ndarray, names: list[str] | None) -> np.
             stacklevel=3,
         )
     return np.where(constant, 1.0, std)
+
+
+def _moments(values: np.ndarray, rows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel over some rows, in float64 and without a copy of all of them."""
+    parts = np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE))
+    count = len(rows) * math.prod(values.shape[axis] for axis in axes if axis)
+    mean = sum(values[part].sum(axis=axes, dtype=np.float64, keepdims=True) for part in parts) / count
+    squares = sum(np.square(values[part] - mean).sum(axis=axes) for part in parts)
+    return mean.ravel(), np.sqrt(squares / count)
 
 
 def _config(fields: dict[str, Any], given: dict[str, Any]) -> Any:
@@ -149,7 +160,7 @@ def _build(auto_class: Any, config: Any) -> PreTrainedModel:
     try:
         return auto_class.from_config(config)
     except (ValueError, TypeError, KeyError) as error:
-        raise RecipeError(f"no {auto_class.__name__} can be built from model.config: {str(error)[:300]}") from error
+        raise RecipeError(f"no {auto_class.__name__} can be built from model.config: {shortened(error)}") from error
 
 
 def _auto_class(data: LabelledData) -> Any:

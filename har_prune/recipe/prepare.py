@@ -1,5 +1,6 @@
 """What a recipe names, loaded and checked before anything is written."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from har_prune.blocks.stack import BlockStack
 from har_prune.checkpoints.load import Checkpoint
 from har_prune.data.batches import Preprocess, preprocess_for
 from har_prune.data.config import DataConfig
-from har_prune.data.load import LabelledData, load_data
+from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.protocols import Splits, make_splits
 from har_prune.errors import CheckpointError
 from har_prune.pruning.plan import check_settings
@@ -45,16 +46,27 @@ class Prepared:
         return np.random.default_rng(seed).permutation(self.splits.calibration)[:samples]
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
     """Loads data and network and refuses what cannot work.
+
+    Args:
+        recipe: What to load.
+        data: Its data set, where that is loaded already.
 
     Raises:
         HarPruneError: Bad input.
     """
-    data = load_data(recipe.data.name_or_path, recipe.data.subset, recipe.data.revision)
+    data = load_configured(recipe.data) if data is None else data
     splits = make_splits(data, recipe.data, recipe.seed)
     if recipe.model.checkpoint is not None:
         model, processor = load_original(recipe.model.checkpoint, data)
+        if splits.is_drawn:
+            warnings.warn(
+                f"validation: {splits.validation_from}. Checkpoint {recipe.model.checkpoint} may have been trained on "
+                "them, and then their accuracy flatters it. Where the data have a split it never saw, name that in "
+                "data.validation_split (protocol official).",
+                stacklevel=2,
+            )
     else:
         set_seed(recipe.seed)
         model, processor = make_original(dict(recipe.model.config or {}), data, splits.train)
@@ -69,7 +81,7 @@ def prepared_for(checkpoint: Checkpoint, config: DataConfig, seed: int) -> Prepa
     Raises:
         HarPruneError: Bad input.
     """
-    data = load_data(config.name_or_path, config.subset, config.revision)
+    data = load_configured(config)
     splits = make_splits(data, config, seed)
     model, processor = load_original(checkpoint, data)
     return _tried(data, splits, model, processor, str(checkpoint), config)

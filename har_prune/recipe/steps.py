@@ -13,9 +13,10 @@ from har_prune.checkpoints.load import load_model
 from har_prune.checkpoints.push import check_login, push_pruned
 from har_prune.checkpoints.save import save_pruned
 from har_prune.data.batches import make_loader
+from har_prune.data.load import LabelledData, load_configured
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory, PruningStep
-from har_prune.pruning.loop import PruningResult, prune
+from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
 from har_prune.pruning.plan import candidates, protected_blocks
 from har_prune.pruning.store import RunFolder
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
@@ -45,15 +46,15 @@ def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> Non
         launch(recipe, command)
 
 
-def launch(recipe: Recipe, command: str) -> PruningHistory:
-    """Runs a recipe on an Accelerator of its own.
+def launch(recipe: Recipe, command: str, data: LabelledData | None = None) -> PruningHistory:
+    """Runs a recipe on an Accelerator of its own; `data` where they are loaded already.
 
     Raises:
         HarPruneError: Bad input.
     """
     trackers = [JsonLinesTracker(recipe.output_dir / "metrics.jsonl"), *recipe.log_with]
     set_threads(recipe.num_threads)
-    made = prepare(recipe)
+    made = prepare(recipe, data)
     precision = _precision(recipe, made)
     accelerator = make_accelerator(precision, recipe.num_threads, trackers, recipe.output_dir)
     return run(recipe, made, accelerator, command)
@@ -80,7 +81,8 @@ def launch_folds(recipe: Recipe, command: str) -> None:
         HarPruneError: Bad input, before the first fold begins.
     """
     accelerator = make_accelerator(recipe.precision, recipe.num_threads)
-    histories = run_folds(folds_of(recipe), lambda fold: launch(fold, command))
+    data = load_configured(recipe.data)
+    histories = run_folds(folds_of(recipe, data), lambda fold: launch(fold, command, data))
     if accelerator.is_main_process:
         keep_summary(recipe, histories, command)
 
@@ -99,8 +101,11 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
         name: make_loader(data, rows, preprocess, recipe.data.batch_size)
         for name, rows in (("validation", splits.validation), ("test", splits.test))
     }
+    rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
+    calibration = make_loader(data, rows, preprocess, recipe.data.batch_size)
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
+    folder.compare_data(data_fingerprints(train, calibration, sets))  # before the original is trained on them
     if accelerator.is_main_process:
         _keep_beginning(recipe, accelerator)
     accelerator.wait_for_everyone()
@@ -113,8 +118,6 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
             keep_original(path, model, made.processor, accelerator)
         # Also right after training: what is computed must not depend on whether the run was interrupted here.
         model = load_model(type(model), path).eval()
-    rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
-    calibration = make_loader(data, rows, preprocess, recipe.data.batch_size)
     result = prune(model, train, calibration, sets, recipe, accelerator=accelerator, on_step=say_step)
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
@@ -193,6 +196,7 @@ def show_plan(recipe: Recipe) -> None:
     evaluations = len(stack) + sum(len(stack) - index - 1 for index in allowed)
     console.print_json(json.dumps({**recipe.fingerprint, "output_dir": str(recipe.output_dir)}))
     say(f"examples: {len(splits.train)} train, {len(splits.validation)} validate, {len(splits.test)} test")
+    say(f"validation: {splits.validation_from}")
     say(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
     say(f"{count_macs(model, made.one_example):,} MACs, {model.num_parameters():,} parameters")
     say(

@@ -1,13 +1,19 @@
-"""Batches: dicts of tensors whose first dimension counts examples, and how processes share them."""
+"""Batches: dicts of tensors whose first dimension counts examples, how processes share them, and their fingerprint."""
 
-from collections.abc import Mapping
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 LABELS = "labels"
+_LOOKED_AT = 64  # examples (or batches) of somebody else's data that a fingerprint is made of
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,3 +47,71 @@ def shard_batch(batch: Mapping[str, Any], accelerator: Accelerator | None) -> di
     processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     rows = rows_of(batch, slice(rank, None, processes))
     return rows if size_of(rows) else None
+
+
+def fingerprint_of(batches: Any) -> str | None:
+    """SHA-256 that tells data apart, whatever their order in an epoch; None where they cannot be looked at.
+
+    Args:
+        batches: A DataLoader, or a list of batches. A data set that has a `fingerprint` of its own is believed; of
+            another its length and up to 64 examples, evenly spread, are hashed. Random state is left as it was.
+    """
+    source = getattr(batches, "dataset", batches)
+    own = getattr(source, "fingerprint", None)
+    if isinstance(own, str):
+        return own
+    if isinstance(source, IterableDataset) or not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        return None
+    with _random_state_kept():
+        try:
+            first, second = _digest_of(source), _digest_of(source)
+        except (LookupError, TypeError, NotImplementedError):  # not addressed by numbers
+            return None
+    # Examples that are augmented out of a generator of their own differ every time: then only their number counts.
+    return first if first == second else hashlib.sha256(str(len(source)).encode()).hexdigest()
+
+
+def _digest_of(source: Any) -> str:
+    digest = hashlib.sha256(str(len(source)).encode())
+    for index in np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int).tolist():
+        _seed_all(index)
+        _update(digest, source[index])
+    return digest.hexdigest()
+
+
+def _update(digest: Any, value: Any) -> None:
+    """Adds a value of an example: tensors, arrays, images and plain values, in whatever they are nested."""
+    if isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            digest.update(str(key).encode())
+            _update(digest, value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(str(len(value)).encode())
+        for item in value:
+            _update(digest, item)
+    elif isinstance(value, str | bytes | int | float | None):
+        digest.update(repr(value).encode())
+    elif isinstance(value, Tensor):
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    else:
+        array = np.asarray(value)  # of an image its pixels
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        if array.dtype != object:
+            digest.update(array.tobytes())
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+def _seed_all(seed: int) -> None:
+    """Examples that are augmented out of the global generators are the same in every run."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)

@@ -34,7 +34,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if "datasets" in sys.modules:  # it has read its environment already
         sys.modules["datasets"].disable_progress_bars()
-    warnings.showwarning = _say_warning
+    warnings.showwarning = _say_warning  # type: ignore[assignment]
     warnings.filterwarnings("default", r".*\(since 0\.2\)", DeprecationWarning)  # of words in somebody's recipe
 
 

@@ -194,6 +194,12 @@ def test_subset_and_revision_reach_the_hub(monkeypatch):
     assert asked == [(("owner/name", "split"), {"revision": "v2"})]
 
 
+def test_only_windows_have_channels_to_rename(made):
+    for name in ("vit", "llama"):
+        with pytest.raises(DataError, match="rename_channels is for sensor windows"):
+            load_data(str(made[name][0]), rename_channels={"ax": "acc_x"})
+
+
 def test_a_folder_has_no_revision(made):
     with pytest.raises(DataError, match=r"has no revisions: leave data\.revision out"):
         load_data(str(made["bert"][0]), revision="v2")

@@ -69,7 +69,7 @@ def uninterrupted(tmp_path_factory):
         ("har_prune.pruning.loop", "without_blocks", 2),
         ("har_prune.training.loop", "evaluate_model", 3),  # in the middle of the second healing
         ("os", "rename", 3),
-        ("os", "replace", 5),  # all iterations are there, history.json is not
+        ("os", "replace", 6),  # all iterations are there, history.json is not
     ],
 )
 def test_killed_and_started_again_it_ends_the_same(module, name, number, uninterrupted, tmp_path):

@@ -1,0 +1,110 @@
+"""Which channels of the data a model gets, in which order, in which units: by name, as both state them."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_prep.signals import STANDARD_GRAVITY
+from har_prune.errors import CheckpointError, did_you_mean
+
+# What converts exactly: (quantity, size of the unit).
+_UNITS = {
+    "m/s^2": ("acceleration", 1.0),
+    "g": ("acceleration", STANDARD_GRAVITY),
+    "mg": ("acceleration", STANDARD_GRAVITY / 1000),
+    "rad/s": ("rate", 1.0),
+    "deg/s": ("rate", float(np.pi / 180)),
+}
+
+
+@dataclass(frozen=True)
+class ChannelMatch:
+    """Makes a model's channels out of the data's.
+
+    Args:
+        columns: For each channel of the model its index in the data.
+        factors: What each is multiplied with to be in the model's unit.
+    """
+
+    columns: tuple[int, ...]
+    factors: tuple[float, ...]
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Windows [B, T, channels of the data] -> [B, T, channels of the model]; as they are where nothing differs."""
+        if self.columns != tuple(range(windows.shape[2])):
+            windows = windows[..., list(self.columns)]
+        if set(self.factors) == {1.0}:
+            return windows
+        return windows.double() * torch.tensor(self.factors, dtype=torch.float64)
+
+
+def match_channels(facts: dict[str, Any], channels: int, extractor: Any, checkpoint: str) -> ChannelMatch:
+    """Finds each channel of a model in the data by its name. Channels it does not know are left out.
+
+    Args:
+        facts: What the data's card states: channels and units.
+        channels: How many channels the windows have.
+        extractor: The model's feature extractor. Where it or the card names no channels, only their number is
+            compared, with a warning; the same for units.
+        checkpoint: Its name, for messages.
+
+    Raises:
+        CheckpointError: A channel is missing, or is in a unit that does not convert.
+    """
+    wanted, there = getattr(extractor, "channel_names", None), facts.get("channels")
+    if not wanted or not there:
+        if extractor.num_channels != channels:
+            raise CheckpointError(
+                f"checkpoint {checkpoint} takes {extractor.num_channels} channels ({wanted}) and the data have "
+                f"{channels} ({there}): use data of the same sensors."
+            )
+        _warn("channels", "names, order and units", checkpoint, wanted)
+        return ChannelMatch(tuple(range(channels)), (1.0,) * channels)
+    into, units = getattr(extractor, "channel_units", None), facts.get("units")
+    for stated in (wanted, into or wanted):
+        if len(stated) != extractor.num_channels:
+            raise CheckpointError(
+                f"checkpoint {checkpoint} takes {extractor.num_channels} channels, and its preprocessor_config.json "
+                f"states {len(stated)}: {stated}. Correct channel_names and channel_units there."
+            )
+    columns = tuple(_column(name, there, checkpoint) for name in wanted)
+    if not into or not units:
+        _warn("units", "units", checkpoint, into)
+        return ChannelMatch(columns, (1.0,) * len(columns))
+    factors = tuple(
+        _factor(name, units[column], unit, checkpoint)
+        for name, column, unit in zip(wanted, columns, into, strict=True)
+    )
+    return ChannelMatch(columns, factors)
+
+
+def _warn(what: str, compared: str, checkpoint: str, stated: Sequence[str] | None) -> None:
+    whose = "the card of the data" if stated else f"checkpoint {checkpoint}"
+    warnings.warn(f"{whose} states no {what}: {compared} are taken to be the same in both.", stacklevel=3)
+
+
+def _column(name: str, there: Sequence[str], checkpoint: str) -> int:
+    if name not in there:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} takes a channel {name!r}, and the data have none of that name (channels: "
+            f"{', '.join(there)}).{did_you_mean(name, there)} If it is there under another name, say so: "
+            f"data.rename_channels: {{name in the data: {name}}}; else use data of the same sensors."
+        )
+    return list(there).index(name)
+
+
+def _factor(name: str, unit: str, wanted: str, checkpoint: str) -> float:
+    if unit == wanted:
+        return 1.0
+    (quantity, size), (wanted_quantity, wanted_size) = _UNITS.get(unit, (unit, 1.0)), _UNITS.get(wanted, (wanted, 1.0))
+    if quantity != wanted_quantity:
+        raise CheckpointError(
+            f"channel {name!r} is in {unit!r} in the data and in {wanted!r} in checkpoint {checkpoint}, and these do "
+            "not convert (m/s^2, g and mg do, and rad/s and deg/s): prepare the data in its unit."
+        )
+    return size / wanted_size
