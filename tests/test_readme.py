@@ -10,7 +10,7 @@ import transformers as t
 from families import har_transformer, vit
 from torch.utils.data import DataLoader
 
-from har_prune import find_blocks, save_pruned
+from har_prune import HarFeatureExtractor, find_blocks, save_pruned
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,16 @@ def test_a_tower_of_a_larger_model_loses_blocks(blocks):
     assert names["smaller_clip"].config.text_config.num_hidden_layers == 2
 
 
-def test_the_result_loads_where_har_prune_is_not(blocks, tmp_path):
-    save_pruned(har_transformer(), tmp_path / "runs" / "wharf" / "pruned")
-    code = "import sys; sys.modules['har_prune'] = None\n" + blocks[3] + "\nprint(type(model).__name__)"
+def test_the_result_is_used_where_har_prune_is_not(blocks, tmp_path):
+    names = [f"acc_{axis}" for axis in "xyz"] + [f"gyro_{axis}" for axis in "xyz"]
+    units = ["m/s^2"] * 3 + ["rad/s"] * 3
+    extractor = HarFeatureExtractor(num_channels=6, window_size=32, channel_names=names, channel_units=units)
+    save_pruned(har_transformer(), tmp_path / "runs" / "wharf" / "pruned", processor=extractor)
+    code = "import sys; sys.modules['har_prune'] = None\n" + blocks[3]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.stdout.strip() == "HarTransformerForSequenceClassification", done.stderr[-2000:]
+    first, last = done.stdout.strip().splitlines() or [done.stderr[-2000:]] * 2
+    assert "('gyro_z', 'rad/s')" in first
+    assert "50.0 Hz" in first
+    assert last.count("LABEL_") == 10

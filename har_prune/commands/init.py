@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from har_prune.commands.score import Data, DataRevision, DataSubset, Revision, TestSubject, Trust
+from har_prune.commands.score import Data, DataRevision, DataSubset, Rename, Revision, TestSubject, Trust, renamed
 
 
 def init(
     checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained classifier or language model.")],
     data: Data,
     test_subject: TestSubject = None,
+    rename_channel: Rename = None,
     revision: Revision = None,
     data_revision: DataRevision = None,
     data_subset: DataSubset = None,
@@ -36,6 +37,7 @@ def init(
         revision=data_revision,
         protocol="holdout" if test_subject else "official",
         test_subjects=tuple(test_subject or ()),
+        rename_channels=renamed(rename_channel),
     )
     source = Checkpoint(checkpoint, revision, trust_remote_code)
     text = draft(prepared_for(source, config, seed=0), source, config, output)

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from har_prune.commands.run import DryRun, Plugins
-from har_prune.commands.score import Data, DataRevision, DataSubset, NumThreads, Revision, TestSubject, Trust
+from har_prune.commands.score import (
+    Data,
+    DataRevision,
+    DataSubset,
+    NumThreads,
+    Rename,
+    Revision,
+    TestSubject,
+    Trust,
+    renamed,
+)
 
 
 def prune(
@@ -25,6 +35,7 @@ def prune(
     distill: Annotated[bool, typer.Option("--distill/--labels-only", help="Whether the original teaches.")] = True,
     batch_size: Annotated[int, typer.Option()] = 64,
     test_subject: TestSubject = None,
+    rename_channel: Rename = None,
     revision: Revision = None,
     data_revision: DataRevision = None,
     data_subset: DataSubset = None,
@@ -51,6 +62,7 @@ def prune(
             "revision": data_revision,
             "protocol": "holdout" if test_subject else "official",
             "test_subjects": test_subject,
+            "rename_channels": renamed(rename_channel),
             "batch_size": batch_size,
         },
         "model": {"name_or_path": checkpoint, "revision": revision, "trust_remote_code": trust_remote_code},

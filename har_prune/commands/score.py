@@ -14,6 +14,9 @@ Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code of th
 TestSubject = Annotated[
     list[str] | None, typer.Option(help="Subject nobody looks at (sensor data without a test split); repeatable.")
 ]
+Rename = Annotated[
+    list[str] | None, typer.Option(help="DATA=MODEL: a channel's name in the data and in the checkpoint. Repeatable.")
+]
 Data = Annotated[str, typer.Option(help="Folder or Hub id for load_dataset; 'synthetic' for a trial.")]
 NumThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads. [OMP_NUM_THREADS, else all cores]")]
 
@@ -29,6 +32,7 @@ def score(
         list[str] | None, typer.Option(help="May be given several times; also 'consensus(cka, taylor)'. [cka]")
     ] = None,
     test_subject: TestSubject = None,
+    rename_channel: Rename = None,
     samples: Annotated[int, typer.Option(min=2, help="Examples, drawn from the calibration part of the data.")] = 1024,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     interval: Annotated[float | None, typer.Option(help="Level of a bootstrap interval, e.g. 0.95.")] = None,
@@ -64,6 +68,7 @@ def score(
             revision=data_revision,
             protocol="holdout" if test_subject else "official",
             test_subjects=tuple(test_subject or ()),
+            rename_channels=renamed(rename_channel),
             batch_size=batch_size,
         ),
         seed,
@@ -86,3 +91,16 @@ def score(
         plot_scores(scores, partial)
     Console().print(scores_table(scores))
     say(f"Scores: {output / 'scores.json'}; heat map: {output / 'scores.png'}")
+
+
+def renamed(pairs: list[str] | None) -> dict[str, str] | None:
+    """New names by former ones.
+
+    Raises:
+        typer.BadParameter: One is not DATA=MODEL.
+    """
+    named = [pair.partition("=") for pair in pairs or ()]
+    wrong = next((pair for pair, parts in zip(pairs or (), named, strict=True) if not all(parts)), None)
+    if wrong is not None:
+        raise typer.BadParameter(f"--rename-channel {wrong!r} is not DATA=MODEL, e.g. ax=acc_x")
+    return {former: new for former, _, new in named} or None

@@ -54,8 +54,16 @@ def match_channels(facts: dict[str, Any], channels: int, extractor: Any, checkpo
         checkpoint: Its name, for messages.
 
     Raises:
-        CheckpointError: A channel is missing, or is in a unit that does not convert.
+        CheckpointError: A channel is missing, or is in a unit that does not convert, or windows are longer than the
+            model's.
     """
+    size = facts.get("window_s")
+    longest = extractor.window_size / extractor.sampling_rate_hz
+    if size is not None and size * extractor.sampling_rate_hz >= extractor.window_size + 1:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} takes windows of up to {longest:g} s and the data have windows of {size:g} s: "
+            f"prepare the data with --window-s {longest:g}, or use a checkpoint for longer ones."
+        )
     wanted, there = getattr(extractor, "channel_names", None), facts.get("channels")
     if not wanted or not there:
         if extractor.num_channels != channels:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.errors import DataError
-from har_prune.runtime.batches import shard_batch, to_device
+from har_prune.runtime.batches import checked, shard_batch, to_device
 
 _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
 
@@ -108,7 +108,7 @@ def evaluate_model(
     was_training = model.training
     model.to(device).eval()
     try:
-        for batch in batches:
+        for batch in checked(batches, "evaluation"):
             rows = shard_batch(batch, accelerator)
             if "labels" not in batch:
                 raise DataError(f"an evaluation batch has no labels; it has {', '.join(batch)}.")

@@ -24,7 +24,7 @@ from har_prune.pruning.history import Healing, PruningHistory, PruningStep, Scor
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.ranking import rank_candidates
 from har_prune.pruning.store import RunFolder, weights_sha256
-from har_prune.runtime.batches import fingerprint_of, inputs_of, rows_of
+from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
 from har_prune.runtime.environment import environment
 from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.loop import Teacher, train_model
@@ -88,8 +88,11 @@ def prune(
         raise DataError(f"evaluate has the sets {sorted(evaluate)}; one of them must be called 'validation'.")
     if config.heal is not None and train is None:
         raise DataError("config.heal asks for training, and there are no training batches.")
-    evaluate = {name: _repeatable(batches) for name, batches in evaluate.items()}
-    run = _Run(model, train, _repeatable(calibration), evaluate, config, accelerator or Accelerator(), on_step)
+    evaluate = {name: _repeatable(checked(batches, name)) for name, batches in evaluate.items()}
+    calibration = _repeatable(checked(calibration, "calibration"))
+    if train is not None:
+        checked(train, "training")
+    run = _Run(model, train, calibration, evaluate, config, accelerator or Accelerator(), on_step)
     return run.to_the_end()
 
 

@@ -14,7 +14,7 @@ from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.load import load_model
 from har_prune.errors import OutputFolderError
 from har_prune.pruning.history import PruningHistory, PruningStep
-from har_prune.runtime.files import remove_partial, whole_folder, write_json
+from har_prune.runtime.files import lock_folder, remove_partial, whole_folder, write_json
 
 Parsed = TypeVar("Parsed")
 
@@ -48,6 +48,10 @@ class RunFolder:
                 "empty it."
             )
         path.mkdir(parents=True, exist_ok=True)
+        if not lock_folder(path):
+            raise OutputFolderError(
+                f"output folder {path} is in use by another process: wait until it ends, or choose another output_dir."
+            )
         remove_partial(path)
         if not known.exists():
             write_json(known, identity)

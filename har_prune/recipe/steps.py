@@ -39,7 +39,8 @@ def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> Non
         HarPruneError: Bad input.
     """
     if dry_run:
-        show_plan(next(iter(folds_of(recipe).values())) if is_all_folds(recipe) else recipe)
+        data = load_configured(recipe.data)
+        show_plan(next(iter(folds_of(recipe, data).values())) if is_all_folds(recipe) else recipe, data)
     elif is_all_folds(recipe):
         launch_folds(recipe, command)
     else:
@@ -187,9 +188,9 @@ def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recip
         say(f"Pushed: {pushed.url}, commit {pushed.commit}")
 
 
-def show_plan(recipe: Recipe) -> None:
+def show_plan(recipe: Recipe, data: LabelledData) -> None:
     """The dry run: the resolved recipe, the blocks, and what a sweep costs."""
-    made = prepare(recipe)
+    made = prepare(recipe, data)
     model, splits, stack = made.model, made.splits, made.stack
     allowed = candidates(stack, recipe.prune, protected_blocks(stack, recipe.prune.protected))
     samples = len(made.calibration_rows(recipe.prune.calibration.samples, recipe.seed))

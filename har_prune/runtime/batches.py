@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
+
+from har_prune.errors import DataError
 
 LABELS = "labels"
 _LOOKED_AT = 64  # examples (or batches) of somebody else's data that a fingerprint is made of
@@ -18,17 +20,42 @@ _LOOKED_AT = 64  # examples (or batches) of somebody else's data that a fingerpr
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but the labels."""
-    return {key: value for key, value in batch.items() if key != LABELS}
+    return {key: value for key, value in _items(batch) if key != LABELS}
 
 
 def size_of(batch: Mapping[str, Any]) -> int:
     """Examples in a batch."""
-    return len(next(iter(batch.values())))
+    return len(next(value for _, value in _items(batch)))
+
+
+def checked(batches: Any, what: str) -> Any:
+    """The same batches, once it is clear that they are some.
+
+    Raises:
+        DataError: There are none, or a data set of single examples was given.
+    """
+    if batches is None:
+        raise DataError(f"there are no {what} batches: give a DataLoader, or a list of batches.")
+    if isinstance(batches, Dataset) or type(batches).__module__.startswith("datasets."):
+        raise DataError(
+            f"{what}: a {type(batches).__name__} has single examples, and batches are wanted: put it into a "
+            "torch.utils.data.DataLoader whose batches are dicts of model inputs."
+        )
+    return batches
+
+
+def _items(batch: Any) -> Iterable[tuple[str, Any]]:
+    if not isinstance(batch, Mapping):
+        raise DataError(
+            f"a batch is a {type(batch).__name__}, and a dict is wanted: model inputs by name, with `labels`, e.g. "
+            '{"pixel_values": ..., "labels": ...}. A collate_fn of the DataLoader makes one.'
+        )
+    return batch.items()
 
 
 def rows_of(batch: Mapping[str, Any], rows: slice) -> dict[str, Any]:
     """Some examples of a batch."""
-    return {key: value[rows] for key, value in batch.items()}
+    return {key: value[rows] for key, value in _items(batch)}
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

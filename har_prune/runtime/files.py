@@ -6,11 +6,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
 from har_prune.errors import OutputFolderError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _PARTIAL = ".partial-"
 
@@ -68,6 +73,30 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a value as JSON, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+_LOCKS: dict[Path, IO[str]] = {}  # open for as long as this process lives
+
+
+def lock_folder(folder: Path) -> bool:
+    """Claims a folder for this process until it ends; False where another one has it.
+
+    Where there are no POSIX locks, or the file system has none, everybody gets it.
+    """
+    place = folder.resolve()
+    if fcntl is None or place in _LOCKS:
+        return True
+    file = (place / ".lock").open("a")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    except OSError:  # a file system without locks
+        file.close()
+        return True
+    _LOCKS[place] = file
+    return True
 
 
 def remove_partial(folder: Path) -> None:

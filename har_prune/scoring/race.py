@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
+from har_prune.runtime.batches import checked
 from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import ExecutionPlan, RaceConfig, ScoringConfig
 from har_prune.scoring.criteria.base import refuse_race
@@ -80,6 +81,7 @@ def race_blocks(
         UnknownCriterionError: The criterion does not exist, or cannot race.
         HarPruneError: As for `score_blocks`.
     """
+    batches = checked(batches, "calibration")
     scorer = BlockScorer(
         model,
         [criterion],

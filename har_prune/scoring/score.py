@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
+from har_prune.runtime.batches import checked
 from har_prune.runtime.progress import Progress
 from har_prune.scoring.config import ScoringConfig
 from har_prune.scoring.scorer import Batches, BlockScorer
@@ -110,7 +111,7 @@ def score_criteria(
     Returns:
         {criterion: one score for each candidate, by index}.
     """
-    config = config or ScoringConfig()
+    config, batches = config or ScoringConfig(), checked(batches, "calibration")
     scorer = BlockScorer(
         model,
         criteria,

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.metrics import EvalMetrics, classified, evaluate_model, is_language_model
-from har_prune.runtime.batches import inputs_of
+from har_prune.runtime.batches import checked, inputs_of
 from har_prune.runtime.progress import Progress
 from har_prune.training.config import DistillConfig, TrainConfig
 
@@ -74,7 +74,7 @@ def train_model(
         DataError: There is not one batch for each process.
         DivergedError: The loss became NaN or infinite.
     """
-    accelerator = accelerator or Accelerator()
+    accelerator, train = accelerator or Accelerator(), checked(train, "training")
     set_seed(seed, device_specific=True)
     _reseed(train, seed)
     own_dtype = model.dtype
@@ -190,9 +190,9 @@ class _Loss:
             teacher.model.to(accelerator.device).eval()
 
     def __call__(self, model: Callable, batch: Mapping[str, Tensor]) -> Tensor:
+        inputs = inputs_of(batch)
         if "labels" not in batch:
             raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
-        inputs = inputs_of(batch)
         given = model(**inputs).logits.float()
         logits, labels = classified(given, batch["labels"], language_model=self.language_model)
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)

@@ -77,6 +77,8 @@ def test_score_prints_a_table_and_writes_json_and_a_heat_map(checkpoint, tmp_pat
         (["--test-subject", "nobody"], "test subject 'nobody' is not in the data"),
         ([], "give --test-subject"),
         (["--test-subject", "s10", "--precision", "fp8"], "--precision: Input should be 'fp32' or 'bf16' (got 'fp8')"),
+        (["--test-subject", "s10", "--rename-channel", "acc_x"], "'acc_x' is not DATA=MODEL"),
+        (["--test-subject", "s10", "--rename-channel", "ax=acc_x"], "names no channel 'ax'"),
         (["--test-subject", "s10", "--interval", "2"], "--interval: Input should be less than 1"),
         (["--test-subject", "s10", "--representation", "nowhere"], "no module is called 'nowhere'"),
     ],

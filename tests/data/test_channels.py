@@ -166,3 +166,14 @@ def test_two_classes_of_one_name_are_refused(tmp_path):
     pq.write_table(table.replace_schema_metadata(metadata), f"{path}/train.parquet")
     with pytest.raises(DataError, match=r"cannot be read: Some label names are duplicated"):
         load_data(path)
+
+
+def test_windows_longer_than_the_models_are_refused_with_the_length_to_prepare():
+    values = np.zeros((2, 200, 6), np.float32)
+    data = _data(values, NAMES, UNITS)
+    data.sensor["window_s"] = 4.0
+    with pytest.raises(
+        CheckpointError, match=r"windows of up to 0\.64 s and the data have windows of 4 s.*--window-s"
+    ):
+        preprocess_for(data, _extractor(sampling_rate_hz=50.0), "model")
+    assert preprocess_for(data, _extractor(sampling_rate_hz=50.0, window_size=200), "model")

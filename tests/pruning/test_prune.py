@@ -1,12 +1,15 @@
 import json
+import multiprocessing
 
 import pytest
 import torch
+from datasets import Dataset
 from families import TINY, classifier, har_transformer, swin
 from tiny_data import loader
+from torch.utils.data import DataLoader, TensorDataset
 from transformers import GPT2ForSequenceClassification
 
-from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune, train_model
+from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune, score_blocks, train_model
 from har_prune.errors import (
     DataError,
     NotRemovableError,
@@ -14,6 +17,7 @@ from har_prune.errors import (
     UnknownCriterionError,
     UnreachableTargetError,
 )
+from har_prune.pruning.store import RunFolder
 from har_prune.reporting.trajectory import plot_trajectory, trajectory_markdown
 
 
@@ -222,3 +226,48 @@ def test_a_network_can_be_pruned_by_a_consensus(parent):
     step = result.history.iterations[1]
     assert step.removed[0] == min(step.scores, key=lambda score: (score.importance, score.block)).block
     assert step.calibration.criterion.startswith("consensus")
+
+
+def test_what_are_no_batches_is_said_to_be_none(parent, tmp_path):
+    config = PruneConfig(target={"blocks": 3}, output_dir=tmp_path / "out")
+    examples = TensorDataset(torch.zeros(4, 32, 6), torch.zeros(4))
+    for batches, message in (
+        (None, "there are no calibration batches"),
+        (examples, "calibration: a TensorDataset has single examples.*DataLoader"),
+        (Dataset.from_dict({"x": [1]}), "calibration: a Dataset has single examples"),
+        (DataLoader(examples), "a batch is a list, and a dict is wanted.*`labels`"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prune(parent, None, batches, loader(), config)
+        with pytest.raises(DataError, match=message):
+            score_blocks(parent, batches)
+    with pytest.raises(DataError, match="a batch is a list, and a dict is wanted"):
+        train_model(har_transformer(2), DataLoader(examples), None, HealConfig(epochs=1))
+    with pytest.raises(DataError, match="training: a TensorDataset has single examples"):
+        prune(parent, examples, loader(), loader(), config)
+    with pytest.raises(DataError, match="there are no validation batches"):
+        prune(parent, None, loader(), None, config)
+    assert not (tmp_path / "out").exists()
+
+
+def _holds(folder, ready, done):
+    RunFolder(folder, {"a": 1})
+    ready.set()
+    done.wait(60)
+
+
+def test_a_folder_another_process_works_in_is_left_alone(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_holds, args=(tmp_path / "out", ready, done))
+    other.start()
+    assert ready.wait(60)
+    (tmp_path / "out" / ".partial-iteration-001").mkdir()  # what it is writing
+    with pytest.raises(OutputFolderError, match="is in use by another process"):
+        RunFolder(tmp_path / "out", {"a": 1})
+    assert (tmp_path / "out" / ".partial-iteration-001").exists()
+    done.set()
+    other.join(60)
+    RunFolder(tmp_path / "out", {"a": 1})
+    RunFolder(tmp_path / "out", {"a": 1})  # again in this process
+    assert not (tmp_path / "out" / ".partial-iteration-001").exists()

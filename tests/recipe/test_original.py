@@ -14,9 +14,9 @@ from har_prune.blocks.find import find_blocks
 from har_prune.checkpoints.load import Checkpoint
 from har_prune.data.load import load_data
 from har_prune.errors import CheckpointError, UnknownFamilyError
+from har_prune.recipe.load import load_recipe
 from har_prune.recipe.original import load_original
 from har_prune.recipe.prepare import prepare
-from har_prune.recipe.load import load_recipe
 
 
 @pytest.fixture(scope="module")
