@@ -22,7 +22,9 @@ def origin_of(config: PreTrainedConfig) -> dict[str, str]:
     if name in ("", "None"):  # from_pretrained(None) writes it out
         return {}
     if Path(name).exists():
-        return {"original": Path(name).resolve().name, **_license(Path(name, "README.md"))}
+        folder = Path(name).resolve()
+        told = folder.parent if folder.name == "original" else folder  # of a run that trained it the run's name says more
+        return {"original": told.name, **_license(Path(name, "README.md"))}
     if not is_hub_id(name):
         return {}
     cached = try_to_load_from_cache(name, "README.md")

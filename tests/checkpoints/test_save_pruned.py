@@ -187,6 +187,9 @@ def test_an_originals_license_goes_with_the_result_and_its_path_does_not(tmp_pat
     assert smaller.config.har_prune == {
         "original": "parent", "license": "mit", "original_depth": 4, "removed_blocks": [1],
     }  # fmt: skip
+    of_a_run = save_pruned(vit(), tmp_path / "runs" / "beans" / "original")
+    smaller_one = remove_blocks(load_model(AutoModelForImageClassification, of_a_run), [1])
+    assert smaller_one.config.har_prune["original"] == "beans"
     folder = save_pruned(smaller, tmp_path / "pruned")
     assert ModelCard.load(folder / "README.md").data.license == "mit"
     assert not any("secret-place" in path.read_text(errors="replace") for path in folder.iterdir())
