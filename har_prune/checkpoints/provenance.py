@@ -23,7 +23,7 @@ def origin_of(config: PreTrainedConfig) -> dict[str, str]:
         return {}
     if Path(name).exists():
         folder = Path(name).resolve()
-        told = folder.parent if folder.name == "original" else folder  # of a run that trained it the run's name says more
+        told = folder.parent if folder.name == "original" else folder  # the name of its run
         return {"original": told.name, **_license(Path(name, "README.md"))}
     if not is_hub_id(name):
         return {}
