@@ -1,5 +1,6 @@
 """Scores of one network by several criteria, side by side: a table, JSON, a heat map."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,30 @@ Scores = dict[str, list[BlockScore]]
 
 
 def scores_table(scores: Scores) -> Table:
-    """One row a block, one column a criterion; the least important block of each criterion is bold."""
+    """One row a block, one column a criterion; in bold, and below, the block that would go first.
+
+    What all names begin with stands in the title: a terminal of 80 columns has no room for it in every row.
+    """
     first = next(iter(scores.values()))
-    table = Table(title=f"Importance of {len(first)} blocks (higher = keep)")
+    shared = os.path.commonprefix([score.name for score in first]).rpartition(".")[0]
+    where = f", in {in_terminal(shared)}" if shared else ""
+    table = Table(title=f"Importance of {len(first)} blocks (higher = keep){where}")
     table.add_column("block", justify="right")
     table.add_column("name", no_wrap=True)
     for name in scores:
-        table.add_column(in_terminal(name), justify="right")
+        table.add_column(in_terminal(name), justify="right", overflow="fold")
     least = {name: min(column, key=lambda score: (score.importance, score.index)) for name, column in scores.items()}
+    goes_first = (f"{in_terminal(name)}: {score.index}" for name, score in least.items())
+    table.caption = f"Would go first, by {', by '.join(goes_first)}"
     for place, score in enumerate(first):
         cells = []
         for name, column in scores.items():
             found = column[place]
             text = f"{found.importance:.6g}"
             if found.interval is not None:
-                text += f"\n{found.interval[0]:.3g}-{found.interval[1]:.3g}"
+                text += f"\n{found.interval[0]:.2g}-{found.interval[1]:.2g}"
             cells.append(f"[bold]{text}[/bold]" if found is least[name] else text)
-        table.add_row(str(score.index), in_terminal(score.name), *cells)
+        table.add_row(str(score.index), in_terminal(score.name.removeprefix(f"{shared}.")), *cells)
     return table
 
 
