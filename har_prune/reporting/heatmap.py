@@ -1,6 +1,6 @@
 """Scores of one network by several criteria, side by side: a table, JSON, a heat map."""
 
-import os
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ def scores_table(scores: Scores) -> Table:
     What all names begin with stands in the title: a terminal of 80 columns has no room for it in every row.
     """
     first = next(iter(scores.values()))
-    shared = os.path.commonprefix([score.name for score in first]).rpartition(".")[0]
+    parts = zip(*(score.name.split(".")[:-1] for score in first), strict=False)
+    shared = ".".join(part[0] for part in takewhile(lambda part: len(set(part)) == 1, parts))
     where = f", in {in_terminal(shared)}" if shared else ""
     table = Table(title=f"Importance of {len(first)} blocks (higher = keep){where}")
     table.add_column("block", justify="right")
@@ -37,7 +38,7 @@ def scores_table(scores: Scores) -> Table:
             if found.interval is not None:
                 text += f"\n{found.interval[0]:.2g}-{found.interval[1]:.2g}"
             cells.append(f"[bold]{text}[/bold]" if found is least[name] else text)
-        table.add_row(str(score.index), in_terminal(score.name.removeprefix(f"{shared}.")), *cells)
+        table.add_row(str(score.index), in_terminal(score.name.removeprefix(f"{shared}." if shared else "")), *cells)
     return table
 
 

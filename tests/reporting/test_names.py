@@ -63,7 +63,7 @@ def test_names_are_drawn_as_they_are(tmp_path):
 
 
 def test_the_terminal_shows_brackets_and_no_escape_codes():
-    console = Console(width=300, record=True)
+    console = Console(width=3000, record=True)
     scores = {name: [BlockScore(0, name, 0.1, 8), BlockScore(1, "a.1", 0.2, 8)] for name in BAD}
     console.print(scores_table(scores))
     console.print(summary_table(_history(BAD)))
