@@ -21,15 +21,15 @@ def scores_table(scores: Scores) -> Table:
     first = next(iter(scores.values()))
     parts = zip(*(score.name.split(".")[:-1] for score in first), strict=False)
     shared = ".".join(part[0] for part in takewhile(lambda part: len(set(part)) == 1, parts))
-    where = f", in {in_terminal(shared)}" if shared else ""
-    table = Table(title=f"Importance of {len(first)} blocks (higher = keep){where}")
+    where = f", in {shared}" if shared else ""
+    table = Table(title=in_terminal(f"Importance of {len(first)} blocks (higher = keep){where}"))
     table.add_column("block", justify="right")
     table.add_column("name", no_wrap=True)
     for name in scores:
         table.add_column(in_terminal(name), justify="right", overflow="fold")
     least = {name: min(column, key=lambda score: (score.importance, score.index)) for name, column in scores.items()}
-    goes_first = (f"{in_terminal(name)}: {score.index}" for name, score in least.items())
-    table.caption = f"Would go first, by {', by '.join(goes_first)}"
+    goes_first = (f"{name}: {score.index}" for name, score in least.items())
+    table.caption = in_terminal(f"Would go first, by {', by '.join(goes_first)}")
     for place, score in enumerate(first):
         cells = []
         for name, column in scores.items():
