@@ -67,6 +67,7 @@ def test_a_run_leaves_what_a_user_needs(finished, quickstart):
         "recipe.json",
         "recipe.yaml",
         "data.json",
+        ".lock",
         "metrics.jsonl",
         "original",
         "history.json",
