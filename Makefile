@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint bench
+.PHONY: quickstart test lowest lint bench
 
 quickstart: $(VENV)/installed
 	$(BIN)/har-prune run quickstart
@@ -11,6 +11,12 @@ quickstart: $(VENV)/installed
 # One thread a worker: two workers share two cores.
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The suite with the lowest versions pyproject.toml allows, in an environment of its own.
+lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/pip install -c constraints-lowest.txt -e '.[test]' hatchling
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n 2
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

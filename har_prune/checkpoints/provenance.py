@@ -22,13 +22,21 @@ def origin_of(config: PreTrainedConfig) -> dict[str, str]:
     if name in ("", "None"):  # from_pretrained(None) writes it out
         return {}
     if Path(name).exists():
-        folder = Path(name).resolve()
-        told = folder.parent if folder.name == "original" else folder  # the name of its run
-        return {"original": told.name, **_license(Path(name, "README.md"))}
+        return {"original": folder_name(name), **_license(Path(name, "README.md"))}
     if not is_hub_id(name):
         return {}
     cached = try_to_load_from_cache(name, "README.md")
     return {"base_model": name, **(_license(Path(cached)) if isinstance(cached, str) else {})}
+
+
+def folder_name(path: str) -> str:
+    """What a checkpoint is called: the last part of its path; of a network that a run trained, the run's name.
+
+    >>> folder_name("runs/wharf/original")
+    'wharf'
+    """
+    folder = Path(path).resolve()
+    return (folder.parent if folder.name == "original" else folder).name
 
 
 def is_hub_id(name: str) -> bool:

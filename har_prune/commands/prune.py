@@ -48,6 +48,7 @@ def prune(
     dry_run: DryRun = False,
 ) -> None:
     """Prunes a checkpoint: removes the least important blocks until the target is met, heals, saves."""
+    from har_prune.checkpoints.provenance import folder_name
     from har_prune.recipe.load import apply_overrides, recipe_of
     from har_prune.recipe.steps import launch_recipe
 
@@ -55,7 +56,7 @@ def prune(
     heal = {"epochs": epochs, "learning_rate": learning_rate, "distill": distill}
     values: dict[str, Any] = {
         "seed": seed,
-        "output_dir": str(output or Path("runs", f"{Path(checkpoint).name}-pruned")),
+        "output_dir": str(output or Path("runs", f"{folder_name(checkpoint)}-pruned")),
         "data": {
             "name_or_path": data,
             "subset": data_subset,
@@ -82,4 +83,4 @@ def prune(
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     """Without what was not asked for: the recipe that is kept says what was, and defaults say the rest."""
     inner = {key: _given(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in inner.items() if value not in (None, False, {}, [])}
+    return {key: value for key, value in inner.items() if value is not None and value is not False and value != {}}

@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 
 from har_prune.checkpoints.load import Checkpoint
+from har_prune.checkpoints.provenance import folder_name
 from har_prune.data.config import DataConfig
 from har_prune.evaluation.macs import count_macs
 from har_prune.recipe.prepare import Prepared
@@ -39,7 +40,7 @@ def draft(made: Prepared, checkpoint: Checkpoint, config: DataConfig, path: Path
 # {type(made.model).__name__}: {len(stack)} blocks in {len(stack.stages)} stage(s), {len(stack.removable)} removable.
 # {count_macs(made.model, made.one_example):,} MACs an example. Examples that train, validate, test: {sizes}.
 seed: 0
-output_dir: runs/{Path(str(checkpoint.name_or_path)).name}-pruned   # started again there, a run continues
+output_dir: runs/{folder_name(str(checkpoint.name_or_path))}-pruned   # started again there, a run continues
 precision: auto                    # bf16 where it is faster, else fp32
 data:
 {_block(data)}

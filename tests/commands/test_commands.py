@@ -115,6 +115,10 @@ def test_prune_is_a_recipe_that_run_repeats(checkpoint, tmp_path):
     _refused(_har_prune("prune", checkpoint, "--data", "synthetic"), "give at least one of macs_reduction, blocks")
     _refused(_har_prune("prune", checkpoint, *options, "--criterion", "ckaa", "--output", tmp_path / "x"), "'cka'?")
     _refused(_har_prune("prune", checkpoint, *options, "heal.epoch=1", "--output", tmp_path / "x"), "'epochs'?")
+    _refused(
+        _har_prune("prune", checkpoint, *options[:3], "s10", "--blocks", 0, "--output", tmp_path / "x"),
+        "target.blocks",
+    )
     assert not (tmp_path / "x").exists()
 
 
