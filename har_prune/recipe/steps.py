@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from transformers import PreTrainedModel
 
 from har_prune.checkpoints.card import loading_code
@@ -47,8 +48,16 @@ def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> Non
         launch(recipe, command)
 
 
-def launch(recipe: Recipe, command: str, data: LabelledData | None = None) -> PruningHistory:
-    """Runs a recipe on an Accelerator of its own; `data` where they are loaded already.
+def launch(
+    recipe: Recipe, command: str, data: LabelledData | None = None, precision: str | None = None
+) -> PruningHistory:
+    """Runs a recipe on an Accelerator of its own.
+
+    Args:
+        recipe: The recipe.
+        command: What was typed, for the record.
+        data: Its data, where they are loaded already.
+        precision: What its precision means, where that is decided already.
 
     Raises:
         HarPruneError: Bad input.
@@ -56,7 +65,7 @@ def launch(recipe: Recipe, command: str, data: LabelledData | None = None) -> Pr
     trackers = [JsonLinesTracker(recipe.output_dir / "metrics.jsonl"), *recipe.log_with]
     set_threads(recipe.num_threads)
     made = prepare(recipe, data)
-    precision = _precision(recipe, made)
+    precision = precision or _precision(recipe, made)
     accelerator = make_accelerator(precision, recipe.num_threads, trackers, recipe.output_dir)
     return run(recipe, made, accelerator, command)
 
@@ -81,10 +90,15 @@ def launch_folds(recipe: Recipe, command: str) -> None:
     Raises:
         HarPruneError: Bad input, before the first fold begins.
     """
-    accelerator = make_accelerator(recipe.precision, recipe.num_threads)
     data = load_configured(recipe.data)
-    histories = run_folds(folds_of(recipe, data), lambda fold: launch(fold, command, data))
-    if accelerator.is_main_process:
+    folds = folds_of(recipe, data)
+    precision: str = recipe.precision
+    if may_be_timed(precision):  # once for all: a process has one precision
+        set_threads(recipe.num_threads)
+        first = next(iter(folds.values()))
+        precision = _precision(first, prepare(first, data))
+    histories = run_folds(folds, lambda fold: launch(fold, command, data, precision))
+    if PartialState(cpu=not torch.cuda.is_available()).is_main_process:
         keep_summary(recipe, histories, command)
 
 

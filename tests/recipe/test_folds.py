@@ -76,3 +76,23 @@ def test_folds_share_one_data_set_and_are_split_when_they_start(recipe, syntheti
     steps.launch_folds(recipe, "command")
     names = np.unique(synthetic.subjects).tolist()
     assert seen == ["load", *(word for name in names for word in (name, "run"))]
+
+
+def test_auto_is_decided_once_for_all_folds_and_kept(recipe, synthetic, monkeypatch, tmp_path):
+    answers = iter(["fp32", "bf16", "bf16"])
+    monkeypatch.setattr(steps, "may_be_timed", lambda precision: precision == "auto")
+    monkeypatch.setattr(steps, "timed_precision", lambda model, batch: next(answers))
+    monkeypatch.setattr(steps, "load_configured", lambda config: synthetic)
+    monkeypatch.setattr(steps, "keep_summary", lambda *_: None)
+    seen = []
+    monkeypatch.setattr(
+        steps, "run", lambda fold, made, accelerator, command: seen.append(accelerator.mixed_precision)
+    )
+    auto = recipe.model_copy(update={"precision": "auto", "num_threads": 1})
+    steps.launch_folds(auto, "command")
+    assert seen == ["no"] * 12
+    first = tmp_path / "out" / "fold-s01"
+    first.mkdir(parents=True)
+    (first / "precision.txt").write_text("fp32")
+    steps.launch_folds(auto, "command")
+    assert seen == ["no"] * 24, "an interrupted run goes on with what it began with"
