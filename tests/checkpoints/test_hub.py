@@ -157,7 +157,10 @@ def test_weights_of_an_earlier_push_do_not_stay_behind(hub, tmp_path):
     assert {name for name in there if "safetensors" in name} == {p.name for p in parts.glob("*safetensors*")}
 
 
-def test_an_interrupted_push_changes_nothing_and_can_be_repeated(hub, folder, tmp_path):
+def test_an_interrupted_push_changes_nothing_and_can_be_repeated(hub, folder, tmp_path, monkeypatch):
+    (tmp_path / "impatient").mkdir()  # huggingface_hub waits half a minute between its attempts
+    (tmp_path / "impatient" / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "impatient"), prepend=os.pathsep)
     hub.break_commits = 20
     broken = _push(hub, tmp_path, folder, "tester/vit")
     assert broken.returncode == 2
