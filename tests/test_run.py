@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 from families import har_transformer
 from fresh import logits_in_fresh_process
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -68,6 +69,7 @@ def test_a_run_leaves_what_a_user_needs(finished, quickstart):
         "recipe.yaml",
         "data.json",
         ".lock",
+        "original.json",
         "metrics.jsonl",
         "original",
         "history.json",
@@ -354,6 +356,23 @@ def test_a_folder_of_other_data_under_the_same_path_is_refused(quickstart, four_
     _refused(
         _run(quickstart, out, *one), "made with other data: calibration, evaluate test, evaluate validation, train"
     )
+
+
+def test_an_altered_original_and_iterations_behind_a_missing_one_are_refused(finished, quickstart, tmp_path):
+    same = [*FAST, "prune.target.macs_reduction=0.2"]
+    for out, gone in (
+        (tmp_path / "a", ["iteration-000", "iteration-001", "iteration-002"]),
+        (tmp_path / "b", ["iteration-001"]),
+    ):
+        shutil.copytree(finished[0], out)
+        (out / "history.json").unlink()
+        for name in (*gone, "pruned"):
+            shutil.rmtree(out / name)
+    weights = tmp_path / "a" / "original" / "model.safetensors"
+    state = load_file(weights)
+    save_file({name: value + 0.5 for name, value in state.items()}, weights, metadata={"format": "pt"})
+    _refused(_run(quickstart, tmp_path / "a", *same), "original were altered since this run trained them")
+    _refused(_run(quickstart, tmp_path / "b", *same), "iteration-002 does not follow from the 1 whole iteration(s)")
 
 
 def test_a_subject_named_like_a_path_writes_nothing_outside(quickstart, four_subjects, tmp_path):

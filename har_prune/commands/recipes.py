@@ -42,10 +42,12 @@ def copy(
     values = read_values(origin)
     if yaml.safe_load(origin.read_text(encoding="utf-8")) == values:
         shutil.copyfile(origin, path)  # with its comments
+        print(f"{path}: run it with `har-prune run {path}`")
         return
     opening = [line for line in origin.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     path.write_text("\n".join([*opening, text]), encoding="utf-8")
+    print(f"{path}: run it with `har-prune run {path}`")
 
 
 @app.command()

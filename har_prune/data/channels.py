@@ -1,5 +1,6 @@
 """Which channels of the data a model gets, in which order, in which units: by name, as both state them."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,6 +58,12 @@ def match_channels(facts: dict[str, Any], channels: int, extractor: Any, checkpo
         CheckpointError: A channel is missing, or is in a unit that does not convert, or windows are longer than the
             model's.
     """
+    rate = extractor.sampling_rate_hz
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate < math.inf:
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: its preprocessor_config.json has sampling_rate_hz={rate!r}; a number above 0 "
+            "is wanted: restore the file."
+        )
     size = facts.get("window_s")
     longest = extractor.window_size / extractor.sampling_rate_hz
     if size is not None and size * extractor.sampling_rate_hz >= extractor.window_size + 1:

@@ -21,6 +21,7 @@ Parsed = TypeVar("Parsed")
 _IDENTITY = "recipe.json"
 _HISTORY = "history.json"
 _DATA = "data.json"
+ORIGINAL = "original.json"
 
 
 class RunFolder:
@@ -77,11 +78,34 @@ class RunFolder:
                 "former data back to continue that run."
             )
 
+    def compare_original(self, found: str) -> None:
+        """Compares the weights of the network that the run trained with what was kept of them.
+
+        Raises:
+            OutputFolderError: They were altered.
+        """
+        path = self.path / ORIGINAL
+        if self.writes and path.exists() and _parsed(path, dict).get("weights_sha256") != found:
+            raise OutputFolderError(
+                f"the weights in {self.path / 'original'} were altered since this run trained them: bring the former "
+                "file back, or choose another output_dir."
+            )
+
     def steps(self) -> list[PruningStep]:
-        """The whole iterations, in order, from 0."""
+        """The whole iterations, in order, from 0.
+
+        Raises:
+            OutputFolderError: There are others behind a missing one, or a record is damaged.
+        """
         found: list[PruningStep] = []
         while (record := self._iteration(len(found)) / "step.json").exists():
             found.append(_parsed(record, PruningStep.from_json))
+        known = {self._iteration(step.iteration) for step in found}
+        for other in sorted(set(self.path.glob("iteration-*")) - known):
+            raise OutputFolderError(
+                f"{other} does not follow from the {len(found)} whole iteration(s) before it: move it away to go on "
+                "from there, or choose another output_dir."
+            )
         return found
 
     def save(self, step: PruningStep, model: PreTrainedModel | None) -> None:
@@ -116,7 +140,7 @@ class RunFolder:
         """
         folder = self._iteration(step.iteration)
         loaded = load_model(auto_class_of(original), folder)
-        if step.weights_sha256 not in ("", weights_sha256(loaded)):  # none in records of 0.1
+        if step.weights_sha256 != weights_sha256(loaded):
             raise OutputFolderError(
                 f"the weights in {folder} were altered since this run kept them (their SHA-256 is not that of "
                 "step.json). Bring the former file back; or remove this folder and those of later iterations, with "

@@ -91,7 +91,7 @@ def load_plugins(modules: Sequence[str]) -> None:
                 f"plugin {module!r} cannot be imported ({error}): give the name of a module that is installed or lies "
                 "in the working directory."
             ) from error
-        except Exception as error:  # whatever somebody's module does when it is imported
+        except (Exception, SystemExit) as error:  # whatever somebody's module does when it is imported
             raise RecipeError(
                 f"plugin {module!r} fails when it is imported: {type(error).__name__}: {error}"
             ) from error
@@ -133,7 +133,7 @@ def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
         raise RecipeError(f"recipe {path} is its own base: {' -> '.join(known.name for known in readers)}.")
     try:
         values = _parsed(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:  # or one that is nested 5,000 deep
         raise RecipeError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {path} is not a mapping of keys to values.")
@@ -141,8 +141,13 @@ def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return values
     below = path.parent / str(base)
+    if not below.is_file():
+        below = shipped_recipes().get(str(base), below)
     if not isinstance(base, str) or not below.is_file():
-        raise RecipeError(f"recipe {path}: base {base!r} is no file beside it; give a path relative to the recipe.")
+        raise RecipeError(
+            f"recipe {path}: base {base!r} is no file beside it; give a path relative to it, or the name of one "
+            "that comes with har_prune."
+        )
     return _merged(_read(below, (*readers, path.resolve())), values)
 
 

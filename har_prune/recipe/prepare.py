@@ -60,6 +60,12 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
     splits = make_splits(data, recipe.data, recipe.seed)
     if recipe.model.checkpoint is not None:
         model, processor = load_original(recipe.model.checkpoint, data)
+        if recipe.data.protocol != "official":
+            warnings.warn(
+                f"test: whether checkpoint {recipe.model.checkpoint} was trained on what tests here (protocol "
+                f"{recipe.data.protocol}) nothing tells; if it was, its accuracy flatters it.",
+                stacklevel=2,
+            )
         if splits.is_drawn:
             warnings.warn(
                 f"validation: {splits.validation_from}. Checkpoint {recipe.model.checkpoint} may have been trained on "

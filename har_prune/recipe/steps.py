@@ -19,7 +19,7 @@ from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
 from har_prune.pruning.plan import candidates, protected_blocks
-from har_prune.pruning.store import RunFolder
+from har_prune.pruning.store import ORIGINAL, RunFolder, weights_sha256
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
 from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds
 from har_prune.recipe.prepare import Prepared, prepare
@@ -28,7 +28,7 @@ from har_prune.reporting.report import run_report
 from har_prune.reporting.summary import summary_table
 from har_prune.reporting.trajectory import plot_trajectory
 from har_prune.runtime.console import console, say
-from har_prune.runtime.files import whole_file, whole_folder
+from har_prune.runtime.files import whole_file, whole_folder, write_json
 from har_prune.runtime.tracker import JsonLinesTracker
 from har_prune.training.loop import train_model
 
@@ -133,6 +133,7 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
             keep_original(path, model, made.processor, accelerator)
         # Also right after training: what is computed must not depend on whether the run was interrupted here.
         model = load_model(type(model), path).eval()
+        folder.compare_original(weights_sha256(model))
     result = prune(model, train, calibration, sets, recipe, accelerator=accelerator, on_step=say_step)
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
@@ -167,6 +168,7 @@ def say_step(step: PruningStep, history: PruningHistory) -> None:
 def keep_original(path: Path, model: PreTrainedModel, processor: Any, accelerator: Accelerator) -> None:
     """Keeps the trained, unpruned network; a run started again loads it from there."""
     if accelerator.is_main_process:
+        write_json(path.with_name(ORIGINAL), {"weights_sha256": weights_sha256(model)})
         with whole_folder(path) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)

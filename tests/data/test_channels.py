@@ -177,3 +177,11 @@ def test_windows_longer_than_the_models_are_refused_with_the_length_to_prepare()
     ):
         preprocess_for(data, _extractor(sampling_rate_hz=50.0), "model")
     assert preprocess_for(data, _extractor(sampling_rate_hz=50.0, window_size=200), "model")
+
+
+@pytest.mark.parametrize("rate", ["fast", 0, -20, True, float("inf")])
+def test_a_rate_of_the_checkpoint_that_cannot_be_is_refused(rate):
+    extractor = _extractor()
+    extractor.sampling_rate_hz = rate
+    with pytest.raises(CheckpointError, match=r"its preprocessor_config\.json has sampling_rate_hz="):
+        preprocess_for(_data(np.zeros((2, 32, 6), np.float32), NAMES, UNITS), extractor, "model")

@@ -139,6 +139,9 @@ def test_a_base_says_what_the_recipe_does_not(tmp_path):
     assert _load(tmp_path, own, "heal.epochs=5").heal.epochs == 5
     with pytest.raises(RecipeError, match=r"base 'nowhere\.yaml' is no file beside it"):
         _load(tmp_path, {**own, "base": "nowhere.yaml"})
+    assert _load(tmp_path, {"base": "quickstart", "seed": 9}).model == load_recipe("quickstart").model
+    with pytest.raises(RecipeError, match="is not YAML"):
+        _load(tmp_path, "[" * 5000)
     with pytest.raises(RecipeError, match="is its own base"):
         _load(tmp_path, {**own, "base": "recipe.yaml"})
 
@@ -172,6 +175,7 @@ def test_a_plugin_of_ones_own_is_loaded_from_the_working_directory(tmp_path, mon
     (tmp_path / "my_package" / "__init__.py").write_text("")
     (tmp_path / "my_package" / "plugin.py").write_text(_PLUGIN)
     (tmp_path / "my_broken_plugin.py").write_text("1 / 0")
+    (tmp_path / "my_ending_plugin.py").write_text("raise SystemExit(0)")
     recipe = _load(tmp_path, {**GOOD, "plugins": ["my_package.plugin"]}, "prune.criterion=my_criterion")
     assert recipe.plugins == ("my_package.plugin",)
     assert criteria.members("my_criterion") == ["my_criterion"]
@@ -180,3 +184,5 @@ def test_a_plugin_of_ones_own_is_loaded_from_the_working_directory(tmp_path, mon
         load_recipe(tmp_path / "recipe.yaml", plugins=["my_packge"])
     with pytest.raises(RecipeError, match="'my_broken_plugin' fails when it is imported: ZeroDivisionError"):
         load_recipe(tmp_path / "recipe.yaml", plugins=["my_broken_plugin"])
+    with pytest.raises(RecipeError, match="'my_ending_plugin' fails when it is imported: SystemExit"):
+        load_recipe(tmp_path / "recipe.yaml", plugins=["my_ending_plugin"])
