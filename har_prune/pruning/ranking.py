@@ -1,6 +1,6 @@
 """One iteration's scores: all candidates on all samples, or a race; and the record of how they were measured."""
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from har_prune.blocks.stack import BlockStack
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import Calibration, RaceRecord
 from har_prune.pruning.plan import ranked
-from har_prune.runtime.progress import Progress
+from har_prune.runtime.progress import Progress, count_of
 from har_prune.scoring.config import ExecutionPlan
 from har_prune.scoring.race import run_race
 from har_prune.scoring.score import BlockScore, block_scores
@@ -65,7 +65,7 @@ def rank_candidates(
         representation=settings.representation,
         groups=1 if race is None and settings.calibration.interval is None else GROUPS,
     )
-    progress = Progress("score", len(batches) if isinstance(batches, Sized) else None, accelerator)
+    progress = Progress("score", count_of(batches), accelerator)
     with closing(progress), closing(scorer):
         if race is None:
             scorer.feed(progress.counting(batches))

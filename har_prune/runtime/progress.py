@@ -1,12 +1,20 @@
 """Progress bars: on the main process of each machine, off with HF_HUB_DISABLE_PROGRESS_BARS=1."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from huggingface_hub.utils import tqdm
 
 Item = TypeVar("Item")
+
+
+def count_of(items: Any) -> int | None:
+    """How many there are; None where nobody knows: a DataLoader over a stream has a length and cannot say it."""
+    try:
+        return len(items)
+    except TypeError:
+        return None
 
 
 class Progress:

@@ -6,7 +6,7 @@ clearly behind is dropped and costs nothing from then on. The race ends with one
 within a margin, or with the data.
 """
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
 from har_prune.runtime.batches import checked
-from har_prune.runtime.progress import Progress
+from har_prune.runtime.progress import Progress, count_of
 from har_prune.scoring.config import ExecutionPlan, RaceConfig, ScoringConfig
 from har_prune.scoring.criteria.base import refuse_race
 from har_prune.scoring.score import BlockScore, block_scores
@@ -92,7 +92,7 @@ def race_blocks(
         representation=representation,
         groups=GROUPS,
     )
-    progress = Progress("race", len(batches) if isinstance(batches, Sized) else None, accelerator)
+    progress = Progress("race", count_of(batches), accelerator)
     with closing(progress), closing(scorer):
         return run_race(scorer, progress.counting(batches), race, progress)
 

@@ -1,6 +1,6 @@
 """score_blocks: the importance of every removable block on a stream of batches."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
 from har_prune.runtime.batches import checked
-from har_prune.runtime.progress import Progress
+from har_prune.runtime.progress import Progress, count_of
 from har_prune.scoring.config import ScoringConfig
 from har_prune.scoring.scorer import Batches, BlockScorer
 from har_prune.scoring.statistics import GROUPS
@@ -122,7 +122,7 @@ def score_criteria(
         representation=representation,
         groups=1 if config.interval is None else GROUPS,
     )
-    progress = Progress("score", len(batches) if isinstance(batches, Sized) else None, accelerator)
+    progress = Progress("score", count_of(batches), accelerator)
     with closing(progress), closing(scorer):
         scorer.feed(progress.counting(batches))
         return block_scores(scorer)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 from families import DECODERS, TINY, cifar_resnet, har_transformer
+from torch.utils.data import DataLoader, IterableDataset
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from har_prune import (
@@ -187,3 +188,15 @@ def test_two_processes_score_like_one(tmp_path):
     model = har_transformer().double()
     for sizes, found in zip(SIZES, torch.load(tmp_path / "scores.pt"), strict=True):
         assert found == pytest.approx(_numbers(model, sizes), abs=1e-9)
+
+
+def test_batches_may_be_a_stream_without_a_length():
+    model = har_transformer()
+    batches = [example_inputs(model, batch_size=8, seed=seed) for seed in range(3)]
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(batches)
+
+    streamed = score_blocks(model, DataLoader(Stream(), batch_size=None))
+    assert [s.importance for s in streamed] == pytest.approx([s.importance for s in score_blocks(model, batches)])
