@@ -1,7 +1,8 @@
-"""Batches: raw examples -> augmentation (training only) -> the processor's normalisation -> model inputs."""
+"""Batches: raw examples -> the processor's normalisation -> model inputs; in training also their augmentation."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from har_prune.data.channels import ChannelMatch, match_channels
 from har_prune.data.load import LabelledData
-from har_prune.data.transforms import AUGMENTATIONS, Augmentation
+from har_prune.data.transforms import AUGMENTATIONS, OF_EPOCHS
 from har_prune.errors import CheckpointError, DataError
 
 Raw = Tensor | list
@@ -30,9 +31,20 @@ class SensorInputs:
 
     def __init__(self, extractor: Any, sampling_rate_hz: float, channels: ChannelMatch | None = None):
         self.extractor, self.sampling_rate_hz, self.channels = extractor, sampling_rate_hz, channels
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float64) for values in (extractor.channel_mean, extractor.channel_std)
+        )
+
+    def augmented(self, values: Tensor, augment: Callable[[Tensor], Tensor]) -> Tensor:
+        """Normalised windows [B, T, C], augmented in physical units."""
+        mean, std = (moment.to(values.device, values.dtype) for moment in (self._mean, self._std))
+        return (augment(values * std + mean) - mean) / std
 
     def __call__(self, windows: Tensor) -> dict[str, Tensor]:
         windows = self.channels(windows) if self.channels else windows
+        same_rate = self.sampling_rate_hz == self.extractor.sampling_rate_hz
+        if same_rate and windows.shape[1] == self.extractor.window_size and bool(windows.isfinite().all()):
+            return {"input_values": ((windows.double() - self._mean) / self._std).float()}
         features = self.extractor(windows.numpy(), sampling_rate_hz=self.sampling_rate_hz, return_tensors="pt")
         if features["attention_mask"].all():  # attention without a mask is faster
             return {"input_values": features["input_values"]}
@@ -65,6 +77,11 @@ class ImageInputs:
             mean, std = (torch.tensor(v)[:, None, None] for v in (processor.image_mean, processor.image_std))
             values = (values - mean) / std
         return {"pixel_values": values.contiguous(memory_format=torch.channels_last)}
+
+
+    def augmented(self, values: Tensor, augment: Callable[[Tensor], Tensor]) -> Tensor:
+        """Normalised images [B, C, H, W], augmented as they are: pixels only change places."""
+        return augment(values).contiguous(memory_format=torch.channels_last)
 
 
 def _has_size(images: Tensor, size: Any) -> bool:
@@ -136,24 +153,67 @@ class _Rows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Raw, Tensor | None]:
+    def __getitem__(self, index: int) -> tuple[Raw, Tensor | None, Tensor]:
         return self.__getitems__([index])
 
-    def __getitems__(self, indices: list[int]) -> tuple[Raw, Tensor | None]:
+    def __getitems__(self, indices: list[int]) -> tuple[Raw, Tensor | None, Tensor]:
         rows, labels = self.rows[indices], self.data.labels
-        return self.data.raw(rows), None if labels is None else torch.from_numpy(labels[rows])
+        return self.data.raw(rows), None if labels is None else torch.from_numpy(labels[rows]), torch.from_numpy(rows)
+
+
+_INDEX = "index"  # of each example in the data, for augmentations that need it; no input of a model
 
 
 class _Collate:
-    def __init__(self, preprocess: Preprocess, augmentations: list[Augmentation]):
-        self.preprocess, self.augmentations = preprocess, augmentations
+    def __init__(self, preprocess: Preprocess, with_index: bool):
+        self.preprocess, self.with_index = preprocess, with_index
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        values, labels = batch  # as _Rows fetched it, not a list of examples
-        for augment in self.augmentations:
-            values = augment(values)
+        values, labels, rows = batch  # as _Rows fetched it, not a list of examples
         inputs = self.preprocess(values)
-        return inputs if labels is None else {**inputs, "labels": labels}
+        inputs = inputs if labels is None else {**inputs, "labels": labels}
+        return {**inputs, _INDEX: rows} if self.with_index else inputs
+
+
+class Augment:
+    """The augmentations of a training loader: `loader.augment(batch, epoch)`, on the device the batch is on.
+
+    Args:
+        names: Augmentations, in order.
+        kind: Of the data: "sensor", "image".
+        preprocess: What normalised the batch.
+    """
+
+    def __init__(self, names: Sequence[str], kind: str, preprocess: Any):
+        self.names, self.known, self.preprocess = names, AUGMENTATIONS[kind], preprocess
+
+    def __call__(self, batch: Mapping[str, Any], epoch: int) -> dict[str, Any]:
+        """The batch with its first input augmented."""
+        batch = dict(batch)
+        of_epochs = {name: (batch[_INDEX], epoch) for name in OF_EPOCHS if _INDEX in batch}
+        batch.pop(_INDEX, None)
+
+        def augment(values: Tensor) -> Tensor:
+            for name in self.names:
+                values = self.known[name](values, *of_epochs.get(name, ()))
+            return values
+
+        name = next(iter(batch))
+        batch[name] = self.preprocess.augmented(batch[name], augment)
+        return batch
+
+
+class TrainingLoader(DataLoader):
+    """A DataLoader whose batches are augmented where they are trained on.
+
+    Args:
+        augment: Called with a batch and the number of the epoch; None = nothing is augmented.
+        given: What a DataLoader takes.
+    """
+
+    def __init__(self, *, augment: Callable[[Mapping[str, Any], int], dict[str, Any]] | None, **given: Any):
+        super().__init__(**given)
+        self.augment = augment
 
 
 def make_loader(
@@ -185,10 +245,15 @@ def make_loader(
             )
     if augment and not isinstance(data.values, np.ndarray):
         raise DataError(f"augmentations {', '.join(augment)} need images of one size that fit in memory.")
-    return DataLoader(
-        _Rows(data, rows),
+    on_gpu = torch.cuda.is_available()
+    return TrainingLoader(
+        dataset=_Rows(data, rows),
         batch_size=batch_size,
         shuffle=training,
         drop_last=training and len(rows) >= batch_size,
-        collate_fn=_Collate(preprocess, [known[name] for name in augment or ()]),
+        collate_fn=_Collate(preprocess, with_index=bool(set(augment or ()) & set(OF_EPOCHS))),
+        augment=Augment(augment, data.kind, preprocess) if augment else None,
+        # A GPU would wait for batches; on a CPU workers would take the cores that train.
+        num_workers=min(4, os.cpu_count() or 1) if on_gpu and training else 0,
+        pin_memory=on_gpu,
     )

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,9 @@ from har_prune.evaluation.config import EvaluateConfig
 from har_prune.runtime.settings import Settings
 from har_prune.scoring.config import CalibrationConfig
 from har_prune.training.config import HealConfig
+
+
+Control = Literal["scratch", "original", "random", "last"]
 
 
 class Target(Settings):
@@ -39,6 +42,27 @@ class Target(Settings):
         if self.macs_reduction is not None:
             return macs_reduction >= self.macs_reduction
         return self.blocks is not None and blocks <= self.blocks
+
+
+Controls = Annotated[
+    tuple[Control, ...],
+    Field(
+        description="networks trained beside the result, each with as many examples and the same schedule as all its "
+        "healing: scratch (its architecture from random weights), original, random and last (other blocks removed)"
+    ),
+]
+
+
+def check_controls(controls: tuple[Control, ...], heal: HealConfig | None) -> None:
+    """Refuses controls that there is nothing to compare by.
+
+    Raises:
+        ValueError: There is no healing, or one control is named twice.
+    """
+    if controls and heal is None:
+        raise ValueError("controls are trained as the result is healed: give a heal section, or leave them out")
+    if len(set(controls)) < len(controls):
+        raise ValueError(f"controls name one of them twice: {', '.join(controls)}")
 
 
 class PruneSettings(Settings):
@@ -77,6 +101,10 @@ class RunConfig(Protocol):
         """Training after removals; None = none."""
 
     @property
+    def controls(self) -> tuple[Control, ...]:
+        """What the result is compared with."""
+
+    @property
     def evaluate(self) -> EvaluateConfig:
         """What is measured."""
 
@@ -97,6 +125,7 @@ class PruneConfig(PruneSettings):
     """Everything `prune` needs beside model and data."""
 
     heal: HealConfig | None = Field(None, description="null: no training after removals")
+    controls: Controls = ()
     evaluate: EvaluateConfig = EvaluateConfig()
     seed: int = Field(0, ge=0)
     output_dir: Path | None = Field(None, description="where iterations are kept and resumed; null: nowhere")
@@ -110,6 +139,11 @@ class PruneConfig(PruneSettings):
             del values["latency"]
         return values
 
+    @model_validator(mode="after")
+    def _comparable(self) -> "PruneConfig":
+        check_controls(self.controls, self.heal)
+        return self
+
     @property
     def prune(self) -> PruneSettings:
         """How blocks are chosen: these settings themselves."""
@@ -117,5 +151,5 @@ class PruneConfig(PruneSettings):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What must be equal for a run to continue in an output folder."""
-        return self.model_dump(mode="json", exclude={"output_dir"})
+        """What must be equal for a run to continue in an output folder; controls may be added to one that has ended."""
+        return self.model_dump(mode="json", exclude={"output_dir", "controls"})

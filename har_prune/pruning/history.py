@@ -180,6 +180,8 @@ class PruningHistory:
         iterations: The steps, the unpruned network first.
         selected: Iteration whose network is the result.
         data_fingerprint: Digest of the data it was made with; None in records of 0.1.
+        controls: What the result is compared with, by name, each trained as the result was healed (see
+            `controls.control_network`); as steps that have no scores.
     """
 
     recipe: dict[str, Any]
@@ -188,6 +190,7 @@ class PruningHistory:
     iterations: tuple[PruningStep, ...] = ()
     selected: int = 0
     data_fingerprint: str | None = None
+    controls: dict[str, PruningStep] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[PruningStep, ...]:
@@ -220,7 +223,12 @@ class PruningHistory:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values: the content of history.json."""
-        return {"format": FORMAT, **vars(self), "iterations": [step.to_json() for step in self.iterations]}
+        return {
+            "format": FORMAT,
+            **vars(self),
+            "iterations": [step.to_json() for step in self.iterations],
+            "controls": {name: step.to_json() for name, step in self.controls.items()},
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "PruningHistory":
@@ -233,7 +241,11 @@ class PruningHistory:
         if _format_of(value, value.get("environment", {}).get("har_prune")) == 0:
             value = upgraded_history(value)
         value.pop("format")
-        return cls(**{**value, "iterations": tuple(PruningStep.from_json(step) for step in value["iterations"])})
+        return cls(**{
+            **value,
+            "iterations": tuple(PruningStep.from_json(step) for step in value["iterations"]),
+            "controls": {name: PruningStep.from_json(step) for name, step in value.get("controls", {}).items()},
+        })  # fmt: skip
 
 
 def _format_of(value: dict[str, Any], version: str | None) -> int:

@@ -3,8 +3,8 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -20,14 +20,18 @@ from har_prune.evaluation.cost import Cost, measure_cost
 from har_prune.evaluation.measurement import Network, measure_all
 from har_prune.evaluation.metrics import evaluate_model
 from har_prune.pruning.config import RunConfig
+from har_prune.pruning.controls import control_network
 from har_prune.pruning.history import Healing, PruningHistory, PruningStep, ScoredBlock
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.ranking import rank_candidates
-from har_prune.pruning.store import RunFolder, weights_sha256
+from har_prune.pruning.store import RunFolder
+from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
 from har_prune.runtime.environment import environment
 from har_prune.scoring.config import ExecutionPlan
-from har_prune.training.loop import Teacher, train_model
+from har_prune.training.config import HealConfig, TrainConfig
+from har_prune.training.distill import Teacher
+from har_prune.training.loop import train_model
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -55,9 +59,10 @@ def prune(
     config: RunConfig,
     *,
     accelerator: Accelerator | None = None,
+    teachers: Sequence[PreTrainedModel] = (),
     on_step: Callable[[PruningStep, PruningHistory], None] | None = None,
 ) -> PruningResult:
-    """Removes the least important block, heals, and repeats until the target is met.
+    """Removes the least important block and repeats until the target is met; heals as `config.heal.when` says.
 
     With `config.output_dir` every iteration is kept there, and a call with the same arguments continues after the
     last whole iteration; it ends with the same history and weights as a call that was never interrupted.
@@ -71,6 +76,7 @@ def prune(
             iteration; only "validation" is ever used to choose.
         config: Target, guards, healing, seed, output folder: a `PruneConfig`, or a recipe.
         accelerator: Device, precision and processes; None = a plain `Accelerator()`.
+        teachers: Networks of the same classes; where healing distils, their logits are averaged with the original's.
         on_step: Called on the main process with each new step and the history so far.
 
     Returns:
@@ -92,7 +98,7 @@ def prune(
     calibration = _repeatable(checked(calibration, "calibration"))
     if train is not None:
         checked(train, "training")
-    run = _Run(model, train, calibration, evaluate, config, accelerator or Accelerator(), on_step)
+    run = _Run(model, train, calibration, evaluate, config, accelerator or Accelerator(), teachers, on_step)
     return run.to_the_end()
 
 
@@ -124,9 +130,10 @@ class _Run:
         evaluate: Mapping[str, Batches],
         config: RunConfig,
         accelerator: Accelerator,
+        teachers: Sequence[PreTrainedModel],
         on_step: Callable[[PruningStep, PruningHistory], None] | None,
     ):
-        self.on_step = on_step
+        self.teachers, self.on_step = teachers, on_step
         batch = next(iter(calibration), None)
         if batch is None:
             raise DataError("there are no calibration batches.")
@@ -172,7 +179,8 @@ class _Run:
                 f"target min_accuracy={self.settings.target.min_accuracy} allows no removal: the best network left "
                 f"has a validation accuracy of {best:.4f}. Lower it, or heal longer, in another output_dir."
             )
-        history = self._history(selected)
+        controls = {name: self._control(name, result, selected) for name in self.config.controls}
+        history = self._history(selected, controls)
         if self.folder:
             self.folder.save_history(history)
         target = self.settings.target
@@ -282,17 +290,31 @@ class _Run:
     def _heal(self, stack: BlockStack, cost: Cost, iteration: int) -> Healing | None:
         """Trains when it is due."""
         heal, final = self.config.heal, self._is_final(stack, cost)
-        if heal is None or self.train is None or not (final or iteration % heal.interval == 0):
+        if heal is None or not (final or self._is_due(heal, iteration)):
             return None
+        schedule = heal.final if final and heal.final is not None else heal
+        return self._trained(stack, schedule, f"heal-{iteration:03d}", self.config.seed + iteration)
+
+    def _is_due(self, heal: HealConfig, iteration: int) -> bool:
+        """Whether a network that is not the last one is healed."""
+        if heal.when == "end":
+            return self.settings.target.min_accuracy is not None  # any network may turn out to be the last
+        return iteration % heal.when == 0
+
+    def _trained(self, stack: BlockStack, schedule: TrainConfig, name: str, seed: int) -> Healing:
+        heal = self.config.heal
+        if heal is None or self.train is None:
+            raise DataError(f"{name}: there is nothing to train with.")
         done = train_model(
-            stack.model,
+            stack,
             self.train,
             self.evaluate["validation"],
-            heal.final if final and heal.final is not None else heal,
+            schedule,
             accelerator=self.accelerator,
-            teacher=Teacher(self.original.model, heal.distill) if heal.distill else None,
-            seed=self.config.seed + iteration,
-            name=f"heal-{iteration:03d}",
+            teacher=Teacher(self.original, heal.distill, self.teachers) if heal.distill else None,
+            seed=seed,
+            name=name,
+            checkpoint=self.folder.training(name) if self.folder else None,
         )
         return Healing(done.samples_seen, done.steps, done.best_epoch)
 
@@ -319,6 +341,7 @@ class _Run:
         self.steps.append(step)
         if self.folder:
             self.folder.save(step, model)
+            self.folder.forget_training()
         self.accelerator.wait_for_everyone()
         self.accelerator.log({
             "prune/macs": step.cost.macs,
@@ -334,13 +357,49 @@ class _Run:
         model = self.folder.load(self.steps[iteration], self.original.model)
         return find_blocks(model, self.original.inputs, within=self.original.within)
 
-    def _history(self, selected: int) -> PruningHistory:
-        ended = self.folder.history() if self.folder else None
-        if ended is not None:
-            return ended  # a finished run started again: its record says what it was made with
-        return self._so_far(selected)
+    def _control(self, name: str, result: BlockStack, selected: int) -> PruningStep:
+        """Trains a control with as many examples as all healing of the result has seen."""
+        kept = self.folder.control(name) if self.folder else None
+        if kept is not None:
+            return kept
+        start, seed = time.monotonic(), self.config.seed + selected
+        stack = control_network(name, self.original, result, self.settings, self.protected, seed)
+        cost = self._cost(stack.model)
+        healing = self._trained(stack, self._whole_schedule(selected), f"control-{name}", seed)
+        left = stack.original_indices
+        step = PruningStep(
+            iteration=selected,
+            removed=tuple(index for index in self.original.original_indices if index not in left),
+            remaining=tuple(left),
+            scores=(),
+            calibration=None,
+            cost=cost,
+            healing=healing,
+            **self._found(stack.model),
+            seconds=time.monotonic() - start,
+        )
+        if self.folder:
+            self.folder.save_control(name, step, stack.model)
+            self.folder.forget_training()
+        self.accelerator.wait_for_everyone()
+        return step
 
-    def _so_far(self, selected: int) -> PruningHistory:
+    def _whole_schedule(self, selected: int) -> TrainConfig:
+        """The last healing's schedule, drawn out over the steps of all of them."""
+        heal = self.config.heal
+        steps = [step.healing.steps or 0 for step in self.steps[: selected + 1] if step.healing]
+        if heal is None or not steps:
+            raise DataError("controls are trained as the result was healed, and it was not.")
+        last = heal.final if heal.final is not None and len(steps) > 1 else heal
+        return last.model_copy(update={"epochs": last.epochs * sum(steps) / steps[-1]})
+
+    def _history(self, selected: int, controls: dict[str, PruningStep]) -> PruningHistory:
+        ended = self.folder.history() if self.folder else None
+        if ended is not None:  # a finished run started again: its record says what it was made with
+            return replace(ended, controls={**ended.controls, **controls})
+        return self._so_far(selected, controls)
+
+    def _so_far(self, selected: int, controls: dict[str, PruningStep] | None = None) -> PruningHistory:
         return PruningHistory(
             recipe=self.config.fingerprint,
             seed=self.config.seed,
@@ -348,4 +407,5 @@ class _Run:
             iterations=tuple(self.steps),
             selected=selected,
             data_fingerprint=_joint(self.data_fingerprints),
+            controls=controls or {},
         )

@@ -1,12 +1,10 @@
 """The output folder of a run: iterations that appear whole or not at all, and the way back into them."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from transformers import PreTrainedModel
 
 from har_prune.blocks.rebuild import build_from, copied
@@ -14,6 +12,7 @@ from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.load import load_model
 from har_prune.errors import OutputFolderError
 from har_prune.pruning.history import PruningHistory, PruningStep
+from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.files import lock_folder, remove_partial, whole_folder, write_json
 
 Parsed = TypeVar("Parsed")
@@ -22,6 +21,8 @@ _IDENTITY = "recipe.json"
 _HISTORY = "history.json"
 _DATA = "data.json"
 ORIGINAL = "original.json"
+_TRAINING = "training-"
+_CONTROL = "control-"
 
 
 class RunFolder:
@@ -117,6 +118,29 @@ class RunFolder:
                 model.save_pretrained(folder)
             write_json(folder / "step.json", step.to_json())
 
+    def control(self, name: str) -> PruningStep | None:
+        """The record of a control that is there already."""
+        record = self.path / f"{_CONTROL}{name}" / "step.json"
+        return _parsed(record, PruningStep.from_json) if record.exists() else None
+
+    def save_control(self, name: str, step: PruningStep, model: PreTrainedModel) -> None:
+        """Adds a control, the network beside its record."""
+        if not self.writes:
+            return
+        with whole_folder(self.path / f"{_CONTROL}{name}") as folder:
+            model.save_pretrained(folder)
+            write_json(folder / "step.json", step.to_json())
+
+    def training(self, name: str) -> Path:
+        """The file that an interrupted training goes on from."""
+        return self.path / f"{_TRAINING}{name}.pt"
+
+    def forget_training(self) -> None:
+        """Removes it, once what was trained is kept."""
+        if self.writes:
+            for file in self.path.glob(f"{_TRAINING}*.pt"):
+                file.unlink()
+
     def save_history(self, history: PruningHistory) -> None:
         """Replaces history.json."""
         if self.writes:
@@ -185,12 +209,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
         return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
     return {prefix[:-1]: value}
-
-
-def weights_sha256(model: PreTrainedModel) -> str:
-    """SHA-256 over names and bytes of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from har_prune.checkpoints.load import Checkpoint
 from har_prune.checkpoints.provenance import is_hub_id
 from har_prune.data.config import DataConfig
 from har_prune.evaluation.config import EvaluateConfig
-from har_prune.pruning.config import PruneSettings
+from har_prune.pruning.config import Controls, PruneSettings, check_controls
 from har_prune.runtime.settings import Settings
 from har_prune.training.config import HealConfig, TrainConfig
 
@@ -87,6 +87,7 @@ class Recipe(Settings):
     train: TrainConfig | None = Field(None, description="left out: the checkpoint is trained already")
     prune: PruneSettings
     heal: HealConfig | None = Field(None, description="left out: no training after removals")
+    controls: Controls = ()
     evaluate: EvaluateConfig = EvaluateConfig()
     save: SaveConfig = SaveConfig()
 
@@ -99,9 +100,10 @@ class Recipe(Settings):
     def _trained(self) -> "Recipe":
         if self.model.config is not None and self.train is None:
             raise ValueError("model.config gives random weights: add a train section, or use model.name_or_path")
+        check_controls(self.controls, self.heal)
         return self
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The resolved recipe without what changes no result (place, trackers, pushing), as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"output_dir", "log_with", "save"})
+        """The resolved recipe without what changes no result (place, trackers, pushing, controls), as plain JSON values."""
+        return self.model_dump(mode="json", exclude={"output_dir", "log_with", "save", "controls"})

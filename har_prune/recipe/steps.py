@@ -19,7 +19,8 @@ from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
 from har_prune.pruning.plan import candidates, protected_blocks
-from har_prune.pruning.store import ORIGINAL, RunFolder, weights_sha256
+from har_prune.pruning.store import ORIGINAL, RunFolder
+from har_prune.runtime.digest import weights_sha256
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
 from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds
 from har_prune.recipe.prepare import Prepared, prepare
@@ -129,8 +130,12 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
         path = recipe.output_dir / "original"
         if not path.exists():
             say(f"training the original network: {recipe.train.epochs:g} epochs of {len(splits.train):,} examples")
-            train_model(model, train, sets["validation"], recipe.train, accelerator=accelerator, seed=recipe.seed)
+            train_model(
+                model, train, sets["validation"], recipe.train, accelerator=accelerator, seed=recipe.seed,
+                checkpoint=folder.training("original"),
+            )  # fmt: skip
             keep_original(path, model, made.processor, accelerator)
+            folder.forget_training()
         # Also right after training: what is computed must not depend on whether the run was interrupted here.
         model = load_model(type(model), path).eval()
         folder.compare_original(weights_sha256(model))

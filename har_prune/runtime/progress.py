@@ -37,9 +37,9 @@ class Progress:
             yield item
             self.advance()
 
-    def advance(self) -> None:
-        """One step more."""
-        self._bar.update(1)
+    def advance(self, steps: int = 1) -> None:
+        """So many steps more."""
+        self._bar.update(steps)
 
     def note(self, text: str) -> None:
         """A few words behind the bar."""

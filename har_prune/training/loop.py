@@ -1,22 +1,32 @@
-"""The one training loop: it trains parents and heals pruned networks alike."""
+"""The one training loop: it trains originals and heals pruned networks alike."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DivergedError
-from har_prune.evaluation.metrics import EvalMetrics, classified, evaluate_model, is_language_model
-from har_prune.runtime.batches import checked, inputs_of
+from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
+from har_prune.runtime.batches import LABELS, checked, fingerprint_of, inputs_of, rows_of, size_of, to_device
+from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.progress import Progress
-from har_prune.training.config import DistillConfig, TrainConfig
+from har_prune.training.checkpoint import TrainingCheckpoint
+from har_prune.training.config import TrainConfig
+from har_prune.training.distill import Loss, Teacher
+from har_prune.training.layer_drop import LayerDrop
+from har_prune.training.parameters import TrainedParameters
+from har_prune.training.weights import KeptWeights, estimate_statistics
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class TrainingResult:
     """What one training run did.
 
     Args:
-        best_epoch: Epoch whose weights were kept (by validation accuracy, then loss); the last without validation.
+        best_epoch: Epoch whose weights were kept; the last where none was chosen.
         steps: Optimiser steps.
         samples_seen: Training examples over all processes, repeats counted.
         validation: Quality of the kept weights on the validation data; None without.
@@ -36,16 +46,8 @@ class TrainingResult:
     validation: EvalMetrics | None
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """The network to distil from, and how much."""
-
-    model: PreTrainedModel
-    config: DistillConfig
-
-
 def train_model(
-    model: PreTrainedModel,
+    model: PreTrainedModel | BlockStack,
     train: DataLoader,
     validation: Iterable[Mapping[str, Any]] | None,
     config: TrainConfig,
@@ -54,87 +56,221 @@ def train_model(
     teacher: Teacher | None = None,
     seed: int = 0,
     name: str = "train",
+    checkpoint: Path | None = None,
 ) -> TrainingResult:
-    """Trains a classifier in place; it comes back in eval mode with the weights that validated best.
+    """Trains a classifier in place; it comes back in eval mode with the weights that `config.keep` names.
 
-    The same arguments give the same weights, bit by bit, on the same machine: the seed decides dropout, augmentation
-    and the order of examples (the loader's sampler is reseeded), whatever ran before.
+    The same arguments give the same weights, bit by bit, on the same machine: dropout, augmentation and the order of
+    examples follow from the seed and the number of the step, whatever ran before. So does a training that was
+    interrupted and goes on from its `checkpoint` (a data set that draws random numbers of its own may have drawn
+    others).
 
     Args:
-        model: A classifier with `logits` [B, num_labels] in its output, or a causal language model.
-        train: Batches are dicts of model inputs with `labels` [B] (of a language model its tokens, [B, T]).
-        validation: Batches that choose among epochs; None keeps the last weights.
+        model: A classifier with `logits` [B, num_labels] in its output, or a causal language model; or its blocks.
+        train: Batches are dicts of model inputs with `labels` [B] (of a language model its tokens, [B, T]). A loader
+            may have a function `augment(batch, epoch)`, which is called with batches on the device they train on.
+        validation: Batches that choose among epochs, or measure what was kept; None does neither.
         config: The schedule.
         accelerator: Device, precision, processes and trackers; None = a plain `Accelerator()`.
         teacher: The network to distil from, and how; without it the labels are all there is.
         seed: Seed of everything random.
         name: Prefix of the metrics sent to trackers, and the title of the progress bar.
+        checkpoint: File to save to every `config.checkpoint_minutes` and to go on from; remove it when the result is
+            safe. None = nothing is saved.
 
     Raises:
-        DataError: There is not one batch for each process.
+        DataError: There is not one batch for each process, or `accumulation` does not divide a batch.
         DivergedError: The loss became NaN or infinite.
+        OutputFolderError: The checkpoint is damaged, or of another training.
     """
-    accelerator, train = accelerator or Accelerator(), checked(train, "training")
-    set_seed(seed, device_specific=True)
-    _reseed(train, seed)
-    own_dtype = model.dtype
-    if own_dtype in (torch.bfloat16, torch.float16):
-        model.float()  # small steps would be rounded away
-    model.to(accelerator.device).train()
-    if _is_convolutional(model):  # measured on CPU: a ResNet-56 step takes 0.75 of the time
-        model.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, config)
-    wrapped, optimizer, loader = accelerator.prepare(model, optimizer, train)
-    steps_per_epoch = len(loader)  # of this process
-    if not steps_per_epoch:
-        raise DataError(f"{name}: there is not one training batch a process ({accelerator.num_processes} processes).")
-    total_steps = max(1, round(config.epochs * steps_per_epoch))
-    stepper = _Stepper(
-        wrapped, optimizer, config, total_steps, _Loss(config, model, teacher, accelerator), accelerator
-    )
-    keeper = _BestWeights(model)
+    accelerator = accelerator or Accelerator()
+    training = _Training(model, checked(train, "training"), config, accelerator, teacher, seed, name)
+    try:
+        if checkpoint is not None:
+            training.go_on_from(checkpoint)
+        training.run(validation)
+        return training.finish(validation)
+    finally:
+        training.loss_of.close()
+        training.trained.restore()
 
-    step = samples = 0
-    progress = Progress(name, total_steps, accelerator)
-    while step < total_steps:
-        for batch in loader:
-            loss = stepper(batch)
-            step += 1
-            samples += len(batch["labels"]) * accelerator.num_processes
-            progress.advance()
-            if step == total_steps:
-                break
-        if not math.isfinite(loss.item()):
-            progress.close()
-            raise DivergedError(f"{name}: the loss became {loss.item()} in step {step}: lower learning_rate.")
-        metrics = {f"{name}/loss": loss.item(), f"{name}/learning_rate": stepper.learning_rate}
-        epoch = step / steps_per_epoch
-        if validation is not None and (step == total_steps or round(epoch) % config.validate_every == 0):
-            quality = _validate(model, validation, accelerator)
-            keeper.offer(epoch, quality)
-            metrics |= {f"{name}/validation_accuracy": quality.accuracy, f"{name}/validation_loss": quality.loss}
-            progress.note(f"validation accuracy {100 * quality.accuracy:.1f} %")
-        accelerator.log(metrics, step=step)
-    progress.close()
-    _release(accelerator, model, wrapped)
-    keeper.restore()
-    model.to(own_dtype)
-    if not _is_finite(model) or (validation is not None and keeper.quality is None):
-        raise DivergedError(f"{name}: weights or outputs became NaN or infinite: lower learning_rate.")
-    return TrainingResult(keeper.epoch or step / steps_per_epoch, step, samples, keeper.quality)
+
+class _Training:
+    """One call of `train_model`."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel | BlockStack,
+        train: DataLoader,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        teacher: Teacher | None,
+        seed: int,
+        name: str,
+    ):
+        self.config, self.accelerator, self.teacher, self.seed, self.name = config, accelerator, teacher, seed, name
+        self.model = model.model if isinstance(model, BlockStack) else model
+        self.train, self.augment = train, getattr(train, "augment", None)
+        self.own_dtype = self.model.dtype
+        if self.own_dtype in (torch.bfloat16, torch.float16):
+            self.model.float()  # small steps would be rounded away
+        self.model.to(accelerator.device).train()
+        if _is_convolutional(self.model):  # measured on CPU: a ResNet-56 step takes 0.75 of the time
+            self.model.to(memory_format=torch.channels_last)
+        set_seed(seed)  # of what low-rank updates begin with
+        self.trained = TrainedParameters(self.model, config.parameters)
+        self.order = _Order(train, seed)
+        self.wrapped, self.optimizer, self.loader = accelerator.prepare(
+            self.model, _optimizer(self.model, config), train
+        )
+        self.steps_per_epoch = len(self.loader)  # of this process
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"{name}: there is not one training batch a process ({accelerator.num_processes} processes)."
+            )
+        self.total_steps = max(1, round(config.epochs * self.steps_per_epoch))
+        self.loss_of = Loss(model, config.label_smoothing, teacher, accelerator)
+        self.stepper = _Stepper(self.wrapped, self.optimizer, config, self.total_steps, self.loss_of, accelerator)
+        self.drop = LayerDrop(model, config.layer_drop, accelerator)
+        self.kept = KeptWeights(self.model, config, self.total_steps)
+        self.saved = TrainingCheckpoint(None, {}, config.checkpoint_minutes)
+        self.step = self.samples = 0
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Brings back what a checkpoint holds, where it is there, and saves to it from now on."""
+        teachers = self.teacher.models if self.teacher else []
+        identity = {
+            "training": self.name,
+            "settings": self.config.model_dump(mode="json", exclude={"checkpoint_minutes"}),
+            "seed": self.seed,
+            "processes": self.accelerator.num_processes,
+            "precision": self.accelerator.mixed_precision,
+            "steps": self.total_steps,
+            "network": weights_sha256(self.model),
+            "teachers": [weights_sha256(teacher) for teacher in teachers],
+            "data": fingerprint_of(self.train),
+        }
+        self.saved = TrainingCheckpoint(checkpoint, identity, self.config.checkpoint_minutes)
+        state = self.saved.load()
+        if state is None:
+            return
+        self.step, self.samples = state["step"], state["samples"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.kept.load_state_dict(state["kept"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def _offer(self) -> None:
+        if not self.accelerator.is_main_process or not self.saved.is_due():
+            return
+        scaler = self.accelerator.scaler
+        self.saved.save({
+            "step": self.step, "samples": self.samples, "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "kept": self.kept.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        })  # fmt: skip
+
+    def run(self, validation: Iterable[Mapping[str, Any]] | None) -> None:
+        """The steps that are left."""
+        progress = Progress(self.name, self.total_steps, self.accelerator)
+        progress.advance(self.step)
+        while self.step < self.total_steps:
+            for batch in self._batches():
+                with self.drop(batch):
+                    loss = self.stepper(batch, self.step)
+                self.step += 1
+                self.samples += len(batch[LABELS]) * self.accelerator.num_processes
+                self.kept.step(self.step)
+                progress.advance()
+                if self.step == self.total_steps or self.step % self.steps_per_epoch == 0:
+                    break
+                self._offer()
+            if not math.isfinite(loss.item()):
+                progress.close()
+                raise DivergedError(
+                    f"{self.name}: the loss became {loss.item()} in step {self.step}: lower learning_rate."
+                )
+            metrics = {f"{self.name}/loss": loss.item(), f"{self.name}/learning_rate": self.stepper.learning_rate}
+            epoch = self.step / self.steps_per_epoch
+            due = self.step == self.total_steps or round(epoch) % self.config.validate_every == 0
+            if validation is not None and self.config.keep == "best" and due:
+                quality = _validate(self.model, validation, self.accelerator)
+                self.kept.offer(epoch, quality)
+                metrics[f"{self.name}/validation_accuracy"] = quality.accuracy
+                metrics[f"{self.name}/validation_loss"] = quality.loss
+                progress.note(f"validation accuracy {100 * quality.accuracy:.1f} %")
+            self.accelerator.log(metrics, step=self.step)
+            self._offer()
+        progress.close()
+
+    def _batches(self) -> Iterator[Mapping[str, Any]]:
+        """Those from this step to the end of its epoch, ready to train on, with random numbers of the step."""
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        self.order.begin(epoch)
+        left = skip_first_batches(self.loader, done) if done else self.loader
+        for number, batch in enumerate(left, start=self.step):
+            _seed(self.seed, number, self.accelerator)
+            yield batch if self.augment is None else self.augment(batch, epoch)
+
+    def finish(self, validation: Iterable[Mapping[str, Any]] | None) -> TrainingResult:
+        """Gives the network the weights that are kept, and back what it was given with."""
+        _release(self.accelerator, self.model, self.wrapped)
+        if self.kept.restore():
+            batches = (to_device(batch, self.accelerator.device) for batch in self._statistics_batches())
+            with self.accelerator.autocast():
+                estimate_statistics(self.model, batches, lambda batch: self.model(**inputs_of(batch)))
+            _share_buffers(self.model, self.accelerator)
+        self.trained.restore()
+        quality = self.kept.quality
+        if validation is not None and self.config.keep != "best":
+            quality = evaluate_model(self.model, validation, self.accelerator)
+        self.model.to(self.own_dtype)
+        if not _is_finite(self.model) or (validation is not None and quality is None):
+            raise DivergedError(f"{self.name}: weights or outputs became NaN or infinite: lower learning_rate.")
+        epoch = self.kept.epoch or self.step / self.steps_per_epoch
+        return TrainingResult(epoch, self.step, self.samples, quality)
+
+    def _statistics_batches(self) -> Iterator[Mapping[str, Any]]:
+        """Batches as in training, in an order of their own; in every process the same."""
+        epochs = math.ceil(self.config.epochs)
+        self.order.begin(epochs)
+        for number, batch in enumerate(self.train):
+            set_seed(seed_of(self.seed, self.total_steps + number))
+            yield batch if self.augment is None else self.augment(batch, epochs)
 
 
 def _is_convolutional(model: PreTrainedModel) -> bool:
     return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
-def _reseed(loader: DataLoader, seed: int) -> None:
-    """A loader's generators remember how much was drawn from them before; a resumed run has to draw the same."""
-    generator = torch.Generator().manual_seed(seed)
-    owners: tuple[Any, ...] = (loader, getattr(loader, "sampler", None))
-    for owner in owners:
-        if hasattr(owner, "generator"):
-            owner.generator = generator
+def seed_of(seed: int, number: int) -> int:
+    """A seed for each number, without a pattern between neighbours; in [0, 2^31).
+
+    >>> seed_of(0, 1) == seed_of(0, 1) != seed_of(0, 2)
+    True
+    """
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+
+
+class _Order:
+    """The order of examples: it follows from the seed and the epoch, so that a training can go on in the middle."""
+
+    def __init__(self, loader: DataLoader, seed: int):
+        self.seed, self.generator = seed, torch.Generator()
+        owners: tuple[Any, ...] = (loader, getattr(loader, "sampler", None))
+        for owner in owners:
+            if hasattr(owner, "generator"):
+                owner.generator = self.generator
+
+    def begin(self, epoch: int) -> None:
+        """Before the first batch of an epoch is asked for."""
+        self.generator.manual_seed(seed_of(self.seed, epoch))
+
+
+def _seed(seed: int, step: int, accelerator: Accelerator) -> None:
+    """Dropout and augmentation of a step, in each process others."""
+    set_seed(seed_of(seed, step) + accelerator.process_index)
 
 
 def _validate(
@@ -155,79 +291,40 @@ class _Stepper:
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         total_steps: int,
-        loss_of: "_Loss",
+        loss_of: Loss,
         accelerator: Accelerator,
     ):
         self.model, self.optimizer, self.loss_of, self.accelerator = model, optimizer, loss_of, accelerator
-        self.max_grad_norm = config.max_grad_norm
-        # On the optimizer inside: a schedule accelerate wraps would step once for each process.
-        inner = getattr(optimizer, "optimizer", optimizer)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(inner, _learning_rate_factor(config, total_steps))
+        self.config, self.factor = config, _learning_rate_factor(config, total_steps)
 
     @property
     def learning_rate(self) -> float:
-        return float(self.schedule.get_last_lr()[0])
+        return float(self.optimizer.param_groups[0]["lr"])
 
-    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
-        with self.accelerator.autocast():
-            loss = self.loss_of(self.model, batch)
-        self.accelerator.backward(loss)
-        if self.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+    def _parts(self, batch: Mapping[str, Tensor]) -> list[Mapping[str, Any]]:
+        count, size = self.config.accumulation, size_of(batch)
+        if size % count:
+            raise DataError(
+                f"accumulation={count} does not divide a batch of {size} examples: choose a divisor, or another "
+                "batch_size."
+            )
+        return [rows_of(batch, slice(start, start + size // count)) for start in range(0, size, size // count)]
+
+    def __call__(self, batch: Mapping[str, Tensor], step: int) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self.factor(step)
+        loss = torch.zeros((), device=self.accelerator.device)
+        parts = self._parts(batch)
+        for number, part in enumerate(parts, start=1):
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
+                own = self.loss_of(self.model, part) / len(parts)
+                self.accelerator.backward(own)
+            loss += own.detach()
+        if self.config.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
-        self.schedule.step()
         self.optimizer.zero_grad()
         return loss
-
-
-class _Loss:
-    """Cross-entropy, or its mixture with the divergence from the teacher."""
-
-    def __init__(self, config: TrainConfig, model: PreTrainedModel, teacher: Teacher | None, accelerator: Accelerator):
-        self.smoothing, self.teacher = config.label_smoothing, teacher
-        self.language_model = is_language_model(model)
-        if teacher is not None:
-            teacher.model.to(accelerator.device).eval()
-
-    def __call__(self, model: Callable, batch: Mapping[str, Tensor]) -> Tensor:
-        inputs = inputs_of(batch)
-        if "labels" not in batch:
-            raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
-        given = model(**inputs).logits.float()
-        logits, labels = classified(given, batch["labels"], language_model=self.language_model)
-        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
-        if self.teacher is None:
-            return loss
-        weight, temperature = self.teacher.config.weight, self.teacher.config.temperature
-        with torch.no_grad():
-            taught = self.teacher.model(**inputs).logits.float()
-            taught, _ = classified(taught, batch["labels"], language_model=self.language_model)
-            wanted = (taught / temperature).log_softmax(dim=1)
-        given = (logits / temperature).log_softmax(dim=1)
-        divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
-        # T^2 keeps the two gradients in proportion at any temperature (Hinton et al. 2015, section 2).
-        return (1 - weight) * loss + weight * temperature**2 * divergence
-
-
-class _BestWeights:
-    """Keeps a copy of the weights that validated best: highest accuracy, then lowest loss, then earliest."""
-
-    def __init__(self, model: PreTrainedModel):
-        self.model = model
-        self.quality: EvalMetrics | None = None
-        self.epoch: float | None = None
-        self._state: dict[str, Tensor] = {}
-
-    def offer(self, epoch: float, quality: EvalMetrics) -> None:
-        if not math.isfinite(quality.loss):
-            return
-        if self.quality is None or (quality.accuracy, -quality.loss) > (self.quality.accuracy, -self.quality.loss):
-            self.quality, self.epoch = quality, epoch
-            self._state = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
-
-    def restore(self) -> None:
-        if self._state:
-            self.model.load_state_dict(self._state)
 
 
 def _optimizer(model: PreTrainedModel, config: TrainConfig) -> torch.optim.Optimizer:
@@ -238,8 +335,8 @@ def _optimizer(model: PreTrainedModel, config: TrainConfig) -> torch.optim.Optim
     ]
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def _learning_rate_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
@@ -252,6 +349,8 @@ def _learning_rate_factor(config: TrainConfig, total_steps: int) -> Callable[[in
             return 1.0
         if config.schedule == "step":
             return config.drop ** sum(step >= share * total_steps for share in config.milestones)
+        if config.schedule == "linear":
+            return 1 - (step - warmup) / max(1, total_steps - warmup)
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
 
     return factor

@@ -12,6 +12,7 @@ from data_prep.readers import synthetic
 from data_prep.recordings import Windowing
 from har_prune import HarFeatureExtractor
 from har_prune.data.batches import ImageInputs, SensorInputs, make_loader
+from har_prune.data.transforms import rotation
 from har_prune.data.config import DataConfig
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import make_splits
@@ -200,8 +201,31 @@ def test_training_batches_are_shuffled_and_augmented_and_others_are_not():
     shuffled = torch.cat([batch["input_values"] for batch in make_loader(data, range(20), inputs, 8, augment=[])])
     assert len(shuffled) == 16, "a last small batch would upset batch normalisation"
     assert not torch.equal(shuffled, plain[:16])
-    scaled = next(iter(make_loader(data, range(20), inputs, 8, augment=["scaling"])))["input_values"]
+    loader = make_loader(data, range(20), inputs, 8, augment=["scaling"])
+    scaled = loader.augment(next(iter(loader)), 0)["input_values"]
     assert not any((scaled[0] == window).all() for window in plain)
+
+
+def test_windows_are_augmented_in_physical_units_after_they_were_normalised():
+    data = _data(["s"] * 8, [0, 1] * 4)
+    extractor = HarFeatureExtractor(
+        num_channels=3, window_size=8, sampling_rate_hz=10, channel_mean=[9, 0, 1], channel_std=[2, 3, 4]
+    )
+    inputs = SensorInputs(extractor, 10)
+    loader = make_loader(data, range(8), inputs, 8, augment=["rotation"])
+    batch = next(iter(loader))
+    torch.manual_seed(0)
+    found = loader.augment(batch, 0)["input_values"]
+    order = [next(i for i in range(8) if torch.allclose(inputs(data.raw([i]))["input_values"][0], row)) for row in batch["input_values"]]
+    torch.manual_seed(0)
+    expected = inputs(rotation(data.raw(order)))["input_values"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(expected, extractor(rotation_of_seed(data.raw(order)), return_tensors="pt")["input_values"])
+
+
+def rotation_of_seed(windows):
+    torch.manual_seed(0)
+    return rotation(windows).numpy()
 
 
 def test_the_former_name_of_a_protocol_is_read():

@@ -35,7 +35,7 @@ def _prune(parent, **fields):
 
 
 def test_prunes_to_a_depth_and_records_everything(parent):
-    result = _prune(parent, heal=HealConfig(epochs=2, distill=True), target={"blocks": 3})
+    result = _prune(parent, heal=HealConfig(epochs=2, distill=True, when=1), target={"blocks": 3})
     history = result.history
     assert len(find_blocks(result.model)) == 3
     assert result.model.config.har_prune["removed_blocks"] == sorted(history.removed)
@@ -54,7 +54,7 @@ def test_prunes_to_a_depth_and_records_everything(parent):
 
 
 def test_the_macs_target_and_healing_at_intervals(parent):
-    result = _prune(parent, target={"macs_reduction": 0.55}, heal=HealConfig(epochs=0.5, interval=2))
+    result = _prune(parent, target={"macs_reduction": 0.55}, heal=HealConfig(epochs=0.5, when=2))
     history = result.history
     assert history.macs_reduction(history.iterations[-1]) >= 0.55 > history.macs_reduction(history.iterations[-2])
     assert [step.healing is not None for step in history.iterations] == [False, False, True, True]

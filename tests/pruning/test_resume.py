@@ -31,7 +31,7 @@ def _prune(out: Path) -> None:
             target={"blocks": 4 - REMOVALS},
             # A given execution plan: two runs that each choose their own may differ in the last bits of a score.
             calibration={"execution_plan": {"micro_batch": 32}},
-            heal=HealConfig(epochs=2, distill=True),
+            heal=HealConfig(epochs=2, distill=True, when=1),
             output_dir=out,
         ),
     )

@@ -16,7 +16,7 @@ GOOD = {
     "model": {"config": {"model_type": "har_transformer"}},
     "train": {"epochs": 1},
     "prune": {"target": {"macs_reduction": 0.5}},
-    "heal": {"epochs": 1, "final": {"epochs": 2}},
+    "heal": {"epochs": 1, "when": 1, "final": {"epochs": 2}},
 }
 
 
@@ -40,7 +40,7 @@ def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path):
         **GOOD,
         "see": 3,
         "train": {"epochs": 0, "learning_rat": 0.1, "optimizer": "adm"},
-        "heal": {"epochs": 1, "final": {"epoch": 2, "epochs": 1}},
+        "heal": {"epochs": 1, "when": 1, "final": {"epoch": 2, "epochs": 1}},
         "prune": {"target": {"blocks": 2, "macs_reduction": 0.5}, "criterion": 3},
     }
     with pytest.raises(RecipeError) as caught:
@@ -129,11 +129,11 @@ def test_a_base_says_what_the_recipe_does_not(tmp_path):
     (tmp_path / "bases" / "all.yaml").write_text(yaml.safe_dump({**GOOD, "seed": 3, "heal": {"epochs": 1}}))
     own = {
         "base": "bases/all.yaml",
-        "heal": {"epochs": 2, "interval": 4},
+        "heal": {"epochs": 2, "when": 4},
         "prune": {"target": {"macs_reduction": None, "blocks": 2}},
     }
     recipe = _load(tmp_path, own)
-    assert (recipe.seed, recipe.heal.epochs, recipe.heal.interval) == (3, 2, 4)
+    assert (recipe.seed, recipe.heal.epochs, recipe.heal.when) == (3, 2, 4)
     assert recipe.prune.target.blocks == 2
     assert recipe.data == _load(tmp_path, GOOD).data
     assert _load(tmp_path, own, "heal.epochs=5").heal.epochs == 5

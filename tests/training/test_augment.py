@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from har_prune.data.transforms import AUGMENTATIONS, crop, flip, jitter, rotation, scaling, time_warp
+from har_prune.data.transforms import AUGMENTATIONS, alternating_flip, crop, flip, jitter, rotation, scaling, time_warp
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS["sensor"])
@@ -54,3 +54,12 @@ def test_crop_and_flip_work_on_bytes_and_each_image_by_itself():
     mirrored = (flipped == images.flip(3)).all(dim=(1, 2, 3))
     assert 5 < mirrored.sum() < 35
     assert ((flipped == images).all(dim=(1, 2, 3)) | mirrored).all()
+
+
+def test_an_alternating_flip_shows_every_image_both_ways_in_two_epochs_running():
+    images, index = torch.randn(64, 3, 4, 4), torch.arange(64)
+    first, second = (alternating_flip(images, index, epoch) for epoch in (3, 4))
+    assert torch.equal(first, second.flip(3))
+    begins = (first == images).all(dim=(1, 2, 3))
+    assert 16 < begins.sum() < 48
+    assert torch.equal(alternating_flip(images[:8], index[:8], 3), first[:8])

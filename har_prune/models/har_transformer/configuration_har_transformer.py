@@ -8,14 +8,16 @@ from transformers import PreTrainedConfig
 class HarTransformerConfig(PreTrainedConfig):
     """Configuration of an encoder over windows of wearable-sensor samples.
 
-    A window [window_size, num_channels] is cut into patches by a strided convolution; the patches pass
-    `num_hidden_layers` residual blocks, are pooled and classified.
+    A window [window_size, num_channels] may pass a stem of strided convolutions; it is cut into patches by a strided
+    convolution; the patches pass `num_hidden_layers` residual blocks, are pooled and classified.
 
     Args:
         num_channels: Sensor channels, e.g. 6 for a three-axis accelerometer and gyroscope.
         window_size: Samples in the longest window; it sizes the table of position embeddings.
-        patch_size: Samples one patch sees.
-        patch_stride: Samples between the starts of two patches.
+        stem_channels: Width of each convolution of the stem, with batch normalisation; every one halves the rate.
+        stem_kernel_size: Samples a convolution of the stem sees; odd.
+        patch_size: Samples (with a stem: of its output) one patch sees.
+        patch_stride: Samples (with a stem: of its output) between the starts of two patches.
         hidden_size: Width of the hidden states; a multiple of `num_attention_heads`.
         num_hidden_layers: Depth: the number of residual blocks.
         num_attention_heads: Attention heads per block.
@@ -34,6 +36,8 @@ class HarTransformerConfig(PreTrainedConfig):
 
     num_channels: int = 6
     window_size: int = 128
+    stem_channels: list[int] | tuple[int, ...] = ()
+    stem_kernel_size: int = 5
     patch_size: int = 8
     patch_stride: int = 4
     hidden_size: int = 64
@@ -63,7 +67,13 @@ class HarTransformerConfig(PreTrainedConfig):
     @property
     def num_patches(self) -> int:
         """Patches in a window of `window_size` samples."""
-        return (self.window_size - self.patch_size) // self.patch_stride + 1
+        return (self.stem_samples(self.window_size) - self.patch_size) // self.patch_stride + 1
+
+    def stem_samples(self, samples: int) -> int:
+        """What the stem leaves of a number of samples."""
+        for _ in self.stem_channels:
+            samples = (samples + 1) // 2
+        return samples
 
     def validate_sizes(self):
         """Sizes are positive, a patch fits the window and the heads divide the width."""
@@ -73,8 +83,13 @@ class HarTransformerConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.patch_size > self.window_size:
-            raise ValueError(f"patch_size={self.patch_size} does not fit window_size={self.window_size}")
+        if min(self.stem_channels, default=1) < 1:
+            raise ValueError(f"stem_channels={self.stem_channels}: each must be at least 1")
+        if self.stem_kernel_size < 1 or self.stem_kernel_size % 2 == 0:
+            raise ValueError(f"stem_kernel_size={self.stem_kernel_size}: must be odd")
+        if self.patch_size > self.stem_samples(self.window_size):
+            behind = f" behind {len(self.stem_channels)} convolutions of stride 2" if self.stem_channels else ""
+            raise ValueError(f"patch_size={self.patch_size} does not fit window_size={self.window_size}{behind}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"

@@ -10,41 +10,73 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from .configuration_har_transformer import HarTransformerConfig
 
 
+class HarTransformerStem(nn.Module):
+    """Strided convolutions with batch normalisation. [B, C, T] -> [B, stem_channels[-1], T / 2 ** len(stem_channels)].
+
+    What pads a short window stays zero behind every convolution, so that it is seen as the edge of the window is.
+    """
+
+    def __init__(self, config: HarTransformerConfig):
+        super().__init__()
+        widths, size = [config.num_channels, *config.stem_channels], config.stem_kernel_size
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, wider, size, stride=2, padding=size // 2, bias=False)
+            for width, wider in zip(widths[:-1], widths[1:])  # noqa: B905 (the code also runs where transformers does)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.stem_channels)
+        self.act = ACT2FN[config.hidden_act]
+
+    def forward(self, signal: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Signal [B, C, T], mask [B, T] of bool."""
+        for convolution, norm in zip(self.convolutions, self.norms):  # noqa: B905
+            signal = self.act(norm(convolution(signal)))
+            if mask is not None:
+                mask = mask[:, ::2]
+                signal = signal * mask[:, None]
+        return signal, mask
+
+
 class HarTransformerEmbeddings(nn.Module):
     """Cuts windows into patches and adds positions."""
 
     def __init__(self, config: HarTransformerConfig):
         super().__init__()
         self.config = config
-        self.projection = nn.Conv1d(config.num_channels, config.hidden_size, config.patch_size, config.patch_stride)
+        self.stem = HarTransformerStem(config) if config.stem_channels else None
+        width = config.stem_channels[-1] if config.stem_channels else config.num_channels
+        self.projection = nn.Conv1d(width, config.hidden_size, config.patch_size, config.patch_stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.pooling == "cls" else None
         self.position_embeddings = nn.Parameter(torch.zeros(1, config.num_patches, config.hidden_size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_values: Tensor) -> Tensor:
-        """[B, T, C] -> [B, patches (+ 1), hidden_size]."""
+    def forward(self, input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Windows [B, T, C] and mask [B, T] -> patches [B, P (+ 1), hidden_size] and their mask [B, P (+ 1)]."""
         config = self.config
         if input_values.ndim != 3 or input_values.shape[2] != config.num_channels:
             raise ValueError(
                 f"input_values has shape {tuple(input_values.shape)}; expected [batch, samples, {config.num_channels}]"
             )
-        if not config.patch_size <= input_values.shape[1] <= config.window_size:
+        shortest = (config.patch_size - 1) * 2 ** len(config.stem_channels) + 1
+        if not shortest <= input_values.shape[1] <= config.window_size:
             raise ValueError(
-                f"a window has {input_values.shape[1]} samples; this model takes {config.patch_size} to "
+                f"a window has {input_values.shape[1]} samples; this model takes {shortest} to "
                 f"{config.window_size}. Cut or pad it with HarFeatureExtractor."
             )
-        hidden_states = self.projection(input_values.transpose(1, 2)).transpose(1, 2)
+        signal, mask = input_values.transpose(1, 2), None if attention_mask is None else attention_mask.bool()
+        if self.stem is not None:
+            signal, mask = self.stem(signal, mask)
+        hidden_states = self.projection(signal).transpose(1, 2)
         hidden_states = hidden_states + self.position_embeddings[:, : hidden_states.shape[1]]
         if self.cls_token is not None:
             hidden_states = torch.cat([self.cls_token.expand(len(hidden_states), -1, -1), hidden_states], dim=1)
-        return self.dropout(hidden_states)
+        return self.dropout(hidden_states), None if mask is None else self.patch_mask(mask)
 
-    def patch_mask(self, attention_mask: Tensor) -> Tensor:
-        """[B, T] -> [B, patches (+ 1)], True where a patch lies wholly inside the window.
+    def patch_mask(self, mask: Tensor) -> Tensor:
+        """[B, T] -> [B, P (+ 1)], True where a patch lies wholly inside the window.
 
         The first patch always counts, so that no window is without one.
         """
-        mask = attention_mask.bool().unfold(1, self.config.patch_size, self.config.patch_stride).all(dim=-1)
+        mask = mask.unfold(1, self.config.patch_size, self.config.patch_stride).all(dim=-1)
         first = torch.ones_like(mask[:, :1])
         mask = torch.cat([first, mask[:, 1:]], dim=1)
         return torch.cat([first, mask], dim=1) if self.cls_token is not None else mask
@@ -173,8 +205,7 @@ class HarTransformerModel(HarTransformerPreTrainedModel):
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         return_dict = config.return_dict if return_dict is None else return_dict
 
-        hidden_states = self.embeddings(input_values)
-        mask = None if attention_mask is None else self.embeddings.patch_mask(attention_mask)
+        hidden_states, mask = self.embeddings(input_values, attention_mask)
         all_hidden_states, all_attentions = [hidden_states], []
         for layer in self.layers:
             hidden_states, attention = layer(

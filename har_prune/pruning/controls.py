@@ -1,0 +1,78 @@
+"""What a pruned network is compared with: networks that the same training might have made as good."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from torch import nn
+
+from har_prune.blocks.find import find_blocks
+from har_prune.blocks.rebuild import without_blocks
+from har_prune.blocks.stack import BlockStack
+from har_prune.errors import NotRemovableError, UnreachableTargetError
+from har_prune.pruning.config import PruneSettings
+from har_prune.pruning.plan import candidates
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def control_network(
+    name: str, original: BlockStack, pruned: BlockStack, settings: PruneSettings, protected: set[int], seed: int
+) -> BlockStack:
+    """A network to compare a pruned one with, before it is trained.
+
+    Args:
+        name: "scratch": the pruned network's architecture from random weights. "original": the unpruned network.
+            "random" and "last": as many blocks removed as of the pruned one, drawn at random or the last removable
+            ones, under the same guards.
+        original: The unpruned network; left as it is.
+        pruned: The pruned network; left as it is.
+        settings: The guards.
+        protected: Indices in the original network that stay.
+        seed: Of random weights and of the draw.
+
+    Raises:
+        UnreachableTargetError: No more blocks can be removed that way.
+    """
+    if name == "scratch":
+        return _scratch(pruned, seed)
+    if name == "original":
+        return find_blocks(copy.deepcopy(original.model), original.inputs, within=original.within)
+    order = np.random.default_rng(seed)
+    pick: Callable[[list[int]], list[int]] = (
+        (lambda allowed: order.permutation(allowed).tolist()) if name == "random" else (lambda allowed: allowed[::-1])
+    )
+    stack = original
+    while len(stack) > len(pruned):
+        stack = _one_less(stack, pick(candidates(stack, settings, protected)), copies=stack is original)
+    return stack
+
+
+def _one_less(stack: BlockStack, order: list[int], *, copies: bool) -> BlockStack:
+    for index in order:
+        try:
+            return without_blocks(stack, stack.removal_group(index), copy=copies)
+        except NotRemovableError:
+            continue
+    raise UnreachableTargetError("a control needs as many blocks removed as the pruned network, and no more can go.")
+
+
+def _scratch(pruned: BlockStack, seed: int) -> BlockStack:
+    """The same architecture from random weights. What no training makes, e.g. a mean image, is taken over."""
+    set_seed(seed)
+    model = type(pruned.model)._from_config(copy.deepcopy(pruned.model.config))
+    model.to(pruned.model.device, pruned.model.dtype).eval()
+    statistics = {
+        f"{name}.{buffer}"
+        for name, module in model.named_modules()
+        if isinstance(module, _BATCH_NORMS)
+        for buffer, _ in module.named_buffers(recurse=False)
+    }
+    given = dict(pruned.model.named_buffers())
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name not in statistics:
+                buffer.copy_(given[name])
+    return find_blocks(model, pruned.inputs, within=pruned.within)

@@ -1,0 +1,159 @@
+"""The loss of a training: labels, or their mixture with what teachers say."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from har_prune.blocks.stack import BlockStack, first_tensor
+from har_prune.errors import DataError
+from har_prune.evaluation.metrics import classified, is_language_model
+from har_prune.runtime.batches import inputs_of
+from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last
+from har_prune.training.config import DistillConfig
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The network to distil from, and how much.
+
+    Args:
+        model: The network, left as it is; the blocks of a `BlockStack` are needed to distil hidden states.
+        config: How.
+        others: Networks of the same classes whose logits are averaged with its own.
+    """
+
+    model: PreTrainedModel | BlockStack
+    config: DistillConfig
+    others: Sequence[PreTrainedModel] = ()
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """All of them."""
+        return [self.model.model if isinstance(self.model, BlockStack) else self.model, *self.others]
+
+
+class Loss:
+    """Cross-entropy, or its mixture with the divergence from the teacher.
+
+    A teacher computes in a copy that shares its weights: batch normalisation folded into convolutions, channels last,
+    in the precision of the training.
+
+    Args:
+        student: What is trained; its blocks, where hidden states are distilled.
+        smoothing: Label smoothing.
+        teacher: Whom to distil from.
+        accelerator: Device and precision.
+
+    Raises:
+        DataError: Hidden states are to be distilled and the blocks of both networks are not known, or none is shared.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel | BlockStack,
+        smoothing: float,
+        teacher: Teacher | None,
+        accelerator: Accelerator,
+    ):
+        model = student.model if isinstance(student, BlockStack) else student
+        self.smoothing, self.teacher, self.accelerator = smoothing, teacher, accelerator
+        self.language_model = is_language_model(model)
+        self._copies: list[PreTrainedModel] = []
+        self._pairs: list[tuple[_Recorded, _Recorded]] = []
+        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+        if teacher is not None and teacher.config.hidden:
+            if not (isinstance(student, BlockStack) and isinstance(teacher.model, BlockStack)):
+                raise DataError("distill.hidden compares blocks: give the BlockStack of both networks (find_blocks).")
+            places = {index: place for place, index in enumerate(teacher.model.original_indices)}
+            self._places = [
+                (block.module, places[block.original_index])
+                for block in student.blocks
+                if block.original_index in places
+            ]
+            if not self._places:
+                raise DataError("distill.hidden: the networks share no block.")
+
+    def __call__(self, model: Callable, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss of a batch, a scalar of float32."""
+        inputs = inputs_of(batch)
+        if "labels" not in batch:
+            raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
+        if self.teacher is not None and not self._copies:
+            self._copies = [self._working_copy(taught, inputs) for taught in self.teacher.models]
+            self._pairs = self._recorded()
+        with self.accelerator.autocast():
+            given = model(**inputs).logits.float()
+        logits, labels = classified(given, batch["labels"], language_model=self.language_model)
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        if self.teacher is None:
+            return loss
+        config = self.teacher.config
+        taught, _ = classified(self._taught(inputs), batch["labels"], language_model=self.language_model)
+        wanted = (taught / config.temperature).log_softmax(dim=1)
+        given = (logits / config.temperature).log_softmax(dim=1)
+        divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
+        # T^2 keeps the two gradients in proportion at any temperature (Hinton et al. 2015, section 2).
+        loss = (1 - config.weight) * loss + config.weight * config.temperature**2 * divergence
+        if self._pairs:
+            loss = loss + config.hidden * torch.stack([_distance(*pair) for pair in self._pairs]).mean()
+        return loss
+
+    @torch.no_grad()
+    def _taught(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Mean logits of the teachers."""
+        if self._dtype is not None:
+            inputs = {
+                key: value.to(self._dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+                for key, value in inputs.items()
+            }
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            return torch.stack([taught(**inputs).logits.float() for taught in self._copies]).mean(dim=0)
+
+    def _working_copy(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> PreTrainedModel:
+        if is_placed(model):
+            return model.eval()
+        twin = replica(model.to(self.accelerator.device))
+        fold_batch_norm(twin, inputs)
+        to_channels_last(twin)
+        # What is not folded is still the teacher's own: converting it in place would convert the teacher.
+        return twin if self._dtype is None else copy.deepcopy(twin).to(self._dtype)
+
+    def _recorded(self) -> list[tuple["_Recorded", "_Recorded"]]:
+        if self.teacher is None or not self.teacher.config.hidden or not isinstance(self.teacher.model, BlockStack):
+            return []
+        names = self.teacher.model.names
+        return [
+            (_Recorded(module), _Recorded(self._copies[0].get_submodule(names[place])))
+            for module, place in self._places
+        ]
+
+    def close(self) -> None:
+        """Takes the hooks off the student."""
+        for pair in self._pairs:
+            for recorded in pair:
+                recorded.handle.remove()
+
+
+class _Recorded:
+    """The last hidden state a block returned."""
+
+    def __init__(self, module: nn.Module):
+        self.value: Tensor | None = None
+        self.handle = module.register_forward_hook(self._record)
+
+    def _record(self, module: nn.Module, args: tuple, output: Any) -> None:
+        self.value = output if isinstance(output, Tensor) else first_tensor(tuple(output), {})
+
+
+def _distance(student: _Recorded, teacher: _Recorded) -> Tensor:
+    """Mean squared difference of two hidden states, in units of the teacher's variance."""
+    if student.value is None or teacher.value is None:
+        raise DataError("distill.hidden: a block was not run.")
+    wanted = teacher.value.detach().float()
+    return nn.functional.mse_loss(student.value.float(), wanted) / wanted.var().clamp(min=1e-6)
