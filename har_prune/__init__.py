@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from har_prune.models.cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification, CifarResNetModel
+from har_prune.models.har_resnet import HarResNetConfig, HarResNetForSequenceClassification, HarResNetModel
 from har_prune.models.har_transformer import (
     HarFeatureExtractor,
     HarTransformerConfig,
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from har_prune.scoring.race import Race, race_blocks
     from har_prune.scoring.score import BlockScore, score_blocks, score_criteria
     from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
-    from har_prune.training.loop import Teacher, train_model
+    from har_prune.training.distill import Teacher
+    from har_prune.training.loop import train_model
 
 __version__ = "0.2.0"
 
@@ -114,10 +116,8 @@ _PUBLIC = {
         "HealConfig",
         "TrainConfig",
     ),
-    "training.loop": (
-        "Teacher",
-        "train_model",
-    ),
+    "training.distill": ("Teacher",),
+    "training.loop": ("train_model",),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -140,6 +140,9 @@ __all__ = [
     "Family",
     "HarFeatureExtractor",
     "HarPruneError",
+    "HarResNetConfig",
+    "HarResNetForSequenceClassification",
+    "HarResNetModel",
     "HarTransformerConfig",
     "HarTransformerForSequenceClassification",
     "HarTransformerModel",

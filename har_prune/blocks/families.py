@@ -111,6 +111,7 @@ def _har_transformer(config: PreTrainedConfig) -> Family:
     return Family("layers", "num_hidden_layers")
 
 
+@register_family("har_resnet")
 @register_family("cifar_resnet")
 def _cifar_resnet(config: PreTrainedConfig) -> Family:
     return Family("encoder.stages.*.layers", "depths", why_fixed=_with_projection)

@@ -15,6 +15,7 @@ from har_prune.data.channels import ChannelMatch, match_channels
 from har_prune.data.load import LabelledData
 from har_prune.data.transforms import AUGMENTATIONS, OF_EPOCHS
 from har_prune.errors import CheckpointError, DataError
+from har_prune.runtime.batches import INDEX, LABELS
 
 Raw = Tensor | list
 Preprocess = Callable[[Any], dict[str, Tensor]]  # of what LabelledData.raw gives
@@ -78,7 +79,6 @@ class ImageInputs:
             values = (values - mean) / std
         return {"pixel_values": values.contiguous(memory_format=torch.channels_last)}
 
-
     def augmented(self, values: Tensor, augment: Callable[[Tensor], Tensor]) -> Tensor:
         """Normalised images [B, C, H, W], augmented as they are: pixels only change places."""
         return augment(values).contiguous(memory_format=torch.channels_last)
@@ -108,7 +108,7 @@ class TextInputs:
         )  # fmt: skip
         inputs = {"input_ids": made["input_ids"], "attention_mask": made["attention_mask"]}
         if self.next_token:
-            inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+            inputs[LABELS] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
         return inputs
 
 
@@ -150,6 +150,12 @@ class _Rows(Dataset):
         """SHA-256 of the data set and these rows of it."""
         return hashlib.sha256(self.data.fingerprint.encode() + self.rows.astype(np.int64).tobytes()).hexdigest()
 
+    @cached_property
+    def groups(self) -> dict[str, np.ndarray]:
+        """Subject and trial of each row, [N], where the data have them."""
+        known = {"subject": self.data.subjects, "trial": self.data.trials}
+        return {name: values[self.rows] for name, values in known.items() if values is not None}
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -158,21 +164,17 @@ class _Rows(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Raw, Tensor | None, Tensor]:
         rows, labels = self.rows[indices], self.data.labels
-        return self.data.raw(rows), None if labels is None else torch.from_numpy(labels[rows]), torch.from_numpy(rows)
-
-
-_INDEX = "index"  # of each example in the data, for augmentations that need it; no input of a model
+        return self.data.raw(rows), None if labels is None else torch.from_numpy(labels[rows]), torch.tensor(indices)
 
 
 class _Collate:
-    def __init__(self, preprocess: Preprocess, with_index: bool):
-        self.preprocess, self.with_index = preprocess, with_index
+    def __init__(self, preprocess: Preprocess):
+        self.preprocess = preprocess
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        values, labels, rows = batch  # as _Rows fetched it, not a list of examples
+        values, labels, index = batch  # as _Rows fetched it, not a list of examples
         inputs = self.preprocess(values)
-        inputs = inputs if labels is None else {**inputs, "labels": labels}
-        return {**inputs, _INDEX: rows} if self.with_index else inputs
+        return {**(inputs if labels is None else {**inputs, LABELS: labels}), INDEX: index}
 
 
 class Augment:
@@ -190,8 +192,7 @@ class Augment:
     def __call__(self, batch: Mapping[str, Any], epoch: int) -> dict[str, Any]:
         """The batch with its first input augmented."""
         batch = dict(batch)
-        of_epochs = {name: (batch[_INDEX], epoch) for name in OF_EPOCHS if _INDEX in batch}
-        batch.pop(_INDEX, None)
+        of_epochs = {name: (batch[INDEX], epoch) for name in OF_EPOCHS}
 
         def augment(values: Tensor) -> Tensor:
             for name in self.names:
@@ -251,7 +252,7 @@ def make_loader(
         batch_size=batch_size,
         shuffle=training,
         drop_last=training and len(rows) >= batch_size,
-        collate_fn=_Collate(preprocess, with_index=bool(set(augment or ()) & set(OF_EPOCHS))),
+        collate_fn=_Collate(preprocess),
         augment=Augment(augment, data.kind, preprocess) if augment else None,
         # A GPU would wait for batches; on a CPU workers would take the cores that train.
         num_workers=min(4, os.cpu_count() or 1) if on_gpu and training else 0,

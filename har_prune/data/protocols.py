@@ -53,7 +53,7 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
         raise DataError(f"protocol {config.protocol!r} leaves {len(test)} of {len(data)} examples to the test.")
     own = _own_validation(data, config)
     if own is None:
-        validation, words = _drawn_validation(data, config, _all_but(len(data), test), np.random.default_rng(seed))
+        validation, words = _drawn_validation(data, config, _all_but(len(data), test), seed)
     else:
         validation, words = np.flatnonzero(data.splits == own), f"the data set's own split {own!r}"
     train = _all_but(len(data), test, validation)
@@ -150,11 +150,9 @@ def _own_validation(data: LabelledData, config: DataConfig) -> str | None:
     return named or next((name for name in _VALIDATION_SPLITS if name in others), None)
 
 
-def _drawn_validation(
-    data: LabelledData, config: DataConfig, rest: np.ndarray, generator: np.random.Generator
-) -> tuple[np.ndarray, str]:
+def _drawn_validation(data: LabelledData, config: DataConfig, rest: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     """A share of the rows that would train, and in words whose they are."""
-    fraction = config.validation_fraction
+    fraction, generator = config.validation_fraction, np.random.default_rng(seed)
     if config.protocol == "trial_holdout" and data.trials is not None and data.labels is not None:
         rows, whose = _whole_trials(data.trials, data.labels, rest, fraction, generator), "windows: whole trials"
     elif data.subjects is None or data.labels is None or config.protocol == "leaky_window_split":
@@ -162,15 +160,34 @@ def _drawn_validation(
         whose = "examples, drawn at random"
     else:
         names, subject_of = data.subject_codes
-        chosen = _validation_subjects(
-            _label_counts(subject_of[rest], data.labels[rest], len(names)), fraction, generator
-        )
+        counts = _label_counts(subject_of[rest], data.labels[rest], len(names))
+        if config.protocol == "loso":
+            order = _rotated(counts, names.tolist().index(config.test_subject) + seed)
+        else:
+            order = generator.permutation(np.flatnonzero(counts.any(axis=1))).tolist()
+        chosen = _validation_subjects(counts, fraction, order)
         rows, whose = rest[np.isin(subject_of[rest], chosen)], f"windows: subjects {_listed(names[chosen].tolist())}"
     return rows, f"{100 * len(rows) / len(rest):.0f} % of the training {whose}"
 
 
-def _validation_subjects(counts: np.ndarray, fraction: float, generator: np.random.Generator) -> list[int]:
-    """Subjects in random order, until their rows are the wanted share.
+def _rotated(counts: np.ndarray, turn: int) -> list[int]:
+    """Subjects in the order in which they are asked to validate a fold; the next fold begins with the next one.
+
+    Those who perform most of the activities come first: validation on a few activities chooses for a few.
+
+    Args:
+        counts: Windows of each subject and label, [subjects, labels]; those of the subject that tests are 0.
+        turn: Number of the fold.
+    """
+    subjects = np.flatnonzero(counts.any(axis=1))
+    coverage = (counts[subjects] > 0).sum(axis=1) / (counts.sum(axis=0) > 0).sum()
+    covering = coverage >= min(0.9, float(np.median(coverage)))
+    first, others = subjects[covering].tolist(), subjects[~covering].tolist()
+    return [group[(turn + place) % len(group)] for group in (first, others) for place in range(len(group))]
+
+
+def _validation_subjects(counts: np.ndarray, fraction: float, order: list[int]) -> list[int]:
+    """The first subjects of an order, until their rows are the wanted share.
 
     Passed over: a subject with more than twice that share (too much training data gone), and one that would take the
     last windows of an activity out of training.
@@ -178,15 +195,15 @@ def _validation_subjects(counts: np.ndarray, fraction: float, generator: np.rand
     Args:
         counts: Windows of each subject and label, [subjects, labels]; those of a subject that tests are 0.
         fraction: The wanted share of all windows.
-        generator: Decides the order.
+        order: Subjects that may validate.
 
     Raises:
         DataError: Nobody can be spared.
     """
-    total, subjects = counts.sum(axis=0), np.flatnonzero(counts.any(axis=1))
+    total = counts.sum(axis=0)
     chosen: list[int] = []
     taken = np.zeros_like(total)
-    for subject in generator.permutation(subjects).tolist():
+    for subject in order:
         more = taken + counts[subject]
         if more.sum() > 2 * fraction * total.sum() or ((total > 0) & (more == total)).any():
             continue
@@ -195,7 +212,7 @@ def _validation_subjects(counts: np.ndarray, fraction: float, generator: np.rand
         if taken.sum() >= fraction * total.sum():
             break
     if not chosen:
-        raise DataError(_nobody_spared(len(subjects), fraction))
+        raise DataError(_nobody_spared(len(order), fraction))
     return sorted(chosen)
 
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import evaluate
+import numpy as np
 import torch
 from accelerate import Accelerator
 from sklearn.metrics import confusion_matrix
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.errors import DataError
-from har_prune.runtime.batches import checked, shard_batch, to_device
+from har_prune.runtime.batches import INDEX, LABELS, checked, inputs_of, shard_batch, to_device
 
 _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
 
@@ -33,6 +34,9 @@ class EvalMetrics:
         task: "classification", or "next-token" for a language model.
         confusion: Examples by true class (row) and predicted class (column), where there are 64 classes or fewer.
         balanced_accuracy: Mean recall over the classes that occur, in [0, 1]; None for a language model.
+        per_group: {subject: {accuracy, samples}}; empty where the data have no subjects.
+        trial_accuracy: Share of trials (an activity of a continuous recording) whose windows are most often given
+            the right class, in [0, 1]; None where the data have no trials.
     """
 
     accuracy: float
@@ -43,6 +47,8 @@ class EvalMetrics:
     task: str = "classification"
     confusion: list[list[int]] = field(default_factory=list)
     balanced_accuracy: float | None = None
+    per_group: dict[str, dict[str, float]] = field(default_factory=dict)
+    trial_accuracy: float | None = None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -102,7 +108,7 @@ def evaluate_model(
         DataError: There is no example, or labels are missing or are not those of the model.
     """
     device = accelerator.device if accelerator else model.device
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: _Found = []
     names: list[str] | None = None
     language_model = is_language_model(model)
     was_training = model.training
@@ -113,34 +119,63 @@ def evaluate_model(
             if "labels" not in batch:
                 raise DataError(f"an evaluation batch has no labels; it has {', '.join(batch)}.")
             if rows is not None:
-                labels = rows.pop("labels").to(device)
-                logits = model(**to_device(rows, device)).logits.float()
+                labels = rows[LABELS].to(device)
+                logits = model(**to_device(inputs_of(rows), device)).logits.float()
                 if not language_model:
                     names = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
                 logits, labels = classified(logits, labels, language_model=language_model)
                 _refuse_unknown(labels, logits.shape[1])
                 losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-                found.append((logits.argmax(dim=1).cpu(), labels.cpu(), losses.cpu()))
+                index = rows.get(INDEX, torch.empty(0, dtype=torch.long))
+                found.append((logits.argmax(dim=1).cpu(), labels.cpu(), losses.cpu(), index.cpu()))
     finally:
         model.train(was_training)
-    return _quality(*_gathered(found, names, accelerator))
+    predictions, labels, losses, index, names = _gathered(found, names, accelerator)
+    quality = _quality(predictions, labels, losses, names)
+    groups = getattr(getattr(batches, "dataset", None), "groups", {})
+    if len(index) != len(labels) or not groups:
+        return quality
+    of_examples = {name: values[index.numpy()] for name, values in groups.items()}
+    return replace(quality, **_by_group(predictions.numpy(), labels.numpy(), of_examples))
 
 
-_Found = list[tuple[Tensor, Tensor, Tensor]]  # predictions, labels and losses of each batch
+_Found = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # predictions, labels, losses and index of each batch
+
+
+def _by_group(predictions: np.ndarray, labels: np.ndarray, groups: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """`per_group` and `trial_accuracy` of `EvalMetrics`, as far as the groups of the examples are known."""
+    found: dict[str, Any] = {}
+    right = predictions == labels
+    if "subject" in groups:
+        names, code_of = np.unique(groups["subject"], return_inverse=True)
+        counts = np.bincount(code_of)
+        hits = np.bincount(code_of, weights=right)
+        found["per_group"] = {
+            str(name): {"accuracy": float(hit / count), "samples": int(count)}
+            for name, hit, count in zip(names, hits, counts, strict=True)
+        }
+    if "trial" in groups:
+        _, trial_of = np.unique(groups["trial"], return_inverse=True)
+        classes = int(max(predictions.max(), labels.max())) + 1
+        # A recording may hold several activities: each is a trial of its own here.
+        keys, group_of = np.unique(trial_of * classes + labels, return_inverse=True)
+        votes = np.bincount(group_of * classes + predictions, minlength=len(keys) * classes).reshape(-1, classes)
+        found["trial_accuracy"] = float(np.mean(votes.argmax(axis=1) == keys % classes))
+    return found
 
 
 def _gathered(
     found: _Found, names: list[str] | None, accelerator: Accelerator | None
-) -> tuple[Tensor, Tensor, Tensor, list[str] | None]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[str] | None]:
     if accelerator is not None and accelerator.num_processes > 1:
         parts: list[Any] = [None] * accelerator.num_processes
         torch.distributed.all_gather_object(parts, (found, names))
         found = [batch for part in parts for batch in part[0]]
         names = next((part[1] for part in parts if part[1]), None)
-    if not sum(len(labels) for _, labels, _ in found):
+    if not sum(len(batch[1]) for batch in found):
         raise DataError("there are no examples to evaluate on.")
-    predictions, labels, losses = (torch.cat(column) for column in zip(*found, strict=True))
-    return predictions, labels, losses, names
+    predictions, labels, losses, index = (torch.cat(column) for column in zip(*found, strict=True))
+    return predictions, labels, losses, index, names
 
 
 def _refuse_unknown(labels: Tensor, classes: int) -> None:

@@ -11,7 +11,6 @@ from har_prune.runtime.settings import Settings
 from har_prune.scoring.config import CalibrationConfig
 from har_prune.training.config import HealConfig
 
-
 Control = Literal["scratch", "original", "random", "last"]
 
 
@@ -151,5 +150,5 @@ class PruneConfig(PruneSettings):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What must be equal for a run to continue in an output folder; controls may be added to one that has ended."""
+        """What must be equal for a run to continue in an output folder; controls may be added later."""
         return self.model_dump(mode="json", exclude={"output_dir", "controls"})

@@ -25,8 +25,8 @@ from har_prune.pruning.history import Healing, PruningHistory, PruningStep, Scor
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.ranking import rank_candidates
 from har_prune.pruning.store import RunFolder
-from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
+from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.environment import environment
 from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.config import HealConfig, TrainConfig
@@ -179,7 +179,9 @@ class _Run:
                 f"target min_accuracy={self.settings.target.min_accuracy} allows no removal: the best network left "
                 f"has a validation accuracy of {best:.4f}. Lower it, or heal longer, in another output_dir."
             )
-        controls = {name: self._control(name, result, selected) for name in self.config.controls}
+        controls: dict[str, PruningStep] = {
+            name: self._control(name, result, selected) for name in self.config.controls
+        }
         history = self._history(selected, controls)
         if self.folder:
             self.folder.save_history(history)

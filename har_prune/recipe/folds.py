@@ -1,4 +1,4 @@
-"""`test_subject: all`: one run for each subject, and what they say together."""
+"""`test_subject: all` and `seeds`: one run for each subject and seed, and what they say together."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +22,8 @@ def is_all_folds(recipe: Recipe) -> bool:
     return recipe.data.protocol == "loso" and recipe.data.test_subject == ALL
 
 
-def folds_of(recipe: Recipe, data: LabelledData | None = None) -> dict[str, Recipe]:
-    """The recipe of each fold by its test subject, every one checked; a fold has a folder of its own in output_dir.
+def folds_of(recipe: Recipe, data: LabelledData | None = None) -> dict[str, list[Recipe]]:
+    """The recipes of each fold by its test subject, one for each seed; a run has a folder of its own in output_dir.
 
     Args:
         recipe: The recipe of all folds.
@@ -41,7 +41,17 @@ def folds_of(recipe: Recipe, data: LabelledData | None = None) -> dict[str, Reci
     for subject in subjects:
         _refuse_as_folder(subject)
     check_folds(data, recipe.data)
-    return {subject: _fold(recipe, subject) for subject in subjects}
+    return {subject: [_fold(seeded, subject) for seeded in seeded_recipes(recipe)] for subject in subjects}
+
+
+def seeded_recipes(recipe: Recipe) -> list[Recipe]:
+    """The recipe of each seed; where there is one seed, the recipe itself."""
+    if not recipe.seeds:
+        return [recipe]
+    return [
+        recipe.model_copy(update={"seed": seed, "seeds": (), "output_dir": recipe.output_dir / f"seed-{seed}"})
+        for seed in recipe.seeds
+    ]
 
 
 def subjects_of(data: LabelledData) -> list[str]:
@@ -74,24 +84,31 @@ def _fold(recipe: Recipe, subject: str) -> Recipe:
     return recipe.model_copy(update={"data": data, "output_dir": recipe.output_dir / f"fold-{subject}"})
 
 
-def run_folds(folds: dict[str, Recipe], run: Callable[[Recipe], PruningHistory]) -> dict[str, PruningHistory]:
-    """Runs every fold that has not ended yet; the record of each by its test subject.
+def run_folds(
+    folds: dict[str, list[Recipe]], run: Callable[[Recipe], PruningHistory]
+) -> dict[str, list[PruningHistory]]:
+    """Runs every fold of every seed that has not ended yet; the records by test subject.
 
     Args:
         folds: As `folds_of` made them.
         run: Runs one recipe and returns its record.
     """
-    return {subject: _ended(fold) or run(fold) for subject, fold in folds.items()}
+    records: dict[str, list[PruningHistory]] = {subject: [] for subject in folds}
+    for place in range(len(next(iter(folds.values())))):  # a whole table of the first seed before the second
+        for subject, recipes in folds.items():
+            records[subject].append(_ended(recipes[place]) or run(recipes[place]))
+    return records
 
 
 def _ended(fold: Recipe) -> PruningHistory | None:
     """The record of a fold that has ended; a folder of another recipe is refused."""
     if not (fold.output_dir / "pruned").exists():
         return None
-    return RunFolder(fold.output_dir, fold.fingerprint).history()
+    history = RunFolder(fold.output_dir, fold.fingerprint).history()
+    return history if history is not None and set(fold.controls) <= set(history.controls) else None
 
 
-def keep_summary(recipe: Recipe, histories: dict[str, PruningHistory], command: str) -> None:
+def keep_summary(recipe: Recipe, histories: dict[str, list[PruningHistory]], command: str) -> None:
     """Writes loso.json, loso.md and confusion.png into the output folder, and says the means."""
     summary = folds_summary(histories)
     write_json(recipe.output_dir / "loso.json", {"command": command, "recipe": recipe.fingerprint, **summary})
@@ -99,7 +116,7 @@ def keep_summary(recipe: Recipe, histories: dict[str, PruningHistory], command: 
         partial.write_text(folds_report(histories, command), encoding="utf-8")
     with whole_file(recipe.output_dir / "confusion.png") as partial:
         plot_confusion(histories, partial)
-    for network in ("original", "pruned"):
-        accuracy = summary["overall"][network]["accuracy"]
+    for network, figures in summary["overall"].items():
+        accuracy = figures["accuracy"]
         say(f"{network}: accuracy {100 * accuracy['mean']:.2f} ± {100 * accuracy['ci95']:.2f} % (95 %)")
     say(f"Report: {recipe.output_dir / 'loso.md'}; confusion: {recipe.output_dir / 'confusion.png'}")

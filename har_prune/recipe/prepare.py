@@ -1,7 +1,7 @@
 """What a recipe names, loaded and checked before anything is written."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,9 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
     """
     data = load_configured(recipe.data) if data is None else data
     splits = make_splits(data, recipe.data, recipe.seed)
+    if recipe.refit:
+        both = np.sort(np.concatenate([splits.train, splits.validation]))
+        splits = replace(splits, train=both, validation_from=f"{splits.validation_from}, who train as well (refit)")
     if recipe.model.checkpoint is not None:
         model, processor = load_original(recipe.model.checkpoint, data)
         if recipe.data.protocol != "official":

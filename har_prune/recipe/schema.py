@@ -71,6 +71,9 @@ class Recipe(Settings):
     """A whole run."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+        (), description="a run for each, in output_dir/seed-N; in place of seed"
+    )
     output_dir: Path = Field(description="where the run is kept; started again there, it continues")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "fp32", description="autocast while training; auto: bf16 where the processor computes in it"
@@ -85,6 +88,9 @@ class Recipe(Settings):
     data: DataConfig
     model: ModelConfig
     train: TrainConfig | None = Field(None, description="left out: the checkpoint is trained already")
+    refit: bool = Field(
+        False, description="validation examples train as well, once they have chosen settings: nothing is chosen then"
+    )
     prune: PruneSettings
     heal: HealConfig | None = Field(None, description="left out: no training after removals")
     controls: Controls = ()
@@ -101,9 +107,27 @@ class Recipe(Settings):
         if self.model.config is not None and self.train is None:
             raise ValueError("model.config gives random weights: add a train section, or use model.name_or_path")
         check_controls(self.controls, self.heal)
+        distill = self.heal and self.heal.distill
+        if distill and distill.originals > 1 and self.train is None:
+            raise ValueError("heal.distill.originals above 1 trains more originals: add a train section")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds names one of them twice")
+        return self
+
+    @model_validator(mode="after")
+    def _chosen_before(self) -> "Recipe":
+        """With `refit` nothing is left that could choose."""
+        if not self.refit:
+            return self
+        trainings = {"train": self.train, "heal": self.heal, "heal.final": self.heal and self.heal.final}
+        for name, training in trainings.items():
+            if training is not None and training.keep == "best":
+                raise ValueError(f"refit leaves no examples to choose an epoch by: set {name}.keep to last or average")
+        if self.prune.target.min_accuracy is not None:
+            raise ValueError("refit leaves no examples to measure prune.target.min_accuracy by")
         return self
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The resolved recipe without what changes no result (place, trackers, pushing, controls), as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"output_dir", "log_with", "save", "controls"})
+        """The resolved recipe without what changes no result (place, trackers, pushing, controls), as JSON values."""
+        return self.model_dump(mode="json", exclude={"output_dir", "log_with", "save", "controls", "seeds"})

@@ -1,12 +1,15 @@
 """The steps of a recipe, from data to a verified checkpoint. Started again, a run continues where it was stopped."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator, PartialState
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.checkpoints.card import loading_code
@@ -20,18 +23,21 @@ from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
 from har_prune.pruning.plan import candidates, protected_blocks
 from har_prune.pruning.store import ORIGINAL, RunFolder
-from har_prune.runtime.digest import weights_sha256
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
-from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds
+from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds, seeded_recipes
+from har_prune.recipe.original import make_original
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.report import run_report
 from har_prune.reporting.summary import summary_table
 from har_prune.reporting.trajectory import plot_trajectory
 from har_prune.runtime.console import console, say
+from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.files import whole_file, whole_folder, write_json
 from har_prune.runtime.tracker import JsonLinesTracker
 from har_prune.training.loop import train_model
+
+_SEEDS_APART = 1_000_003  # between originals that teach together; far from what somebody gives as `seeds`
 
 
 def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> None:
@@ -42,11 +48,12 @@ def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> Non
     """
     if dry_run:
         data = load_configured(recipe.data)
-        show_plan(next(iter(folds_of(recipe, data).values())) if is_all_folds(recipe) else recipe, data)
+        show_plan(next(iter(folds_of(recipe, data).values()))[0] if is_all_folds(recipe) else recipe, data)
     elif is_all_folds(recipe):
         launch_folds(recipe, command)
     else:
-        launch(recipe, command)
+        for seeded in seeded_recipes(recipe):
+            launch(seeded, command)
 
 
 def launch(
@@ -96,7 +103,7 @@ def launch_folds(recipe: Recipe, command: str) -> None:
     precision: str = recipe.precision
     if may_be_timed(precision):  # once for all: a process has one precision
         set_threads(recipe.num_threads)
-        first = next(iter(folds.values()))
+        first = next(iter(folds.values()))[0]
         precision = _precision(first, prepare(first, data))
     histories = run_folds(folds, lambda fold: launch(fold, command, data, precision))
     if PartialState(cpu=not torch.cuda.is_available()).is_main_process:
@@ -126,25 +133,62 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
         _keep_beginning(recipe, accelerator)
     accelerator.wait_for_everyone()
     accelerator.init_trackers("har_prune")
+    teachers: list[PreTrainedModel] = []
     if recipe.train is not None:
-        path = recipe.output_dir / "original"
-        if not path.exists():
-            say(f"training the original network: {recipe.train.epochs:g} epochs of {len(splits.train):,} examples")
-            train_model(
-                model, train, sets["validation"], recipe.train, accelerator=accelerator, seed=recipe.seed,
-                checkpoint=folder.training("original"),
-            )  # fmt: skip
-            keep_original(path, model, made.processor, accelerator)
-            folder.forget_training()
-        # Also right after training: what is computed must not depend on whether the run was interrupted here.
-        model = load_model(type(model), path).eval()
-        folder.compare_original(weights_sha256(model))
-    result = prune(model, train, calibration, sets, recipe, accelerator=accelerator, on_step=say_step)
+        training = _Originals(recipe, made, folder, train, sets["validation"], accelerator)
+        model = training.original()
+        distill = recipe.heal.distill if recipe.heal else None
+        teachers = [training.another(number) for number in range(1, distill.originals if distill else 1)]
+    result = prune(
+        model, train, calibration, sets, recipe, accelerator=accelerator, teachers=teachers, on_step=say_step
+    )
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result.history
+
+
+class _Originals:
+    """The unpruned networks a run trains; one that is kept already is loaded."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        made: Prepared,
+        folder: RunFolder,
+        train: DataLoader,
+        validation: DataLoader,
+        accelerator: Accelerator,
+    ):
+        self.recipe, self.made, self.folder = recipe, made, folder
+        self.train, self.validation, self.accelerator = train, validation, accelerator
+
+    def original(self) -> PreTrainedModel:
+        """The one that is pruned."""
+        model = self._trained("original", self.made.model, self.recipe.seed)
+        self.folder.compare_original(weights_sha256(model))
+        return model
+
+    def another(self, number: int) -> PreTrainedModel:
+        """One more, from another seed, to distil from."""
+        seed = self.recipe.seed + _SEEDS_APART * number
+        set_seed(seed)
+        model, _ = make_original(dict(self.recipe.model.config or {}), self.made.data, self.made.splits.train)
+        return self._trained(f"original-{number}", model, seed)
+
+    def _trained(self, name: str, model: PreTrainedModel, seed: int) -> PreTrainedModel:
+        schedule, path = self.recipe.train, self.recipe.output_dir / name
+        if schedule is not None and not path.exists():
+            say(f"training the {name} network: {schedule.epochs:g} epochs of {len(self.made.splits.train):,} examples")
+            train_model(
+                model, self.train, self.validation, schedule, accelerator=self.accelerator, seed=seed,
+                checkpoint=self.folder.training(name),
+            )  # fmt: skip
+            keep_original(path, model, self.made.processor, self.accelerator)
+            self.folder.forget_training()
+        # Also right after training: what is computed must not depend on whether the run was interrupted here.
+        return load_model(type(model), path).eval()
 
 
 def _keep_beginning(recipe: Recipe, accelerator: Accelerator) -> None:
@@ -173,7 +217,8 @@ def say_step(step: PruningStep, history: PruningHistory) -> None:
 def keep_original(path: Path, model: PreTrainedModel, processor: Any, accelerator: Accelerator) -> None:
     """Keeps the trained, unpruned network; a run started again loads it from there."""
     if accelerator.is_main_process:
-        write_json(path.with_name(ORIGINAL), {"weights_sha256": weights_sha256(model)})
+        if path.name == "original":
+            write_json(path.with_name(ORIGINAL), {"weights_sha256": weights_sha256(model)})
         with whole_folder(path) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
@@ -183,6 +228,8 @@ def keep_original(path: Path, model: PreTrainedModel, processor: Any, accelerato
 def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recipe, command: str) -> None:
     """Saves the verified checkpoint, writes report and plot, prints the table and how to load the result."""
     model, history, pruned = result.model, result.history, folder.path / "pruned"
+    if pruned.exists() and not _has_controls(pruned, history):
+        shutil.rmtree(pruned)  # a run that had ended, and was given more controls
     if not pruned.exists():
         save_pruned(
             model,
@@ -207,6 +254,11 @@ def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recip
     if recipe.save.push_to_hub is not None:
         pushed = push_pruned(pruned, recipe.save.push_to_hub, private=recipe.save.private)
         say(f"Pushed: {pushed.url}, commit {pushed.commit}")
+
+
+def _has_controls(pruned: Path, history: PruningHistory) -> bool:
+    known = json.loads((pruned / "history.json").read_text(encoding="utf-8")).get("controls", {})
+    return set(known) >= set(history.controls)
 
 
 def show_plan(recipe: Recipe, data: LabelledData) -> None:

@@ -1,21 +1,22 @@
 """What all folds of a leave-one-subject-out run say together."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t as student
-
 from har_prune.evaluation.metrics import EvalMetrics
-from har_prune.pruning.history import PruningHistory
+from har_prune.evaluation.significance import PairedDifference, half_interval, paired_difference
+from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.reporting.names import in_figure, in_markdown, printable
 from har_prune.reporting.report import made_with
+from har_prune.reporting.trajectory import CONTROLS
 
-Histories = Mapping[str, PruningHistory]  # by test subject
-_NETWORKS = ("original", "pruned")
-_METRICS = ("accuracy", "macro_f1")
+Histories = Mapping[str, Sequence[PruningHistory]]  # by test subject; one of each seed
+_PRUNED, _UNPRUNED = "pruned", "original"
+_METRICS = ("accuracy", "macro_f1", "trial_accuracy")
 _NO_CONFUSION = "So many classes that no confusion was kept"
 
 
@@ -26,77 +27,194 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
     0.6
     """
     deviation = stdev(values) if len(values) > 1 else 0.0
-    half = float(student.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"mean": fmean(values), "std": deviation, "ci95": half, "folds": len(values)}
+    return {"mean": fmean(values), "std": deviation, "ci95": half_interval(values), "folds": len(values)}
+
+
+def networks_of(histories: Histories) -> dict[str, Callable[[PruningHistory], PruningStep]]:
+    """What each row of the tables reads: the unpruned network, the pruned one, and the controls all folds have."""
+    every = [history for seeds in histories.values() for history in seeds]
+    names = [name for name in every[0].controls if all(name in history.controls for history in every)]
+    return {
+        _UNPRUNED: lambda history: history.before,
+        _PRUNED: lambda history: history.after,
+        **{f"control {name}": partial(_control, name) for name in names},
+    }
+
+
+def _control(name: str, history: PruningHistory) -> PruningStep:
+    return history.controls[name]
 
 
 def folds_summary(histories: Histories) -> dict[str, Any]:
-    """Per subject and over all: accuracy and macro-F1 on the test subject, original and pruned, as plain values."""
+    """Per subject and over all: how every network does on the test subject, as plain values.
+
+    A subject's figure is the mean over seeds. Pooled figures count every window alike, of all folds and seeds.
+    """
+    networks = networks_of(histories)
     subjects: dict[str, dict[str, Any]] = {}
-    for subject, history in histories.items():
-        before, after = _tested(history)
+    for subject, seeds in histories.items():
         subjects[subject] = {
-            "samples": before.samples,
-            "original": {metric: getattr(before, metric) for metric in _METRICS},
-            "pruned": {metric: getattr(after, metric) for metric in _METRICS},
-            "removed": history.removed,
-            "macs_reduction": history.macs_reduction(history.after),
+            "samples": _tested(seeds[0].before).samples,
+            **{
+                name: _subject_figures([_tested(step(history)) for history in seeds])
+                for name, step in networks.items()
+            },
+            "removed": [history.removed for history in seeds],
+            "validated_by": [sorted(history.before.metrics["validation"].per_group) for history in seeds],
+            "macs_reduction": fmean(history.macs_reduction(history.after) for history in seeds),
         }
     overall = {
-        network: {metric: summarise([row[network][metric] for row in subjects.values()]) for metric in _METRICS}
-        for network in _NETWORKS
+        name: {
+            **{
+                metric: summarise([row[name][metric] for row in subjects.values()])
+                for metric in _METRICS
+                if all(metric in row[name] for row in subjects.values())
+            },
+            "pooled": _pooled(_confusion(histories, step)),
+            "by_seed": [
+                fmean(_tested(step(seeds[place])).accuracy for seeds in histories.values())
+                for place in range(len(next(iter(histories.values()))))
+            ],
+        }
+        for name, step in networks.items()
     }
-    overall["change"] = {
-        metric: summarise([row["pruned"][metric] - row["original"][metric] for row in subjects.values()])
-        for metric in _METRICS
+    compared = {
+        name: asdict(
+            paired_difference([row[_PRUNED]["accuracy"] - row[name]["accuracy"] for row in subjects.values()])
+        )
+        for name in networks
+        if name != _PRUNED
     }
     return {
         "overall": overall,
+        "pruned_against": compared,
         "subjects": subjects,
-        "confusion": {network: _confusion(histories, network) for network in _NETWORKS},
+        "confusion": {name: _confusion(histories, step) for name, step in networks.items()},
+    }
+
+
+def _subject_figures(seeds: Sequence[EvalMetrics]) -> dict[str, float]:
+    values = {metric: [getattr(metrics, metric) for metrics in seeds] for metric in _METRICS}
+    return {metric: fmean(found) for metric, found in values.items() if None not in found}
+
+
+def _pooled(confusion: list[list[int]]) -> dict[str, Any]:
+    """Accuracy, balanced accuracy, macro-F1 and recalls of a confusion matrix; empty without one."""
+    rows = [(index, row) for index, row in enumerate(confusion) if sum(row)]
+    if not rows:
+        return {}
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    recalls = {index: row[index] / sum(row) for index, row in rows}
+    f1 = [2 * row[index] / (sum(row) + predicted[index]) for index, row in rows]
+    hits, total = sum(row[index] for index, row in rows), sum(sum(row) for _, row in rows)
+    return {
+        "accuracy": hits / total,
+        "balanced_accuracy": fmean(recalls.values()),
+        "macro_f1": fmean(f1),
+        "recall": {str(index): value for index, value in recalls.items()},
     }
 
 
 def folds_report(histories: Histories, command: str) -> str:
     """The same as Markdown."""
     summary = folds_summary(histories)
-    overall, first = summary["overall"], next(iter(histories.values()))
+    first, seeds = next(iter(histories.values()))[0], [history.seed for history in next(iter(histories.values()))]
+    overall = summary["overall"]
     lines = [
-        f"# Leave one subject out: {len(histories)} folds",
+        f"# Leave one subject out: {len(histories)} folds, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
         "",
         f"    {printable(command)}",
         "",
         *made_with(first),
         "",
-        "| mean of folds | accuracy % | deviation | 95 % interval | macro-F1 % | deviation | 95 % interval |",
-        "|---|---|---|---|---|---|---|",
-        *(f"| {network} | {_means(overall[network])} |" for network in _NETWORKS),
-        f"| change | {_means(overall['change'], sign='+')} |",
+        *_means_table(histories, overall),
         "",
-        "| test subject | windows | accuracy %, original | pruned | macro-F1 %, original | pruned | MACs removed % | "
-        "removed blocks |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for subject, row in summary["subjects"].items():
-        figures = " | ".join(f"{100 * row[network][metric]:.2f}" for metric in _METRICS for network in _NETWORKS)
-        removed = ", ".join(map(str, row["removed"]))
-        cells = (in_markdown(subject), f"{row['samples']:,}", figures, f"{100 * row['macs_reduction']:.2f}", removed)
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+        *_comparisons(summary["pruned_against"]),
         "",
+        *_subjects_table(summary["subjects"]),
+        "",
+        *_recall_table(histories, overall),
         "Each subject is the test of one fold, and nobody trained, validated or calibrated on them in it. The "
-        "interval is Student's t over folds; folds share training subjects, so it is an approximation.",
+        "interval is Student's t over folds; folds share training subjects, so it is an approximation. Pooled: every "
+        "window counts alike, whoever it is of. Trials: the class most of a trial's windows are given.",
     ]
-    if not summary["confusion"]["original"]:
+    if not summary["confusion"][_UNPRUNED]:
         lines += ["", f"{_NO_CONFUSION}: confusion.png has no matrix."]
     return "\n".join(lines) + "\n"
 
 
-def _means(figures: dict[str, dict[str, float]], sign: str = "") -> str:
-    return " | ".join(
-        f"{100 * figure['mean']:{sign}.2f} | {100 * figure['std']:.2f} | ± {100 * figure['ci95']:.2f}"
-        for figure in (figures[metric] for metric in _METRICS)
-    )
+def _label(name: str) -> str:
+    kind, _, control = name.partition(" ")
+    return CONTROLS.get(control, control) if kind == "control" else name
+
+
+def _means_table(histories: Histories, overall: dict[str, Any]) -> list[str]:
+    lines = [
+        "| network | MACs | accuracy %, mean of folds | 95 % interval | by seed | macro-F1 %, mean of folds | "
+        "trials % | pooled accuracy % | pooled balanced accuracy % | pooled macro-F1 % |",
+        "|" + "---|" * 10,
+    ]
+    first = next(iter(histories.values()))[0]
+    for name, step in networks_of(histories).items():
+        row = overall[name]
+        pooled = [f"{100 * row['pooled'][key]:.2f}" if row["pooled"] else "-" for key in _POOLED]
+        by_seed = ", ".join(f"{100 * value:.2f}" for value in row["by_seed"])
+        trials = f"{100 * row['trial_accuracy']['mean']:.2f}" if "trial_accuracy" in row else "-"
+        cells = [
+            _label(name), f"{step(first).cost.macs:,}", f"{100 * row['accuracy']['mean']:.2f}",
+            f"± {100 * row['accuracy']['ci95']:.2f}", by_seed, f"{100 * row['macro_f1']['mean']:.2f}", trials, *pooled,
+        ]  # fmt: skip
+        cells = [f"**{cell}**" for cell in cells] if name == _PRUNED else cells
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+_POOLED = ("accuracy", "balanced_accuracy", "macro_f1")
+
+
+def _comparisons(compared: dict[str, Any]) -> list[str]:
+    lines = [
+        "| pruned against | difference of accuracy, points | 95 % interval | Wilcoxon p, paired over subjects | |",
+        "|---|---|---|---|---|",
+    ]
+    for name, values in compared.items():
+        difference = PairedDifference(**values)
+        said = "inside the noise" if difference.is_noise else "better" if difference.mean > 0 else "worse"
+        lines.append(
+            f"| {_label(name)} | {100 * difference.mean:+.2f} | ± {100 * difference.ci95:.2f} | {difference.p:.3f} | "
+            f"{said} |"
+        )
+    return lines
+
+
+def _subjects_table(subjects: dict[str, Any]) -> list[str]:
+    networks = [name for name, value in next(iter(subjects.values())).items() if isinstance(value, dict)]
+    header = " | ".join(f"accuracy %, {_label(name)}" for name in networks)
+    lines = [
+        f"| test subject | windows | {header} | validated by | MACs removed % | removed blocks |",
+        "|" + "---|" * (5 + len(networks)),
+    ]
+    for subject, row in subjects.items():
+        figures = " | ".join(f"{100 * row[name]['accuracy']:.2f}" for name in networks)
+        removed = "; ".join(", ".join(map(str, blocks)) for blocks in row["removed"])
+        people = "; ".join(dict.fromkeys(", ".join(map(in_markdown, names)) for names in row["validated_by"]))
+        cells = (
+            in_markdown(subject), f"{row['samples']:,}", figures, people or "-", f"{100 * row['macs_reduction']:.2f}",
+            removed,
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _recall_table(histories: Histories, overall: dict[str, Any]) -> list[str]:
+    before, after = (overall[name]["pooled"].get("recall", {}) for name in (_UNPRUNED, _PRUNED))
+    if not before:
+        return []
+    names = _class_names(histories)
+    lines = ["| class | recall % over all windows, original | pruned |", "|---|---|---|"]
+    for index, value in before.items():
+        lines.append(f"| {in_markdown(names[int(index)])} | {100 * value:.1f} | {100 * after[index]:.1f} |")
+    return [*lines, ""]
 
 
 def plot_confusion(histories: Histories, path: Path) -> None:
@@ -115,8 +233,9 @@ def plot_confusion(histories: Histories, path: Path) -> None:
         figure.text(0.5, 0.5, _NO_CONFUSION, ha="center", va="center")
         figure.savefig(path, dpi=120)
         return
-    for axes, network in zip(figure.subplots(1, 2), _NETWORKS, strict=True):
-        counts = _confusion(histories, network)
+    networks = networks_of(histories)
+    for axes, network in zip(figure.subplots(1, 2), (_UNPRUNED, _PRUNED), strict=True):
+        counts = _confusion(histories, networks[network])
         shares = [[value / max(1, sum(row)) for value in row] for row in counts]
         image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
         for row, values in enumerate(shares):
@@ -131,22 +250,22 @@ def plot_confusion(histories: Histories, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _tested(history: PruningHistory) -> tuple[EvalMetrics, EvalMetrics]:
-    return history.before.metrics["test"], history.after.metrics["test"]
+def _tested(step: PruningStep) -> EvalMetrics:
+    return step.metrics["test"]
 
 
-def _confusion(histories: Histories, network: str) -> list[list[int]]:
-    matrices = [_tested(history)[_NETWORKS.index(network)].confusion for history in histories.values()]
+def _confusion(histories: Histories, network: Callable[[PruningHistory], PruningStep]) -> list[list[int]]:
+    matrices = [_tested(network(history)).confusion for seeds in histories.values() for history in seeds]
     return [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
 
 
 def _class_names(histories: Histories) -> list[str]:
     """Names by index: each fold knows those that its test subject performed, and where they stand in the matrix."""
     names: dict[int, str] = {}
-    for history in histories.values():
-        quality, _ = _tested(history)
+    for seeds in histories.values():
+        quality = _tested(seeds[0].before)
         present = [index for index, row in enumerate(quality.confusion) if sum(row)]
         if len(present) == len(quality.per_class):  # not where two classes have one name
             names.update(zip(present, quality.per_class, strict=True))
-    classes = len(next(iter(histories.values())).before.metrics["test"].confusion)
+    classes = len(_tested(next(iter(histories.values()))[0].before).confusion)
     return [names.get(index, str(index)) for index in range(classes)]

@@ -1,10 +1,11 @@
 """The trajectory of a run: one row, and one point, per iteration."""
 
+import math
 from pathlib import Path
 
 from har_prune.evaluation.latency import Latency
 from har_prune.evaluation.measurement import figures_of
-from har_prune.pruning.history import PruningHistory
+from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.reporting.names import in_figure, in_markdown
 
 
@@ -31,7 +32,45 @@ def trajectory_markdown(history: PruningHistory) -> str:
         if step.iteration == history.selected:
             cells = [f"**{cell}**" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines + _controls(history))
+
+
+CONTROLS = {
+    "scratch": "same architecture from scratch",
+    "original": "original, trained on",
+    "random": "random blocks removed",
+    "last": "last blocks removed",
+}
+
+
+def rows_of(history: PruningHistory) -> dict[str, PruningStep]:
+    """The networks of a run that stand beside each other, by what they are called in tables."""
+    controls = {CONTROLS.get(name, name): step for name, step in history.controls.items()}
+    return {"original": history.before, "pruned": history.after, **controls}
+
+
+def _controls(history: PruningHistory) -> list[str]:
+    """A table of the result beside its controls; nothing without them."""
+    if not history.controls:
+        return []
+    split = history.shown_split
+    names = list(history.after.metrics[split].figures)
+    header = ["network", "blocks", "MACs", "examples of training", *(f"{split} {name}" for name in names)]
+    lines = ["", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    healed = sum(step.healing.samples_seen for step in history.iterations[: history.selected + 1] if step.healing)
+    for name, step in rows_of(history).items():
+        seen = healed if step is history.after else step.healing.samples_seen if step.healing else 0
+        figures = [f"{value:.2f}" for value in step.metrics[split].figures.values()]
+        cells = [name, str(len(step.remaining)), f"{step.cost.macs:,}", f"{seen:,}", *figures]
+        lines.append("| " + " | ".join(f"**{cell}**" if step is history.after else cell for cell in cells) + " |")
+    samples, accuracy = history.after.metrics[split].samples, history.after.metrics[split].accuracy
+    noise = 196 * math.sqrt(accuracy * (1 - accuracy) / samples)
+    return [
+        *lines,
+        "",
+        "Each control was trained with as many examples, and on the same schedule, as the pruned network was healed. "
+        f"{samples:,} examples leave an accuracy uncertain by {noise:.2f} points (95 %); another seed moves it too.",
+    ]
 
 
 def latency_text(latency: Latency | None) -> str:
@@ -67,6 +106,10 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
         figure_name = next(iter(metrics.figures))
         values = [step.metrics[split].figures[figure_name] for step in history.iterations]
         accuracy_axes.plot(reductions, values, marker="o", markersize=4, label=in_figure(split))
+    for marker, (name, control) in zip("sD^vP*", history.controls.items(), strict=False):
+        value = control.metrics[history.shown_split].figures[figure_name]
+        label = in_figure(CONTROLS.get(name, name))
+        accuracy_axes.plot(100 * history.macs_reduction(control), value, marker, markersize=5, label=label)
     accuracy_axes.axvline(reductions[history.selected], color="grey", linewidth=0.8, linestyle=":")
     accuracy_axes.set(xlabel="MACs removed (%)", ylabel=in_figure(figure_name), title="Trajectory")
     accuracy_axes.grid(alpha=0.3)

@@ -15,12 +15,13 @@ from torch.utils.data import Dataset, IterableDataset
 from har_prune.errors import DataError
 
 LABELS = "labels"
+INDEX = "index"  # of each example in the data set of the loader, where there is one
 _LOOKED_AT = 64  # examples (or batches) of somebody else's data that a fingerprint is made of
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything but the labels."""
-    return {key: value for key, value in _items(batch) if key != LABELS}
+    """Everything but labels and index."""
+    return {key: value for key, value in _items(batch) if key not in (LABELS, INDEX)}
 
 
 def size_of(batch: Mapping[str, Any]) -> int:

@@ -37,8 +37,9 @@ class TrainConfig(Settings):
     weight_decay: float = Field(
         0.01,
         ge=0,
-        description="not on biases and normalisations, and in proportion to the learning rate: adamw takes rate x this "
-        "off the weights at each step, sgd adds it to the gradient, which momentum multiplies by 1 / (1 - momentum)",
+        description="not on biases and normalisations, and in proportion to the learning rate: adamw takes rate x "
+        "this off the weights in a step; sgd adds it to the gradient, so that momentum makes it 1 / (1 - momentum) "
+        "times as much",
     )
     schedule: Literal["cosine", "linear", "step", "constant"] = Field("cosine", description="after the warm-up")
     warmup: Fraction = Field(0.1, description="share of the steps with a rising learning rate")
@@ -74,7 +75,9 @@ class HealConfig(TrainConfig):
         description="removals between two healings; end: once, when no more blocks go. A network that meets the "
         "target is always healed, and with min_accuracy every network that may be the last one is",
     )
-    final: TrainConfig | None = Field(None, description="with a number in `when`: another schedule for the last healing")
+    final: TrainConfig | None = Field(
+        None, description="with a number in `when`: another schedule for the last healing"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -335,7 +335,9 @@ def _optimizer(model: PreTrainedModel, config: TrainConfig) -> torch.optim.Optim
     ]
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True
+        )
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import DECODERS, TINY
+from families import DECODERS, OURS, TINY
 from fresh import logits_in_fresh_process
 
 from har_prune import find_blocks, remove_blocks, save_pruned
@@ -78,7 +78,7 @@ def test_a_saved_folder_loads_where_har_prune_is_not_importable(name, reloaded):
     for which in ("one", "two", "floor"):
         job = f"{name} {which}"
         torch.testing.assert_close(fresh[job], here[job], rtol=1e-5, atol=1e-6)
-        own = TINY[name].model_type in ("har_transformer", "cifar_resnet", "mobilenet_v2", "pruned_mobilenet_v2")
+        own = TINY[name].model_type in (*OURS, "mobilenet_v2")
         assert bool(list(jobs[job][1].glob("*.py"))) == own, "a stock family stays stock"
 
 

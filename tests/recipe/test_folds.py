@@ -53,8 +53,8 @@ def test_subjects_that_cannot_name_a_folder_are_refused(name, recipe, synthetic)
 @pytest.mark.parametrize("name", ["P 01", "Änne", "left: 2", ".a", "x" * 200])
 def test_other_names_are_folders(name, recipe, synthetic):
     folds = folds_of(recipe, _named(synthetic, name))
-    assert folds[name].output_dir == recipe.output_dir / f"fold-{name}"
-    assert folds[name].output_dir.parent == recipe.output_dir
+    assert folds[name][0].output_dir == recipe.output_dir / f"fold-{name}"
+    assert folds[name][0].output_dir.parent == recipe.output_dir
 
 
 def test_folds_share_one_data_set_and_are_split_when_they_start(recipe, synthetic, monkeypatch):

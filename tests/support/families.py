@@ -23,6 +23,12 @@ def har_transformer(depth: int = 4, **fields: Any) -> PreTrainedModel:
     return har_prune.HarTransformerForSequenceClassification(config).eval()
 
 
+def har_resnet(**fields: Any) -> PreTrainedModel:
+    sizes = {"num_channels": 6, "window_size": 32, "hidden_sizes": [8, 12, 16], "depths": [3, 2, 3]}
+    config = har_prune.HarResNetConfig(**{**sizes, "num_labels": 3, **fields})
+    return har_prune.HarResNetForSequenceClassification(config).eval()
+
+
 def cifar_resnet(**fields: Any) -> PreTrainedModel:
     config = har_prune.CifarResNetConfig(**{**_STAGES, "image_size": 16, "num_labels": 3, **fields})
     return har_prune.CifarResNetForImageClassification(config).eval()
@@ -70,6 +76,9 @@ def decoder(model_class: type[PreTrainedModel], **fields: Any) -> PreTrainedMode
     return tiny(model_class, num_hidden_layers=4, num_key_value_heads=2, **WIDTHS, **TOKENS, **fields)
 
 
+OURS = ("har_transformer", "har_resnet", "cifar_resnet", "pruned_mobilenet_v2")  # their code travels with them
+
+
 class Tiny(NamedTuple):
     """A tiny model: its family, how it is made, and which of its blocks may go."""
 
@@ -87,6 +96,10 @@ TINY: dict[str, Tiny] = {
     "har_transformer_post_norm": Tiny(
         "har_transformer", partial(har_transformer, norm_position="post", pooling="cls"), _FOUR
     ),
+    "har_transformer_stem": Tiny(
+        "har_transformer", partial(har_transformer, stem_channels=[8, 12], patch_size=2, patch_stride=2), _FOUR
+    ),
+    "har_resnet": Tiny("har_resnet", har_resnet, [0, 1, 2, 4, 6, 7]),
     "cifar_resnet": Tiny("cifar_resnet", cifar_resnet, [0, 1, 2, 4, 5, 7]),
     "cifar_resnet_tensorflow": Tiny(
         "cifar_resnet",

@@ -18,18 +18,17 @@ class HarTransformerStem(nn.Module):
 
     def __init__(self, config: HarTransformerConfig):
         super().__init__()
-        widths, size = [config.num_channels, *config.stem_channels], config.stem_kernel_size
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(width, wider, size, stride=2, padding=size // 2, bias=False)
-            for width, wider in zip(widths[:-1], widths[1:])  # noqa: B905 (the code also runs where transformers does)
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.stem_channels)
+        self.layers, width, size = nn.ModuleList(), config.num_channels, config.stem_kernel_size
+        for wider in config.stem_channels:
+            convolution = nn.Conv1d(width, wider, size, stride=2, padding=size // 2, bias=False)
+            self.layers.append(nn.Sequential(convolution, nn.BatchNorm1d(wider)))
+            width = wider
         self.act = ACT2FN[config.hidden_act]
 
     def forward(self, signal: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Signal [B, C, T], mask [B, T] of bool."""
-        for convolution, norm in zip(self.convolutions, self.norms):  # noqa: B905
-            signal = self.act(norm(convolution(signal)))
+        for layer in self.layers:
+            signal = self.act(layer(signal))
             if mask is not None:
                 mask = mask[:, ::2]
                 signal = signal * mask[:, None]

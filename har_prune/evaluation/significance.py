@@ -1,0 +1,52 @@
+"""Whether a difference between two networks is more than noise: paired over subjects."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from scipy.stats import t as student
+from scipy.stats import wilcoxon
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The differences of two networks on the same subjects.
+
+    Args:
+        mean: Mean difference.
+        ci95: Half-width of its 95 % confidence interval (Student's t over subjects).
+        p: Of Wilcoxon's signed-rank test, two-sided; 1 where nothing differs, or there is one subject.
+        subjects: How many.
+    """
+
+    mean: float
+    ci95: float
+    p: float
+    subjects: int
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the interval holds 0."""
+        return abs(self.mean) <= self.ci95 or self.subjects < 2
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half-width of the 95 % confidence interval of a mean (Student's t); 0 for one value."""
+    if len(values) < 2:
+        return 0.0
+    return float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+
+
+def paired_difference(differences: Sequence[float]) -> PairedDifference:
+    """Mean, interval and test of differences, one for each subject.
+
+    >>> paired_difference([0.01, 0.02, 0.03]).is_noise
+    False
+    >>> paired_difference([0.01, -0.02, 0.03]).is_noise
+    True
+    """
+    p = 1.0
+    if len(differences) > 1 and any(differences):
+        p = float(wilcoxon(differences).pvalue)
+    return PairedDifference(fmean(differences), half_interval(differences), p, len(differences))
