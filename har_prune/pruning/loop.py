@@ -173,7 +173,7 @@ class _Run:
             self._keep(step, newest.model)
             if self._holds_floor(step):
                 selected, result = step.iteration, newest
-        if selected == 0:
+        if selected == 0 and len(self.steps) > 1:
             best = max(step.metrics["validation"].accuracy for step in self.steps[1:] if self._counts(step))
             raise UnreachableTargetError(
                 f"target min_accuracy={self.settings.target.min_accuracy} allows no removal: the best network left "

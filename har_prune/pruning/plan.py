@@ -132,8 +132,8 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
             f"target blocks={target.blocks} cannot be reached: at least {left} of {len(stack)} blocks stay. "
             f"Ask for {left} or more, or loosen the guards."
         )
-    if target.blocks is not None and target.blocks >= len(stack):
+    if target.blocks is not None and target.blocks > len(stack):
         raise UnreachableTargetError(
-            f"target blocks={target.blocks}: this network has {len(stack)} blocks, so nothing would be removed. "
-            f"Ask for {left} to {len(stack) - 1}."
+            f"target blocks={target.blocks}: this network has {len(stack)} blocks. Ask for {left} to "
+            f"{len(stack) - 1}, or for {len(stack)}, which removes nothing and only trains."
         )

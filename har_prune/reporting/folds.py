@@ -70,7 +70,7 @@ def folds_summary(histories: Histories) -> dict[str, Any]:
                 for metric in _METRICS
                 if all(metric in row[name] for row in subjects.values())
             },
-            "pooled": _pooled(_confusion(histories, step)),
+            "pooled": pooled_figures(_confusion(histories, step)),
             "by_seed": [
                 fmean(_tested(step(seeds[place])).accuracy for seeds in histories.values())
                 for place in range(len(next(iter(histories.values()))))
@@ -98,7 +98,7 @@ def _subject_figures(seeds: Sequence[EvalMetrics]) -> dict[str, float]:
     return {metric: fmean(found) for metric, found in values.items() if None not in found}
 
 
-def _pooled(confusion: list[list[int]]) -> dict[str, Any]:
+def pooled_figures(confusion: list[list[int]]) -> dict[str, Any]:
     """Accuracy, balanced accuracy, macro-F1 and recalls of a confusion matrix; empty without one."""
     rows = [(index, row) for index, row in enumerate(confusion) if sum(row)]
     if not rows:

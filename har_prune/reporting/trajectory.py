@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from har_prune.evaluation.latency import Latency
 from har_prune.evaluation.measurement import figures_of
@@ -91,11 +92,10 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     """Draws quality against MACs reduction, and the importance of every block in every iteration, as a PNG.
 
     Args:
-        history: A run with at least one removal.
+        history: A run.
         path: File to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -115,6 +115,17 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     accuracy_axes.grid(alpha=0.3)
     accuracy_axes.legend()
 
+    if len(history.iterations) > 1:
+        _draw_scores(figure, score_axes, history)
+    else:
+        score_axes.set_axis_off()
+    figure.savefig(path, dpi=120)
+
+
+def _draw_scores(figure: Any, score_axes: Any, history: PruningHistory) -> None:
+    """The importance of every block in every iteration."""
+    from matplotlib.colors import LogNorm
+
     pruned = history.iterations[1:]
     depth = max(history.iterations[0].remaining) + 1
     grid = [[float("nan")] * depth for _ in pruned]
@@ -131,4 +142,3 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     score_axes.set_ylabel("iteration")
     criterion = history.recipe.get("prune", history.recipe).get("criterion", "cka")
     figure.colorbar(image, ax=score_axes, label=in_figure(f"importance ({criterion})"))
-    figure.savefig(path, dpi=120)

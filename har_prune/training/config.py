@@ -83,7 +83,7 @@ class HealConfig(TrainConfig):
     @classmethod
     def _former(cls, values: Any) -> Any:
         if isinstance(values, dict) and "interval" in values:
-            warnings.warn("heal.interval is now heal.when (since 0.3)", DeprecationWarning, stacklevel=2)
+            warnings.warn("heal.interval is now heal.when (since 0.2)", DeprecationWarning, stacklevel=2)
             values = {"when": values["interval"], **{key: values[key] for key in values if key != "interval"}}
         return values
 

@@ -100,8 +100,9 @@ class Loss:
         divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
         # T^2 keeps the two gradients in proportion at any temperature (Hinton et al. 2015, section 2).
         loss = (1 - config.weight) * loss + config.weight * config.temperature**2 * divergence
-        if self._pairs:
-            loss = loss + config.hidden * torch.stack([_distance(*pair) for pair in self._pairs]).mean()
+        ran = [pair for pair in self._pairs if pair[0].value is not None]
+        if ran:
+            loss = loss + config.hidden * torch.stack([_distance(*pair) for pair in ran]).mean()
         return loss
 
     @torch.no_grad()
@@ -141,14 +142,15 @@ class Loss:
 
 
 class _Recorded:
-    """The last hidden state a block returned."""
+    """The last hidden state a block returned; None where it was left out (`LayerDrop`) and handed on its input."""
 
     def __init__(self, module: nn.Module):
         self.value: Tensor | None = None
         self.handle = module.register_forward_hook(self._record)
 
     def _record(self, module: nn.Module, args: tuple, output: Any) -> None:
-        self.value = output if isinstance(output, Tensor) else first_tensor(tuple(output), {})
+        value = output if isinstance(output, Tensor) else first_tensor(tuple(output), {})
+        self.value = None if args and value is args[0] else value
 
 
 def _distance(student: _Recorded, teacher: _Recorded) -> Tensor:

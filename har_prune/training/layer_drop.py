@@ -33,6 +33,7 @@ class LayerDrop:
         self.probability = probability
         self._model = model.model if isinstance(model, BlockStack) else model
         self._stack = model if isinstance(model, BlockStack) else None
+        self._known: BlockStack | None = None
         if probability and accelerator.num_processes > 1:
             raise RecipeError("layer_drop works in one process so far: set it to 0, or start one.")
 
@@ -40,9 +41,19 @@ class LayerDrop:
         """Inside, blocks drawn from torch's global generator are left out."""
         if not self.probability:
             return nullcontext()
-        if self._stack is None:
-            self._stack = find_blocks(self._model, inputs_of(rows_of(batch, slice(2))))
-        return self._stack.bypassed(self._drawn(self._stack))
+        stack = self._known or self._look(inputs_of(rows_of(batch, slice(2))))
+        drawn = self._drawn(stack)
+        return stack.bypassed(drawn) if drawn else nullcontext()
+
+    def _look(self, inputs: dict[str, Any]) -> BlockStack:
+        """Finds the blocks and what they return: the first run of a bypassed one shows it, and may draw numbers."""
+        stack = self._stack or find_blocks(self._model, inputs)
+        self._model.eval()
+        with torch.random.fork_rng(), torch.no_grad(), stack.bypassed(stack.removal_group(stack.removable[0])):
+            self._model(**inputs)
+        self._model.train()
+        self._known = stack
+        return stack
 
     def _drawn(self, stack: BlockStack) -> list[int]:
         """Blocks to leave out; of each stage one group stays at least."""

@@ -44,8 +44,7 @@ class TrainedParameters:
 
 
 def _norms_and_head(model: PreTrainedModel) -> list[nn.Parameter]:
-    body = getattr(model, model.base_model_prefix, None)
-    inside = {id(parameter) for parameter in body.parameters()} if isinstance(body, nn.Module) else set()
+    inside = {id(parameter) for parameter in _body(model).parameters()}
     norms = {
         id(parameter)
         for module in model.modules()
@@ -55,7 +54,7 @@ def _norms_and_head(model: PreTrainedModel) -> list[nn.Parameter]:
     return [
         parameter
         for name, parameter in model.named_parameters()
-        if "lora_" not in name and (id(parameter) in norms or (inside and id(parameter) not in inside))
+        if "lora_" not in name and (id(parameter) in norms or id(parameter) not in inside)
     ]
 
 
@@ -65,9 +64,21 @@ def _with_updates(model: PreTrainedModel) -> Any:
     except ImportError as error:
         raise RecipeError("parameters: lora needs peft: pip install 'har_prune[peft]'.") from error
     try:
-        return get_peft_model(model, LoraConfig(r=_RANK, lora_alpha=2 * _RANK, target_modules="all-linear"))
+        updated = get_peft_model(model, LoraConfig(r=_RANK, lora_alpha=2 * _RANK, target_modules="all-linear"))
     except ValueError as error:
-        raise RecipeError(
-            f"parameters: lora: peft finds nothing to update in a {type(model).__name__} ({error}): choose all or "
-            "norms_and_head."
-        ) from error
+        raise RecipeError(_nothing(model)) from error
+    if not any("lora_" in name for name, _ in _body(model).named_parameters()):
+        updated.unload()
+        raise RecipeError(_nothing(model))
+    return updated
+
+
+def _nothing(model: PreTrainedModel) -> str:
+    return (
+        f"parameters: lora: peft finds nothing to update in a {type(model).__name__}, whose body has no linear "
+        "layers: choose all or norms_and_head."
+    )
+
+
+def _body(model: PreTrainedModel) -> nn.Module:
+    return getattr(model, model.base_model_prefix, model)

@@ -1,4 +1,8 @@
+from types import SimpleNamespace
+from unittest import mock
+
 import evaluate
+import numpy as np
 import pytest
 import torch
 from families import cifar_resnet, har_transformer, llama, resnet_basic
@@ -7,6 +11,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from har_prune import (
+    HarFeatureExtractor,
     Latency,
     count_macs,
     evaluate_model,
@@ -16,6 +21,8 @@ from har_prune import (
     remove_blocks,
 )
 from har_prune.blocks.example_inputs import example_inputs
+from har_prune.data.batches import SensorInputs, make_loader
+from har_prune.data.load import LabelledData
 from har_prune.errors import ShapeError
 from har_prune.evaluation.cost import peak_activation_bytes
 from har_prune.evaluation.metrics import load_metric
@@ -165,3 +172,28 @@ def test_quality_counts_every_example_once():
     assert quality.accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
     assert quality.loss == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
     assert len(find_blocks(model)) == 1
+
+
+def test_subjects_and_trials_are_counted_by_themselves():
+    data = LabelledData(
+        "sensor", torch.randn(7, 8, 3).numpy(), np.array([0, 0, 0, 1, 1, 1, 1]), ["a", "b"], np.array(["all"] * 7),
+        np.array(["s1", "s1", "s1", "s1", "s2", "s2", "s2"]), {"sampling_rate_hz": 10},
+        np.array(["t1", "t1", "t1", "t1", "t2", "t2", "t2"]),
+    )  # fmt: skip
+    inputs = SensorInputs(HarFeatureExtractor(num_channels=3, window_size=8, sampling_rate_hz=10), 10)
+    answers = iter([[0, 1, 0], [0, 1, 0], [0]])  # right, wrong, right; wrong, right, wrong; wrong
+
+    class Answers(torch.nn.Module):
+        config = SimpleNamespace(id2label={0: "a", 1: "b"}, num_labels=2, architectures=["X"])
+        device = torch.device("cpu")
+
+        def forward(self, input_values):
+            return SimpleNamespace(logits=torch.nn.functional.one_hot(torch.tensor(next(answers)), 2).float())
+
+    with mock.patch("har_prune.evaluation.metrics.is_language_model", return_value=False):
+        found = evaluate_model(Answers(), make_loader(data, range(7), inputs, 3))
+    assert found.per_group == {
+        "s1": {"accuracy": 0.5, "samples": 4}, "s2": {"accuracy": pytest.approx(1 / 3), "samples": 3}
+    }  # fmt: skip
+    # t1 holds two activities: two of three windows of the first are right, the one of the second is wrong.
+    assert found.trial_accuracy == pytest.approx(1 / 3)

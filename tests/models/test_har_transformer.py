@@ -45,9 +45,17 @@ def test_outputs(fields):
     assert torch.equal(model(windows, return_dict=False)[0], model(windows).logits)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_a_masked_window_gives_what_the_short_window_gives(pooling):
-    model = har_transformer(2, pooling=pooling)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pooling": "mean"},
+        {"pooling": "cls"},
+        {"stem_channels": [8, 12], "patch_size": 1, "patch_stride": 1},
+        {"stem_channels": [8], "patch_size": 2, "patch_stride": 2, "stem_kernel_size": 9},
+    ],
+)
+def test_a_masked_window_gives_what_the_short_window_gives(fields):
+    model = har_transformer(2, **fields)
     windows, mask = torch.randn(3, 32, 6), torch.ones(3, 32)
     mask[:, 20:] = 0
     short = model(windows[:, :20]).logits
@@ -80,6 +88,9 @@ def test_bad_shapes_and_bad_configs_say_what_is_allowed():
         ({"norm_position": "mid"}, "choose 'pre' or 'post'"),
         ({"patch_size": 300}, "does not fit window_size"),
         ({"num_hidden_layers": 0}, "at least 1"),
+        ({"stem_kernel_size": 4}, "must be odd"),
+        ({"stem_channels": [8, 8], "window_size": 28}, "does not fit window_size=28 behind 2 convolutions"),
+        ({"stem_channels": [8, 0]}, "each must be at least 1"),
         ({"hidden_size": "64"}, "hidden_size"),
     ):
         with pytest.raises(StrictDataclassError, match=message):

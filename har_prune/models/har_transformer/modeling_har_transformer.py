@@ -27,6 +27,8 @@ class HarTransformerStem(nn.Module):
 
     def forward(self, signal: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Signal [B, C, T], mask [B, T] of bool."""
+        if mask is not None:
+            signal = signal * mask[:, None]
         for layer in self.layers:
             signal = self.act(layer(signal))
             if mask is not None:

@@ -1,0 +1,23 @@
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from har_prune.evaluation.significance import half_interval, paired_difference
+
+
+def test_the_interval_is_student_s_and_the_test_is_wilcoxon_s():
+    values = [0.02, -0.01, 0.03, 0.015, 0.005, 0.02]
+    difference = paired_difference(values)
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    low, high = student.interval(0.95, len(values) - 1, loc=np.mean(values), scale=error)
+    assert difference.mean == pytest.approx(np.mean(values))
+    assert difference.ci95 == pytest.approx((high - low) / 2)
+    assert difference.p == pytest.approx(2 * 3 / 2**6), "a negative rank sum of 2; of 64 signs 3 have one as small"
+    assert difference.is_noise
+    assert not paired_difference([value + 0.01 for value in values]).is_noise
+
+
+def test_one_subject_and_no_difference_prove_nothing():
+    assert paired_difference([0.3]).is_noise
+    assert (paired_difference([0.0, 0.0]).p, paired_difference([0.0, 0.0]).is_noise) == (1.0, True)
+    assert half_interval([0.5]) == 0

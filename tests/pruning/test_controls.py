@@ -1,0 +1,115 @@
+"""Controls: what a pruned network is compared with."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from families import cifar_resnet, har_transformer
+from tiny_data import loader
+
+from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune
+from har_prune.errors import UnreachableTargetError
+from har_prune.pruning.config import PruneSettings
+from har_prune.pruning.controls import control_network
+from har_prune.reporting.report import run_report
+from har_prune.reporting.trajectory import plot_trajectory
+
+ALL = ("scratch", "original", "random", "last")
+SETTINGS = PruneSettings(target={"blocks": 1})
+
+
+def _run(out: Path | None = None, **fields):
+    torch.manual_seed(0)
+    config = PruneConfig(**{
+        "target": {"blocks": 2}, "evaluate": {"latency": False}, "output_dir": out,
+        "heal": HealConfig(epochs=2, distill=True), "controls": ALL,
+        "calibration": {"execution_plan": {"micro_batch": 32}}, **fields,
+    })  # fmt: skip
+    sets = {"validation": loader(32, 2), "test": loader(32, 3)}
+    return prune(har_transformer(4), loader(64, 0, shuffle=True), loader(32, 1), sets, config)
+
+
+def test_each_control_is_what_it_says_and_sees_as_many_examples(tmp_path):
+    history = _run(tmp_path / "out").history
+    assert list(history.controls) == list(ALL)
+    healed = sum(step.healing.samples_seen for step in history.iterations if step.healing)
+    assert [step.healing.samples_seen for step in history.controls.values()] == [healed] * 4 == [128] * 4
+    remaining = {name: step.remaining for name, step in history.controls.items()}
+    assert remaining["scratch"] == history.after.remaining
+    assert remaining["original"] == (0, 1, 2, 3)
+    assert remaining["last"] == (0, 1)
+    assert len(remaining["random"]) == 2
+    assert history.controls["scratch"].cost.macs == history.after.cost.macs
+    hashes = {step.weights_sha256 for step in (*history.controls.values(), *history.iterations)}
+    assert len(hashes) == 4 + 3
+    assert PruningHistory.from_json(json.loads(json.dumps(history.to_json()))) == history
+    report = run_report(history, "command")
+    assert "| same architecture from scratch | 2 |" in report
+    plot_trajectory(history, tmp_path / "trajectory.png")
+
+
+def test_several_healings_are_one_training_as_long_as_all(tmp_path):
+    heal = HealConfig(epochs=1, when=1, final={"epochs": 2, "learning_rate": 5e-4})
+    history = _run(heal=heal, controls=("last",)).history
+    healed = sum(step.healing.samples_seen for step in history.iterations if step.healing)
+    assert healed == 3 * 64
+    assert history.controls["last"].healing.samples_seen == healed
+
+
+def test_controls_can_be_added_to_a_run_that_has_ended(tmp_path):
+    first = _run(tmp_path / "out", controls=("last",)).history
+    both = _run(tmp_path / "out", controls=("last", "scratch")).history
+    assert list(both.controls) == ["last", "scratch"]
+    assert both.controls["last"] == first.controls["last"]
+    assert both.iterations == first.iterations
+    assert PruningHistory.from_json(json.loads((tmp_path / "out" / "history.json").read_text())) == both
+
+
+def test_a_control_that_is_kept_is_not_trained_again(tmp_path, monkeypatch):
+    first = _run(tmp_path / "out").history
+    monkeypatch.setattr("har_prune.pruning.loop.train_model", lambda *_, **__: pytest.fail("trained again"))
+    (tmp_path / "out" / "history.json").unlink()
+    assert _run(tmp_path / "out").history.controls == first.controls
+
+
+def test_random_blocks_follow_from_the_seed_and_the_guards():
+    original = find_blocks(cifar_resnet(depths=[4, 4, 4]))
+    pruned = original
+    paper = PruneSettings(target={"blocks": 6}, guards="paper")
+    from har_prune.blocks.rebuild import without_blocks
+
+    pruned = without_blocks(original, [1, 2, 5, 6])
+    drawn = {
+        tuple(control_network("random", original, pruned, paper, {11}, seed).original_indices)
+        for seed in (0, 0, 1, 2, 3)
+    }
+    assert 2 < len(drawn) <= 4
+    assert all({0, 4, 8, 11} <= set(left) and len(left) == 8 for left in drawn)
+    assert control_network("last", original, pruned, paper, {11}, 0).original_indices == [0, 1, 2, 3, 4, 5, 8, 11]
+
+
+def test_a_network_from_scratch_has_new_weights_and_the_mean_image():
+    original = find_blocks(cifar_resnet(subtract_pixel_mean=True))
+    original.model.cifar_resnet.embedder.pixel_mean.fill_(0.4)
+    fresh = control_network("scratch", original, original, SETTINGS, set(), 1)
+    again = control_network("scratch", original, original, SETTINGS, set(), 1)
+    embedder = fresh.model.cifar_resnet.embedder
+    assert torch.equal(embedder.pixel_mean, original.model.cifar_resnet.embedder.pixel_mean)
+    assert not torch.equal(embedder.convolution.weight, original.model.cifar_resnet.embedder.convolution.weight)
+    assert torch.equal(embedder.convolution.weight, again.model.cifar_resnet.embedder.convolution.weight)
+    assert embedder.normalization.running_var.eq(1).all()
+
+
+def test_controls_without_healing_or_twice_are_refused():
+    with pytest.raises(ValueError, match="controls are trained as the result is healed: give a heal section"):
+        PruneConfig(target={"blocks": 2}, controls=["scratch"])
+    with pytest.raises(ValueError, match="name one of them twice"):
+        PruneConfig(target={"blocks": 2}, heal=HealConfig(epochs=1), controls=["last", "last"])
+
+
+def test_as_many_blocks_as_there_are_is_a_plain_training_and_more_is_refused():
+    history = _run(target={"blocks": 4}, controls=()).history
+    assert [step.removed for step in history.iterations] == [()]
+    with pytest.raises(UnreachableTargetError, match=r"this network has 4 blocks\. Ask for 1 to 3, or for 4"):
+        _run(target={"blocks": 5}, controls=())

@@ -1,0 +1,61 @@
+"""What of a network is trained: normalisations and head, or low-rank updates."""
+
+import pytest
+import torch
+from families import TINY, cifar_resnet, har_transformer
+from tiny_data import loader
+
+from har_prune import TrainConfig, train_model
+from har_prune.errors import RecipeError
+from har_prune.training.parameters import TrainedParameters
+
+
+def _changed(model, before):
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_norms_and_head_leave_the_rest_as_it_is():
+    model = har_transformer(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_model(model, loader(32, 0), None, TrainConfig(epochs=1, parameters="norms_and_head"))
+    changed = _changed(model, before)
+    assert {
+        "classifier.weight",
+        "har_transformer.norm.weight",
+        "har_transformer.layers.0.attention_norm.bias",
+    } <= changed
+    assert all("norm" in name or name.startswith("classifier") for name in changed)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_low_rank_updates_are_merged_and_the_model_is_what_it_was():
+    pytest.importorskip("peft")
+    model = har_transformer(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_model(model, loader(32, 0), None, TrainConfig(epochs=2, learning_rate=1e-2, parameters="lora"))
+    assert model.state_dict().keys() == before.keys()
+    assert all("lora" not in type(module).__module__ for module in model.modules())
+    weight = "har_transformer.layers.0.attention.query.weight"
+    assert torch.linalg.matrix_rank(model.state_dict()[weight] - before[weight], rtol=1e-3) <= 16
+    assert weight in _changed(model, before)
+    assert "har_transformer.embeddings.position_embeddings" not in _changed(model, before)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_model_peft_finds_nothing_in_is_refused():
+    pytest.importorskip("peft")
+    with pytest.raises(
+        RecipeError, match=r"parameters: lora: peft finds nothing to update in a CifarResNet.*norms_and_head"
+    ):
+        TrainedParameters(cifar_resnet(), "lora")
+
+
+def test_every_family_knows_its_norms_and_head():
+    for name, tiny in TINY.items():
+        model = tiny.make()
+        before = [parameter.requires_grad for parameter in model.parameters()]
+        trained = TrainedParameters(model, "norms_and_head")
+        shares = [parameter.requires_grad for parameter in model.parameters()]
+        assert 0 < sum(shares) < len(shares), name
+        trained.restore()
+        assert [parameter.requires_grad for parameter in model.parameters()] == before, name

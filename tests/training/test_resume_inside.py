@@ -1,0 +1,152 @@
+"""SIGKILL inside a training, start again, compare with one nobody interrupted: bit-equal weights."""
+
+import signal
+
+import pytest
+import torch
+from accelerate import Accelerator
+from families import cifar_resnet, har_transformer
+from killed import die_at_call, in_new_process
+from safetensors.torch import load_file, save_file
+from tiny_data import loader
+
+from har_prune import DistillConfig, Teacher, TrainConfig, find_blocks, train_model
+from har_prune.data.batches import SensorInputs, TrainingLoader, make_loader
+from har_prune.data.load import LabelledData
+from har_prune.errors import DataError, OutputFolderError
+from har_prune.models.har_transformer import HarFeatureExtractor
+
+CASES = {
+    # every kind of state a training has: moments, momentum, best weights, a mean of weights, dropout, augmentation
+    "best": {"keep": "best", "learning_rate": 3e-3},
+    "average": {"keep": "average", "average_last": 0.6, "optimizer": "sgd", "learning_rate": 0.05},
+    "layer_drop": {"keep": "last", "layer_drop": 0.4, "schedule": "linear"},
+}
+EPOCHS, BATCHES = 3, 4
+
+
+def _windows():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(64, 32, 6, generator=generator).numpy()
+    names = ["a", "b", "c"]
+    labels = torch.arange(64).remainder(3).numpy()
+    return LabelledData("sensor", values, labels, names, labels.astype(str), sensor={"sampling_rate_hz": 32})
+
+
+def _train(case, out):
+    torch.manual_seed(0)
+    model, taught = har_transformer(3), har_transformer(3)
+    inputs = SensorInputs(HarFeatureExtractor(num_channels=6, window_size=32, sampling_rate_hz=32), 32)
+    train = make_loader(_windows(), range(64), inputs, 16, augment=["rotation", "jitter"])
+    teacher = Teacher(find_blocks(taught), DistillConfig(hidden=0.1), [har_transformer(2)])
+    config = TrainConfig(epochs=EPOCHS, checkpoint_minutes=0, **CASES[case])
+    train_model(
+        find_blocks(model), train, loader(32, 1), config, seed=3, teacher=teacher, checkpoint=out / "training.pt",
+        accelerator=Accelerator(cpu=True),
+    )  # fmt: skip
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, out / "weights.safetensors")
+
+
+def _victim(case, out, module, name, number):
+    die_at_call(module, name, number)
+    _train(case, out)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    found = {}
+    for case in CASES:
+        out = tmp_path_factory.mktemp(case)
+        assert in_new_process(_train, case, out) == 0
+        found[case] = load_file(out / "weights.safetensors")
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("module", "name", "number"),
+    [
+        ("har_prune.training.loop", "_seed", 3),  # in the first epoch
+        ("torch", "save", 4),  # at the end of the first epoch, while a checkpoint is being written
+        ("har_prune.training.loop", "_seed", 10),  # in the last
+    ],
+)
+def test_killed_and_started_again_the_weights_are_the_same(case, module, name, number, uninterrupted, tmp_path):
+    assert in_new_process(_victim, case, tmp_path, module, name, number) == -signal.SIGKILL
+    assert (tmp_path / "training.pt").exists()
+    assert in_new_process(_train, case, tmp_path) == 0
+    weights = load_file(tmp_path / "weights.safetensors")
+    assert all(torch.equal(value, uninterrupted[case][name]) for name, value in weights.items())
+
+
+def _saved(tmp_path, **fields):
+    """A checkpoint of a training that ended."""
+    torch.manual_seed(0)
+    model = har_transformer(2)
+    config = TrainConfig(**{"epochs": 1, "checkpoint_minutes": 0, **fields})
+    return train_model(model, loader(32, 0), None, config, checkpoint=tmp_path / "training.pt")
+
+
+def test_a_training_that_had_ended_does_nothing_more(tmp_path):
+    first, again = _saved(tmp_path), _saved(tmp_path)
+    assert (again.steps, again.samples_seen) == (first.steps, first.samples_seen)
+
+
+def test_a_checkpoint_of_another_training_is_refused_and_kept(tmp_path):
+    _saved(tmp_path)
+    before = (tmp_path / "training.pt").read_bytes()
+    with pytest.raises(OutputFolderError, match=r"is of another training \(settings: .*remove that file"):
+        _saved(tmp_path, learning_rate=5e-4)
+    value = torch.load(tmp_path / "training.pt")
+    value["identity"]["processes"] = 2
+    torch.save(value, tmp_path / "training.pt")
+    with pytest.raises(OutputFolderError, match="processes: 2 there, 1 here"):
+        _saved(tmp_path)
+    (tmp_path / "training.pt").write_bytes(before[:500])
+    with pytest.raises(OutputFolderError, match=r"is damaged .*starts from its beginning"):
+        _saved(tmp_path)
+
+
+def test_accumulation_computes_what_the_whole_batch_does():
+    found = []
+    for accumulation in (1, 4):
+        torch.manual_seed(0)
+        model = har_transformer(2, hidden_dropout_prob=0.0)
+        train_model(model, loader(64, 0), None, TrainConfig(epochs=1, accumulation=accumulation))
+        found.append(model.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-3, atol=1e-4)
+    with pytest.raises(DataError, match="accumulation=3 does not divide a batch of 16 examples"):
+        train_model(har_transformer(2), loader(64, 0), None, TrainConfig(epochs=1, accumulation=3))
+
+
+def test_the_average_has_statistics_of_its_own():
+    torch.manual_seed(0)
+    model = cifar_resnet().train()
+    images = [{"pixel_values": torch.randn(3, 16, 16), "labels": torch.tensor(i % 3)} for i in range(32)]
+    train = TrainingLoader(dataset=images, batch_size=16, shuffle=True, augment=None)
+    config = TrainConfig(epochs=4, optimizer="sgd", learning_rate=0.1, keep="average", average_last=1.0)
+    train_model(model, train, None, config)
+    norm = model.cifar_resnet.embedder.normalization
+    batches = torch.stack([image["pixel_values"] for image in images])
+    seen = model.cifar_resnet.embedder.convolution(batches)
+    torch.testing.assert_close(norm.running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert norm.momentum == 0.1
+
+
+def test_the_mean_of_the_last_weights_is_their_mean(monkeypatch):
+    from har_prune.training import weights as module
+
+    seen = []
+    real = module.KeptWeights.step
+
+    def step(self, number):
+        real(self, number)
+        seen.append({name: value.detach().clone() for name, value in self.model.named_parameters()})
+
+    monkeypatch.setattr(module.KeptWeights, "step", step)
+    model = har_transformer(1)
+    train_model(model, loader(64, 0), None, TrainConfig(epochs=1, keep="average", average_last=0.5))
+    last = seen[len(seen) // 2 :]
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value, torch.stack([weights[name] for weights in last]).mean(dim=0))
