@@ -6,12 +6,13 @@
 Images: ResNet-56 with 12 of its 27 blocks, distilled, in bf16. Windows: the HAR Transformer of 8 blocks on windows of
 one second at 50 Hz, in fp32. Network, data, augmentations, loss and optimizer are the same. Plainly means the loop of
 har_prune 0.2: the teacher is the network as it was loaded, augmentation and normalisation happen in the loader, the
-optimizer is not fused. Both take turns in one process; figures are medians.
+optimizer is not fused, dropout is torch's. Both take turns in one process; figures are medians.
 """
 
 import argparse
 import copy
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,12 @@ from har_prune.data.batches import make_loader, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.transforms import flip, jitter, rotation, scaling, time_warp
+from har_prune.models.har_transformer.modeling_har_transformer import HarTransformerDropout
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.original import load_original
 
-STEPS, BATCH = 12, 128
+STEPS, BATCH = 24, 128  # of images
+WINDOWS, WINDOW_EPOCHS = 32 * 64, 5
 GONE = [1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 19, 20, 21, 22, 23]  # 15 of ResNet-56: 12 are left
 
 
@@ -78,12 +81,17 @@ class PlainWindows(PlainImages):
 
 
 def plain_training(
-    model: Any, loader: DataLoader, teacher: Any, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+    model: Any,
+    loader: DataLoader,
+    teacher: Any,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    epochs: int = 1,
 ) -> None:
-    """One pass of the loop of 0.2."""
+    """The loop of 0.2."""
     model.train().to(memory_format=torch.channels_last)
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    for batch in loader:
+    for batch in chain.from_iterable(repeat(loader, epochs)):
         labels = batch.pop("labels")
         with accelerator.autocast():
             logits = wrapped(**batch).logits.float()
@@ -127,7 +135,7 @@ def images(checkpoint: str, path: str, precision: str, threads: int) -> tuple[Ca
 def windows(threads: int) -> tuple[Callable, Callable]:
     """A pass over windows of one second: plainly, and by train_model."""
     generator = np.random.default_rng(0)
-    count = 32 * 64
+    count = WINDOWS
     labels = generator.integers(0, 6, count)
     names = [f"c{number}" for number in range(6)]
     values = generator.normal(size=(count, 50, 6)).astype(np.float32)
@@ -142,11 +150,14 @@ def windows(threads: int) -> tuple[Callable, Callable]:
     )
     augment = [augmentation.__name__ for augmentation in augmentations]
     ours = make_loader(data, range(count), preprocess_for(data, extractor, "x"), 64, augment=augment)
-    config = TrainConfig(epochs=1, warmup=0, schedule="constant", max_grad_norm=5)
+    config = TrainConfig(epochs=WINDOW_EPOCHS, warmup=0, schedule="constant", max_grad_norm=5)
 
     def plainly() -> None:
         own = copy.deepcopy(model)
-        plain_training(own, plain, None, torch.optim.AdamW(own.parameters(), lr=1e-3), accelerator)
+        for name, module in list(own.named_modules()):
+            if isinstance(module, HarTransformerDropout):
+                own.set_submodule(name, nn.Dropout(module.p))
+        plain_training(own, plain, None, torch.optim.AdamW(own.parameters(), lr=1e-3), accelerator, WINDOW_EPOCHS)
 
     return plainly, lambda: train_model(copy.deepcopy(model), ours, None, config, accelerator=accelerator)
 
@@ -163,7 +174,7 @@ def main() -> None:
     if given.training == "images":
         (plain, ours), examples = images(given.checkpoint, given.images, "bf16", given.threads), STEPS * BATCH
     else:
-        (plain, ours), examples = windows(given.threads), 32 * 64
+        (plain, ours), examples = windows(given.threads), WINDOWS * WINDOW_EPOCHS
     seconds = alternating({"plain": plain, "har_prune": ours}, given.rounds, torch.device("cpu"))
     row = {
         "training": given.training,

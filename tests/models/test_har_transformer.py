@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from har_prune import HarFeatureExtractor, HarTransformerConfig, HarTransformerModel
+from har_prune.models.har_transformer.modeling_har_transformer import HarTransformerDropout
 
 
 def test_the_auto_classes_know_it(tmp_path):
@@ -150,3 +151,17 @@ def test_the_extractor_refuses_what_it_cannot_use():
     for std, message in (([1.0, 0.0], "above 0"), ([1.0, -2.0], "above 0"), ([1.0, float("nan")], "finite")):
         with pytest.raises(ValueError, match=message):
             HarFeatureExtractor(num_channels=2, channel_std=std)
+
+
+def test_dropout_keeps_the_mean_and_drops_the_stated_share():
+    dropout = HarTransformerDropout(0.25).train()
+    values = torch.ones(200, 501, requires_grad=True)
+    dropped = dropout(values)
+    assert dropped.unique().tolist() == [0.0, pytest.approx(4 / 3)]
+    assert dropped.eq(0).float().mean() == pytest.approx(0.25, abs=0.01)
+    rows = dropped.detach().ne(0).float()
+    assert torch.corrcoef(rows[:50])[0, 1:].abs().max() < 0.25, "rows are drawn by themselves"
+    dropped.sum().backward()
+    assert torch.equal(values.grad, dropped.detach())
+    assert torch.equal(dropout.eval()(values), values)
+    assert torch.equal(HarTransformerDropout(0.0).train()(values), values)

@@ -60,9 +60,7 @@ def test_pooled_figures_are_scikit_learn_s():
     generator = np.random.default_rng(0)
     confusion = generator.integers(0, 30, (5, 5))
     confusion[3] = 0  # a class nobody performed, and some were taken for
-    true, found = zip(
-        *((row, column) for row in range(5) for column in range(5) for _ in range(confusion[row, column]))
-    )
+    true, found = (np.repeat(index.ravel(), confusion.ravel()) for index in np.indices((5, 5)))
     figures = pooled_figures(confusion.tolist())
     assert figures["accuracy"] == pytest.approx(np.mean(np.equal(true, found)))
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):

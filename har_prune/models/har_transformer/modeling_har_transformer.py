@@ -10,6 +10,19 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from .configuration_har_transformer import HarTransformerConfig
 
 
+class HarTransformerDropout(nn.Dropout):
+    """Dropout; on a CPU one random byte decides for an element (p rounded to a 256th), which costs a fraction."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        dropped = round(256 * self.p)
+        if not self.training or not dropped or hidden_states.device.type != "cpu":
+            return super().forward(hidden_states)
+        count = hidden_states.numel()
+        numbers = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        keep = numbers.view(torch.uint8)[:count].view(hidden_states.shape) >= dropped
+        return hidden_states * keep.to(hidden_states.dtype).mul_(256 / (256 - dropped))
+
+
 class HarTransformerStem(nn.Module):
     """Strided convolutions with batch normalisation. [B, C, T] -> [B, stem_channels[-1], T / 2 ** len(stem_channels)].
 
@@ -48,7 +61,7 @@ class HarTransformerEmbeddings(nn.Module):
         self.projection = nn.Conv1d(width, config.hidden_size, config.patch_size, config.patch_stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.pooling == "cls" else None
         self.position_embeddings = nn.Parameter(torch.zeros(1, config.num_patches, config.hidden_size))
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = HarTransformerDropout(config.hidden_dropout_prob)
 
     def forward(self, input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Windows [B, T, C] and mask [B, T] -> patches [B, P (+ 1), hidden_size] and their mask [B, P (+ 1)]."""
@@ -131,7 +144,7 @@ class HarTransformerLayer(GradientCheckpointingLayer):
             nn.Linear(config.intermediate_size, config.hidden_size),
         )
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = HarTransformerDropout(config.hidden_dropout_prob)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, output_attentions: bool = False
