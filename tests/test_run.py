@@ -155,7 +155,10 @@ def test_a_training_that_diverges_in_its_last_step_keeps_nothing(quickstart, tmp
     extreme = ["train.epochs=0.05", "train.learning_rate=1e30", "train.warmup=0", "train.max_grad_norm=null"]
     _refused(_run(quickstart, out, *extreme), "lower learning_rate")
     assert not (out / "original").exists()
-    _refused(_run(quickstart, tmp_path / "heal", *FAST, "heal.learning_rate=1e30", "heal.warmup=0"), "lower learning")
+    _refused(
+        _run(quickstart, tmp_path / "heal", *FAST, "heal.when=1", "heal.learning_rate=1e30", "heal.warmup=0"),
+        "lower learning",
+    )
     assert not (tmp_path / "heal" / "iteration-001").exists()
 
 
@@ -317,9 +320,10 @@ def test_all_folds_are_one_command(quickstart, four_subjects, tmp_path):
     assert accuracy["std"] == pytest.approx(np.std(found, ddof=1))
     assert accuracy["ci95"] == pytest.approx(3.182446 * np.std(found, ddof=1) / 2, rel=1e-5), "Student's t, 3 degrees"
     assert sum(map(sum, summary["confusion"]["pruned"])) == sum(r["samples"] for r in summary["subjects"].values())
-    report, f1 = (out / "loso.md").read_text(), summary["overall"]["change"]["macro_f1"]
+    report, change = (out / "loso.md").read_text(), summary["pruned_against"]["original"]
     assert "| s03 |" in report
-    assert f"{100 * f1['mean']:+.2f} | {100 * f1['std']:.2f} | ± {100 * f1['ci95']:.2f} |" in report
+    assert f"| original | {100 * change['mean']:+.2f} | ± {100 * change['ci95']:.2f} | {change['p']:.3f} |" in report
+    assert all(row["validated_by"][0] for row in summary["subjects"].values())
     assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
     # A fold that was interrupted is run again, the others are not.
@@ -450,5 +454,5 @@ def test_the_cpu_recipe_scores_24_candidates_of_the_real_resnet_56(shared, root,
     )  # fmt: skip
     text = " ".join(result.output.split())
     assert "27 blocks in 3 stage(s), 24 candidates" in text
-    assert "45000 train, 5000 validate, 10000 test" in text
+    assert "49000 train, 1000 validate, 10000 test" in text
     assert "125,747,840 MACs" in text

@@ -86,8 +86,8 @@ def test_a_resnet_under_autocast_as_well(root, tmp_path):
     data, checkpoint = tiny_cifar.make(tmp_path / "cifar")
     arguments = [
         "cifar10_resnet56_cpu", f"data.name_or_path={data}", f"model.name_or_path={checkpoint}", "data.batch_size=4",
-        "prune.target={blocks: 25}", "prune.calibration.samples=8", "precision=bf16", "heal.interval=1",
-        "heal.final.epochs=0.5", "data.validation_fraction=0.3",
+        "prune.target={blocks: 25}", "prune.calibration.samples=8", "precision=bf16", "heal.when=1",
+        "heal.epochs=0.5", "heal.keep=best", "data.validation_fraction=0.3",
     ]  # fmt: skip
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     assert in_new_process(_run, root, whole, *arguments) == 0

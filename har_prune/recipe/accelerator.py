@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, get_available_trackers
+from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -57,6 +58,8 @@ def make_accelerator(
             mixed_precision=_mixed_precision(precision),
             log_with=list(trackers) or None,
             project_dir=logging_dir,
+            # The batch size is that of all processes together, however many there are.
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
         )
     except ValueError as error:
         if launched == 1:

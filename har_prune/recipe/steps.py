@@ -18,6 +18,7 @@ from har_prune.checkpoints.push import check_login, push_pruned
 from har_prune.checkpoints.save import save_pruned
 from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData, load_configured
+from har_prune.errors import RecipeError
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
@@ -115,9 +116,15 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
 
     Raises:
         HarPruneError: Bad input; nothing half-written is left behind.
+        RecipeError: The processes cannot share a batch alike.
     """
     if recipe.save.push_to_hub is not None:
         check_login(recipe.save.push_to_hub)
+    if recipe.data.batch_size % accelerator.num_processes:
+        raise RecipeError(
+            f"data.batch_size={recipe.data.batch_size} is shared by {accelerator.num_processes} processes: choose a "
+            "multiple of that."
+        )
     data, splits, model, preprocess = made.data, made.splits, made.model, made.preprocess
     train = make_loader(data, splits.train, preprocess, recipe.data.batch_size, augment=recipe.data.augment)
     sets = {

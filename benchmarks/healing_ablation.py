@@ -1,0 +1,134 @@
+"""What each part of healing is worth, at equal examples seen: one original a fold and seed, healed in every way.
+
+    python benchmarks/healing_ablation.py loso_utd_mhad2 --seeds 0 1 2
+    python benchmarks/healing_ablation.py loso_wharf --seeds 0 1 2 --folds m1 f4 m2 m7
+    python benchmarks/healing_ablation.py cifar10_resnet56_cpu --override heal.epochs=8
+
+The recipe says data, network, training and target; a row changes one thing of its healing, or says how many removals
+lie between two healings. Examples seen are the same in every row: `when: 1` shares them out among the removals.
+Accuracies are of the validation examples, by which a recipe may choose (so refit is off); differences are paired over
+folds and seeds. What is done is kept in --runs, and not done again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from measuring import write_result
+
+from har_prune import BlockStack, evaluate_model, find_blocks, prune
+from har_prune.data.batches import make_loader
+from har_prune.data.load import LabelledData, load_configured
+from har_prune.evaluation.significance import paired_difference
+from har_prune.recipe.accelerator import make_accelerator
+from har_prune.recipe.folds import folds_of, is_all_folds
+from har_prune.recipe.load import load_recipe
+from har_prune.recipe.prepare import prepare
+from har_prune.recipe.schema import Recipe
+from har_prune.runtime.files import write_json
+from har_prune.training.config import HealConfig
+from har_prune.training.loop import train_model
+
+AS_IT_IS = "as the recipe heals"
+# A change of the heal section; None in place of a key's value removes it.
+ROWS: dict[str, dict[str, Any]] = {
+    AS_IT_IS: {},
+    "labels alone": {"distill": None},
+    "distilled": {"distill": {}},
+    "distilled, hidden states too": {"distill": {"hidden": 1.0}},
+    "keep: best": {"keep": "best"},
+    "keep: last": {"keep": "last"},
+    "keep: average": {"keep": "average"},
+    "learning rate / 3": {"learning_rate": 1 / 3},
+    "learning rate x 3": {"learning_rate": 3.0},
+    "norms and head alone": {"parameters": "norms_and_head"},
+    "low-rank updates": {"parameters": "lora"},
+    "after every removal": {"when": 1},
+}
+
+
+def changed(heal: HealConfig, change: dict[str, Any], removals: int) -> HealConfig:
+    """The healing of a row."""
+    values = heal.model_dump(exclude_unset=True)
+    for key, value in change.items():
+        values[key] = heal.learning_rate * value if key == "learning_rate" else value
+    if change.get("when") == 1:
+        values["epochs"] = heal.epochs / removals
+    return HealConfig(**values)
+
+
+def heal_in_every_way(
+    recipe: Recipe, data: LabelledData, kept: Path, rows: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Accuracy on the validation examples of the original and of every row, for one fold and seed."""
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    if set(ROWS) <= set(found):
+        return found
+    made = prepare(recipe, data)
+    accelerator, size = make_accelerator(recipe.precision, recipe.num_threads), recipe.data.batch_size
+    train = make_loader(data, made.splits.train, made.preprocess, size, augment=recipe.data.augment)
+    validation = make_loader(data, made.splits.validation, made.preprocess, 256)
+    rows_of_calibration = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
+    calibration = make_loader(data, rows_of_calibration, made.preprocess, size)
+    if recipe.train is not None:
+        train_model(made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed)
+    original: BlockStack = find_blocks(made.model, made.example_inputs)
+    found["original"] = {"accuracy": evaluate_model(made.model, validation, accelerator).accuracy}
+    removals = 1
+    for name, change in ROWS.items():
+        if name not in found:
+            settings = recipe.model_copy(
+                update={"heal": changed(recipe.heal, change, removals), "output_dir": None, "controls": ()}
+            )
+            history = prune(original, train, calibration, validation, settings, accelerator=accelerator).history
+            removals = len(history.iterations) - 1
+            seen = sum(step.healing.samples_seen for step in history.iterations if step.healing)
+            found[name] = {"accuracy": history.after.metrics["validation"].accuracy, "examples": seen}
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, found)
+    return found
+
+
+def run(name: str, seeds: list[int], folds: list[str], runs: Path, overrides: list[str]) -> list[dict[str, Any]]:
+    """The table."""
+    recipe = load_recipe(name, [*overrides, "refit=false"])
+    data = load_configured(recipe.data)
+    found: list[dict[str, Any]] = []
+    for seed in seeds:
+        seeded = recipe.model_copy(update={"seed": seed, "seeds": ()})
+        trials = {"all": [seeded]} if not is_all_folds(seeded) else folds_of(seeded, data)
+        for subject, (fold,) in trials.items():
+            if not folds or subject in folds:
+                found.append(heal_in_every_way(fold, data, runs / name / f"seed-{seed}-{subject}.json"))
+    table = []
+    for row in ("original", *ROWS):
+        accuracies = [trial[row]["accuracy"] for trial in found]
+        difference = paired_difference([trial[row]["accuracy"] - trial[AS_IT_IS]["accuracy"] for trial in found])
+        table.append({
+            "healing": row,
+            "examples seen": round(fmean(trial[row].get("examples", 0) for trial in found)),
+            "validation accuracy %": f"{100 * fmean(accuracies):.2f}",
+            "against the recipe, points": f"{100 * difference.mean:+.2f} ± {100 * difference.ci95:.2f}",
+            "": "" if row == AS_IT_IS else "inside the noise" if difference.is_noise else "different",
+        })  # fmt: skip
+    return table
+
+
+def main() -> None:
+    """Runs what is missing and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
+    parser.add_argument("--runs", type=Path, default=Path("runs/healing_ablation"))
+    parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
+    given = parser.parse_args()
+    table = run(given.recipe, given.seeds, given.folds, given.runs, given.override)
+    facts = {"seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override}
+    write_result(f"healing_ablation_{given.recipe}", "What each part of healing is worth", facts, table)
+
+
+if __name__ == "__main__":
+    main()
