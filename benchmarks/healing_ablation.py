@@ -21,6 +21,7 @@ from measuring import write_result
 from har_prune import BlockStack, evaluate_model, find_blocks, prune
 from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData, load_configured
+from har_prune.errors import RecipeError
 from har_prune.evaluation.significance import paired_difference
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.folds import folds_of, is_all_folds
@@ -59,9 +60,7 @@ def changed(heal: HealConfig, change: dict[str, Any], removals: int) -> HealConf
     return HealConfig(**values)
 
 
-def heal_in_every_way(
-    recipe: Recipe, data: LabelledData, kept: Path, rows: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+def heal_in_every_way(recipe: Recipe, data: LabelledData, kept: Path) -> dict[str, Any]:
     """Accuracy on the validation examples of the original and of every row, for one fold and seed."""
     found = json.loads(kept.read_text()) if kept.exists() else {}
     if set(ROWS) <= set(found):
@@ -82,7 +81,11 @@ def heal_in_every_way(
             settings = recipe.model_copy(
                 update={"heal": changed(recipe.heal, change, removals), "output_dir": None, "controls": ()}
             )
-            history = prune(original, train, calibration, validation, settings, accelerator=accelerator).history
+            try:
+                history = prune(original, train, calibration, validation, settings, accelerator=accelerator).history
+            except RecipeError as refused:
+                found[name] = {"refused": str(refused)}
+                continue
             removals = len(history.iterations) - 1
             seen = sum(step.healing.samples_seen for step in history.iterations if step.healing)
             found[name] = {"accuracy": history.after.metrics["validation"].accuracy, "examples": seen}
@@ -104,6 +107,9 @@ def run(name: str, seeds: list[int], folds: list[str], runs: Path, overrides: li
                 found.append(heal_in_every_way(fold, data, runs / name / f"seed-{seed}-{subject}.json"))
     table = []
     for row in ("original", *ROWS):
+        if any("refused" in trial[row] for trial in found):
+            table.append({"healing": row, "": "not for this network"})
+            continue
         accuracies = [trial[row]["accuracy"] for trial in found]
         difference = paired_difference([trial[row]["accuracy"] - trial[AS_IT_IS]["accuracy"] for trial in found])
         table.append({

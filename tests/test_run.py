@@ -237,15 +237,17 @@ def test_an_accelerator_that_does_not_join_its_processes_is_refused(monkeypatch)
 _SENSOR = [
     "data.name_or_path=synthetic", "data.protocol=holdout", "data.test_subject=null",
     "data.test_subjects=[s10, s11, s12]", "prune.target={blocks: 6}", "heal.epochs=0.02",
-    "train.epochs=0.05", "model.config.num_hidden_layers=8", "data.batch_size=256",
+    "train.epochs=0.05", "data.batch_size=256", "controls=[scratch]",
 ]  # fmt: skip
-_CIFAR = ["prune.target={blocks: 25}", "heal.interval=2", "heal.epochs=0.2", "heal.final.epochs=0.2"]
+_CIFAR = ["prune.target={blocks: 25}", "heal.epochs=0.2"]
 _RECIPES = {
     "quickstart": _SENSOR,
-    "wharf": _SENSOR,
-    **dict.fromkeys(("loso_wharf", "loso_utd_mhad1", "loso_utd_mhad2", "uci_har", "wisdm"), _SENSOR),
-    **dict.fromkeys(("pamap2", "mhealth", "usc_had"), _SENSOR),
-    "cifar10_resnet56": _CIFAR,
+    "wharf": [*_SENSOR, "model.config.num_hidden_layers=8"],
+    **dict.fromkeys(
+        ("loso_wharf", "loso_utd_mhad1", "loso_utd_mhad2", "uci_har", "wisdm", "pamap2", "mhealth", "usc_had"),
+        [*_SENSOR, "prune.target={blocks: 7}"],
+    ),
+    "cifar10_resnet56": [*_CIFAR, "heal.when=2", "heal.final.epochs=0.2"],
     "cifar10_resnet56_cpu": _CIFAR,
     "vit": [],
     "bert": [],
