@@ -240,13 +240,13 @@ _SENSOR = [
     "train.epochs=0.05", "data.batch_size=256", "controls=[scratch]",
 ]  # fmt: skip
 _CIFAR = ["prune.target={blocks: 25}", "heal.epochs=0.2"]
+_BASED_ON_SENSOR = (
+    *("loso_wharf", "loso_utd_mhad1", "loso_utd_mhad2", "uci_har", "wisdm", "pamap2", "mhealth", "usc_had"),
+)
 _RECIPES = {
     "quickstart": _SENSOR,
     "wharf": [*_SENSOR, "model.config.num_hidden_layers=8"],
-    **dict.fromkeys(
-        ("loso_wharf", "loso_utd_mhad1", "loso_utd_mhad2", "uci_har", "wisdm", "pamap2", "mhealth", "usc_had"),
-        [*_SENSOR, "prune.target={blocks: 7}"],
-    ),
+    **{name: [*_SENSOR, "prune.target={blocks: 7}"] for name in _BASED_ON_SENSOR},
     "cifar10_resnet56": [*_CIFAR, "heal.when=2", "heal.final.epochs=0.2"],
     "cifar10_resnet56_cpu": _CIFAR,
     "vit": [],
