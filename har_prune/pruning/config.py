@@ -151,4 +151,7 @@ class PruneConfig(PruneSettings):
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for a run to continue in an output folder; controls may be added later."""
-        return self.model_dump(mode="json", exclude={"output_dir", "controls"})
+        when = {"checkpoint_minutes": True}
+        return self.model_dump(
+            mode="json", exclude={"output_dir": True, "controls": True, "heal": {**when, "final": when}}
+        )

@@ -45,8 +45,9 @@ def control_network(
         (lambda allowed: order.permutation(allowed).tolist()) if name == "random" else (lambda allowed: allowed[::-1])
     )
     stack = original
-    while len(stack) > len(pruned):
-        stack = _one_less(stack, pick(candidates(stack, settings, protected)), copies=stack is original)
+    while (more := len(stack) - len(pruned)) > 0:
+        allowed = [i for i in candidates(stack, settings, protected) if len(stack.removal_group(i)) <= more]
+        stack = _one_less(stack, pick(allowed), copies=stack is original)
     return stack
 
 

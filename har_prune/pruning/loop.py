@@ -294,8 +294,11 @@ class _Run:
         heal, final = self.config.heal, self._is_final(stack, cost)
         if heal is None or not (final or self._is_due(heal, iteration)):
             return None
-        schedule = heal.final if final and heal.final is not None else heal
-        return self._trained(stack, schedule, f"heal-{iteration:03d}", self.config.seed + iteration)
+        return self._trained(stack, self._schedule(heal, final), f"heal-{iteration:03d}", self.config.seed + iteration)
+
+    @staticmethod
+    def _schedule(heal: HealConfig, final: bool) -> TrainConfig:
+        return heal.final if final and heal.final is not None else heal
 
     def _is_due(self, heal: HealConfig, iteration: int) -> bool:
         """Whether a network that is not the last one is healed."""
@@ -367,7 +370,7 @@ class _Run:
         start, seed = time.monotonic(), self.config.seed + selected
         stack = control_network(name, self.original, result, self.settings, self.protected, seed)
         cost = self._cost(stack.model)
-        healing = self._trained(stack, self._whole_schedule(selected), f"control-{name}", seed)
+        healing = self._trained(stack, self._whole_schedule(result, selected), f"control-{name}", seed)
         left = stack.original_indices
         step = PruningStep(
             iteration=selected,
@@ -386,13 +389,13 @@ class _Run:
         self.accelerator.wait_for_everyone()
         return step
 
-    def _whole_schedule(self, selected: int) -> TrainConfig:
-        """The last healing's schedule, drawn out over the steps of all of them."""
+    def _whole_schedule(self, result: BlockStack, selected: int) -> TrainConfig:
+        """The schedule the result was last healed on, drawn out over the steps of all its healings."""
         heal = self.config.heal
         steps = [step.healing.steps or 0 for step in self.steps[: selected + 1] if step.healing]
         if heal is None or not steps:
             raise DataError("controls are trained as the result was healed, and it was not.")
-        last = heal.final if heal.final is not None and len(steps) > 1 else heal
+        last = self._schedule(heal, self._is_final(result, self.steps[selected].cost))
         return last.model_copy(update={"epochs": last.epochs * sum(steps) / steps[-1]})
 
     def _history(self, selected: int, controls: dict[str, PruningStep]) -> PruningHistory:

@@ -18,6 +18,9 @@ from har_prune.pruning.config import Controls, PruneSettings, check_controls
 from har_prune.runtime.settings import Settings
 from har_prune.training.config import HealConfig, TrainConfig
 
+_WHEN = {"checkpoint_minutes": True}
+_NO_RESULT = dict.fromkeys(("output_dir", "log_with", "save", "controls", "seeds"), True)
+
 
 class ModelConfig(Settings):
     """The unpruned network: a checkpoint, or a config to train from scratch."""
@@ -112,6 +115,8 @@ class Recipe(Settings):
             raise ValueError("heal.distill.originals above 1 trains more originals: add a train section")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds names one of them twice")
+        if self.seeds and self.save.push_to_hub is not None:
+            raise ValueError("save.push_to_hub: seeds have a result each; push one by hand")
         return self
 
     @model_validator(mode="after")
@@ -130,4 +135,4 @@ class Recipe(Settings):
     @property
     def fingerprint(self) -> dict[str, Any]:
         """The resolved recipe without what changes no result (place, trackers, pushing, controls), as JSON values."""
-        return self.model_dump(mode="json", exclude={"output_dir", "log_with", "save", "controls", "seeds"})
+        return self.model_dump(mode="json", exclude={**_NO_RESULT, "train": _WHEN, "heal": {**_WHEN, "final": _WHEN}})

@@ -53,8 +53,11 @@ def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> Non
     elif is_all_folds(recipe):
         launch_folds(recipe, command)
     else:
-        for seeded in seeded_recipes(recipe):
-            launch(seeded, command)
+        recipes = seeded_recipes(recipe)
+        shared = load_configured(recipe.data) if len(recipes) > 1 else None
+        precision = None if shared is None else _shared_precision(recipes[0], shared)
+        for seeded in recipes:
+            launch(seeded, command, shared, precision)
 
 
 def launch(
@@ -93,6 +96,14 @@ def _precision(recipe: Recipe, made: Prepared) -> str:
     return precision
 
 
+def _shared_precision(first: Recipe, data: LabelledData) -> str:
+    """What "auto" means for several runs: decided once, because a process has one precision."""
+    if not may_be_timed(first.precision):
+        return first.precision
+    set_threads(first.num_threads)
+    return _precision(first, prepare(first, data))
+
+
 def launch_folds(recipe: Recipe, command: str) -> None:
     """Runs a recipe for each subject in turn, and says what all folds say together.
 
@@ -101,11 +112,7 @@ def launch_folds(recipe: Recipe, command: str) -> None:
     """
     data = load_configured(recipe.data)
     folds = folds_of(recipe, data)
-    precision: str = recipe.precision
-    if may_be_timed(precision):  # once for all: a process has one precision
-        set_threads(recipe.num_threads)
-        first = next(iter(folds.values()))[0]
-        precision = _precision(first, prepare(first, data))
+    precision = _shared_precision(next(iter(folds.values()))[0], data)
     histories = run_folds(folds, lambda fold: launch(fold, command, data, precision))
     if PartialState(cpu=not torch.cuda.is_available()).is_main_process:
         keep_summary(recipe, histories, command)

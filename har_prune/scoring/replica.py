@@ -40,13 +40,16 @@ def working_device(model: PreTrainedModel) -> torch.device:
 
 
 @torch.no_grad()
-def fold_batch_norm(twin: PreTrainedModel, batch: Mapping[str, Any], representation: str | None = None) -> None:
-    """Folds batch normalisation into the convolution before it, where that changes the representation by 1e-6 at most.
+def fold_batch_norm(
+    twin: PreTrainedModel, batch: Mapping[str, Any], representation: str | None = None, tolerance: float = _EXACT
+) -> None:
+    """Folds batch normalisation into the convolution before it, where that changes the representation next to nothing.
 
     Args:
         twin: A replica; changed in place.
         batch: A few examples, to see which normalisation reads which convolution and to compare.
         representation: As in `FeatureHook`.
+        tolerance: Largest change, relative to the largest feature.
     """
     hook = FeatureHook(twin, representation)
     pairs, before = _adjacent(hook, batch)
@@ -59,7 +62,7 @@ def fold_batch_norm(twin: PreTrainedModel, batch: Mapping[str, Any], representat
         conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
         setattr(parent, name, nn.Identity())
     after, _ = hook.read(batch)
-    if not bool((after - before).abs().max() <= _EXACT * before.abs().max()):
+    if not bool((after - before).abs().max() <= tolerance * before.abs().max()):
         for (conv, weight, old), (_, norm), (parent, name) in zip(former, pairs, parents, strict=True):
             conv.weight, conv.bias = weight, old
             setattr(parent, name, norm)

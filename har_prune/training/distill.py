@@ -1,6 +1,5 @@
 """The loss of a training: labels, or their mixture with what teachers say."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,12 @@ from transformers import PreTrainedModel
 from har_prune.blocks.stack import BlockStack, first_tensor
 from har_prune.errors import DataError
 from har_prune.evaluation.metrics import classified, is_language_model
-from har_prune.runtime.batches import inputs_of
+from har_prune.runtime.batches import inputs_of, rows_of
 from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last
 from har_prune.training.config import DistillConfig
+
+# Rounding stays far below and a wrong pair far above: what is folded must not depend on the batch it is tried on.
+_FOLDED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,6 @@ class Loss:
         self.language_model = is_language_model(model)
         self._copies: list[PreTrainedModel] = []
         self._pairs: list[tuple[_Recorded, _Recorded]] = []
-        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
         if teacher is not None and teacher.config.hidden:
             if not (isinstance(student, BlockStack) and isinstance(teacher.model, BlockStack)):
                 raise DataError("distill.hidden compares blocks: give the BlockStack of both networks (find_blocks).")
@@ -108,22 +109,16 @@ class Loss:
     @torch.no_grad()
     def _taught(self, inputs: Mapping[str, Any]) -> Tensor:
         """Mean logits of the teachers."""
-        if self._dtype is not None:
-            inputs = {
-                key: value.to(self._dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-                for key, value in inputs.items()
-            }
-        with torch.autocast(self.accelerator.device.type, enabled=False):
+        with self.accelerator.autocast():
             return torch.stack([taught(**inputs).logits.float() for taught in self._copies]).mean(dim=0)
 
     def _working_copy(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> PreTrainedModel:
         if is_placed(model):
             return model.eval()
         twin = replica(model.to(self.accelerator.device))
-        fold_batch_norm(twin, inputs)
+        fold_batch_norm(twin, rows_of(inputs, slice(2)), tolerance=_FOLDED)
         to_channels_last(twin)
-        # What is not folded is still the teacher's own: converting it in place would convert the teacher.
-        return twin if self._dtype is None else copy.deepcopy(twin).to(self._dtype)
+        return twin
 
     def _recorded(self) -> list[tuple["_Recorded", "_Recorded"]]:
         if self.teacher is None or not self.teacher.config.hidden or not isinstance(self.teacher.model, BlockStack):

@@ -42,17 +42,21 @@ class LayerDrop:
         if not self.probability:
             return nullcontext()
         stack = self._known or self._look(inputs_of(rows_of(batch, slice(2))))
+        if not stack.removable:
+            return nullcontext()
         drawn = self._drawn(stack)
         return stack.bypassed(drawn) if drawn else nullcontext()
 
     def _look(self, inputs: dict[str, Any]) -> BlockStack:
         """Finds the blocks and what they return: the first run of a bypassed one shows it, and may draw numbers."""
         stack = self._stack or find_blocks(self._model, inputs)
+        self._known = stack
+        if not stack.removable:
+            return stack
         self._model.eval()
         with torch.random.fork_rng(), torch.no_grad(), stack.bypassed(stack.removal_group(stack.removable[0])):
             self._model(**inputs)
         self._model.train()
-        self._known = stack
         return stack
 
     def _drawn(self, stack: BlockStack) -> list[int]:

@@ -25,7 +25,7 @@ from har_prune.training.checkpoint import TrainingCheckpoint
 from har_prune.training.config import TrainConfig
 from har_prune.training.distill import Loss, Teacher
 from har_prune.training.layer_drop import LayerDrop
-from har_prune.training.parameters import TrainedParameters
+from har_prune.training.parameters import OwnPrecision, TrainedParameters
 from har_prune.training.weights import KeptWeights, estimate_statistics
 
 
@@ -86,17 +86,17 @@ def train_model(
     accelerator = accelerator or Accelerator()
     training = _Training(model, checked(train, "training"), config, accelerator, teacher, seed, name)
     try:
+        training.begin()
         if checkpoint is not None:
             training.go_on_from(checkpoint)
         training.run(validation)
         return training.finish(validation)
     finally:
-        training.loss_of.close()
-        training.trained.restore()
+        training.close()
 
 
 class _Training:
-    """One call of `train_model`."""
+    """One call of `train_model`. Until `begin` nothing is done to the network, and `close` undoes what was."""
 
     def __init__(
         self,
@@ -111,30 +111,38 @@ class _Training:
         self.config, self.accelerator, self.teacher, self.seed, self.name = config, accelerator, teacher, seed, name
         self.model = model.model if isinstance(model, BlockStack) else model
         self.train, self.augment = train, getattr(train, "augment", None)
-        self.own_dtype = self.model.dtype
-        if self.own_dtype in (torch.bfloat16, torch.float16):
-            self.model.float()  # small steps would be rounded away
-        self.model.to(accelerator.device).train()
-        if _is_convolutional(self.model):  # measured on CPU: a ResNet-56 step takes 0.75 of the time
-            self.model.to(memory_format=torch.channels_last)
-        set_seed(seed)  # of what low-rank updates begin with
-        self.trained = TrainedParameters(self.model, config.parameters)
-        self.order = _Order(train, seed)
-        self.wrapped, self.optimizer, self.loader = accelerator.prepare(
-            self.model, _optimizer(self.model, config), train
-        )
-        self.steps_per_epoch = len(self.loader)  # of this process
-        if not self.steps_per_epoch:
-            raise DataError(
-                f"{name}: there is not one training batch a process ({accelerator.num_processes} processes)."
-            )
-        self.total_steps = max(1, round(config.epochs * self.steps_per_epoch))
         self.loss_of = Loss(model, config.label_smoothing, teacher, accelerator)
-        self.stepper = _Stepper(self.wrapped, self.optimizer, config, self.total_steps, self.loss_of, accelerator)
         self.drop = LayerDrop(model, config.layer_drop, accelerator)
-        self.kept = KeptWeights(self.model, config, self.total_steps)
+        self.order = _Order(train, seed)
         self.saved = TrainingCheckpoint(None, {}, config.checkpoint_minutes)
         self.step = self.samples = 0
+        self.own: OwnPrecision | None = None
+        self.trained: TrainedParameters | None = None
+        self.wrapped: nn.Module | None = None
+
+    def begin(self) -> None:
+        """Puts the network, the optimizer and the loader where they train."""
+        self.own = OwnPrecision(self.model)
+        self.model.to(self.accelerator.device).train()
+        if _is_convolutional(self.model):  # measured on CPU: a ResNet-56 step takes 0.75 of the time
+            self.model.to(memory_format=torch.channels_last)
+        set_seed(self.seed)  # of what low-rank updates begin with
+        self.trained = TrainedParameters(self.model, self.config.parameters)
+        optimizer = _optimizer(self.model, self.config)
+        self.wrapped, self.optimizer, self.loader = self.accelerator.prepare(self.model, optimizer, self.train)
+        if self.accelerator.scaler is not None:  # one for all trainings: what ran before must not matter
+            state = self.accelerator.scaler.state_dict()
+            self.accelerator.scaler.load_state_dict({**state, "scale": 65536.0, "_growth_tracker": 0})
+        self.steps_per_epoch = _length_of(self.loader, self.name)  # of this process
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"{self.name}: there is not one training batch a process ({self.accelerator.num_processes} processes)."
+            )
+        self.total_steps = max(1, round(self.config.epochs * self.steps_per_epoch))
+        self.stepper = _Stepper(
+            self.wrapped, self.optimizer, self.config, self.total_steps, self.loss_of, self.accelerator
+        )
+        self.kept = KeptWeights(self.model, self.config, self.total_steps)
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Brings back what a checkpoint holds, where it is there, and saves to it from now on."""
@@ -176,6 +184,7 @@ class _Training:
         progress = Progress(self.name, self.total_steps, self.accelerator)
         progress.advance(self.step)
         while self.step < self.total_steps:
+            before = self.step
             for batch in self._batches():
                 with self.drop(batch):
                     loss = self.stepper(batch, self.step)
@@ -186,6 +195,9 @@ class _Training:
                 if self.step == self.total_steps or self.step % self.steps_per_epoch == 0:
                     break
                 self._offer()
+            if self.step == before:
+                progress.close()
+                raise DataError(f"{self.name}: the training loader has fewer batches than its length says.")
             if not math.isfinite(loss.item()):
                 progress.close()
                 raise DivergedError(
@@ -215,17 +227,17 @@ class _Training:
 
     def finish(self, validation: Iterable[Mapping[str, Any]] | None) -> TrainingResult:
         """Gives the network the weights that are kept, and back what it was given with."""
-        _release(self.accelerator, self.model, self.wrapped)
         if self.kept.restore():
-            batches = (to_device(batch, self.accelerator.device) for batch in self._statistics_batches())
             with self.accelerator.autocast():
-                estimate_statistics(self.model, batches, lambda batch: self.model(**inputs_of(batch)))
-            _share_buffers(self.model, self.accelerator)
-        self.trained.restore()
+                estimate_statistics(
+                    self.model, self._statistics_batches(), lambda batch: self.model(**inputs_of(batch))
+                )
+        self._release()
         quality = self.kept.quality
         if validation is not None and self.config.keep != "best":
             quality = evaluate_model(self.model, validation, self.accelerator)
-        self.model.to(self.own_dtype)
+        if self.own is not None:
+            self.own.restore()
         if not _is_finite(self.model) or (validation is not None and quality is None):
             raise DivergedError(f"{self.name}: weights or outputs became NaN or infinite: lower learning_rate.")
         epoch = self.kept.epoch or self.step / self.steps_per_epoch
@@ -237,7 +249,23 @@ class _Training:
         self.order.begin(epochs)
         for number, batch in enumerate(self.train):
             set_seed(seed_of(self.seed, self.total_steps + number))
+            batch = to_device(batch, self.accelerator.device)
             yield batch if self.augment is None else self.augment(batch, epochs)
+
+    def _release(self) -> None:
+        """Takes off the model what training put on, and leaves it in eval mode."""
+        if self.wrapped is not None:
+            _release(self.accelerator, self.model, self.wrapped)
+            self.wrapped = None
+        if self.trained is not None:
+            self.trained.restore()
+
+    def close(self) -> None:
+        """Leaves the network without hooks, as it computes elsewhere, also after an error."""
+        self.loss_of.close()
+        self._release()
+        if self.own is not None:
+            self.own.restore()
 
 
 def _is_convolutional(model: PreTrainedModel) -> bool:
@@ -253,12 +281,22 @@ def seed_of(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
 
 
+def _length_of(loader: Any, name: str) -> int:
+    try:
+        return len(loader)
+    except TypeError as error:
+        raise DataError(
+            f"{name}: the training loader has no length, and a schedule needs one: give its data set `__len__`."
+        ) from error
+
+
 class _Order:
     """The order of examples: it follows from the seed and the epoch, so that a training can go on in the middle."""
 
     def __init__(self, loader: DataLoader, seed: int):
         self.seed, self.generator = seed, torch.Generator()
-        owners: tuple[Any, ...] = (loader, getattr(loader, "sampler", None))
+        batches = getattr(loader, "batch_sampler", None)
+        owners: list[Any] = [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
         for owner in owners:
             if hasattr(owner, "generator"):
                 owner.generator = self.generator
@@ -266,6 +304,7 @@ class _Order:
     def begin(self, epoch: int) -> None:
         """Before the first batch of an epoch is asked for."""
         self.generator.manual_seed(seed_of(self.seed, epoch))
+        set_seed(seed_of(self.seed, epoch))  # for samplers that have no generator
 
 
 def _seed(seed: int, step: int, accelerator: Accelerator) -> None:
@@ -305,8 +344,8 @@ class _Stepper:
         count, size = self.config.accumulation, size_of(batch)
         if size % count:
             raise DataError(
-                f"accumulation={count} does not divide a batch of {size} examples: choose a divisor, or another "
-                "batch_size."
+                f"accumulation={count} does not divide a batch of {size} examples: choose a divisor, another "
+                "batch_size, or drop_last=True where the last batch is smaller."
             )
         return [rows_of(batch, slice(start, start + size // count)) for start in range(0, size, size // count)]
 

@@ -1,13 +1,46 @@
-"""What of a network is trained: everything, normalisations and head, or low-rank updates."""
+"""What of a network is trained, and in which precision."""
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from har_prune.errors import RecipeError
 
 _RANK = 16  # of LoRA's updates
+
+
+class OwnPrecision:
+    """Trains weights of half precision in float32, where small steps are not rounded away; `restore` takes it back.
+
+    Every tensor gets its own type again: a rotary table is in float32 in a model of bfloat16, and rounded it would
+    rotate otherwise.
+
+    Args:
+        model: The network; changed in place.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+        self.half = model.dtype in (torch.bfloat16, torch.float16)
+        if not self.half:
+            return
+        stored = model.state_dict().keys()
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        self.tables = {name: tensor.clone() for name, tensor in model.named_buffers() if name not in stored}
+        model.float()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Gives every tensor the type it came with."""
+        if not self.half:
+            return
+        self.half = False
+        for name, tensor in {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}.items():
+            value = self.tables.get(name, tensor)
+            tensor.data = value.to(tensor.device, self.dtypes.get(name, tensor.dtype))
 
 
 class TrainedParameters:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import cifar_resnet, har_transformer
+from families import cifar_resnet, har_transformer, swin
 from tiny_data import loader
 
 from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune
+from har_prune.blocks.rebuild import without_blocks
 from har_prune.errors import UnreachableTargetError
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.controls import control_network
@@ -57,6 +58,20 @@ def test_several_healings_are_one_training_as_long_as_all(tmp_path):
     assert history.controls["last"].healing.samples_seen == healed
 
 
+def test_a_final_schedule_counts_also_where_it_was_the_only_healing():
+    heal = HealConfig(epochs=1, when=5, final={"epochs": 4})
+    history = _run(heal=heal, target={"blocks": 3}, controls=("last",)).history
+    assert history.after.healing.samples_seen == history.controls["last"].healing.samples_seen == 4 * 64
+
+
+def test_random_blocks_that_go_in_pairs_are_never_more_than_the_pruned_network_lost():
+    original = find_blocks(swin())
+    pruned = without_blocks(original, [original.stages[0][-1]])
+    for seed in range(4):
+        stack = control_network("random", original, pruned, SETTINGS, set(), seed)
+        assert len(stack) == len(pruned)
+
+
 def test_controls_can_be_added_to_a_run_that_has_ended(tmp_path):
     first = _run(tmp_path / "out", controls=("last",)).history
     both = _run(tmp_path / "out", controls=("last", "scratch")).history
@@ -77,8 +92,6 @@ def test_random_blocks_follow_from_the_seed_and_the_guards():
     original = find_blocks(cifar_resnet(depths=[4, 4, 4]))
     pruned = original
     paper = PruneSettings(target={"blocks": 6}, guards="paper")
-    from har_prune.blocks.rebuild import without_blocks
-
     pruned = without_blocks(original, [1, 2, 5, 6])
     drawn = {
         tuple(control_network("random", original, pruned, paper, {11}, seed).original_indices)

@@ -5,15 +5,16 @@ import signal
 import pytest
 import torch
 from accelerate import Accelerator
-from families import cifar_resnet, har_transformer
+from families import cifar_resnet, har_transformer, llama
 from killed import die_at_call, in_new_process
 from safetensors.torch import load_file, save_file
-from tiny_data import loader
+from tiny_data import loader, windows
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from har_prune import DistillConfig, Teacher, TrainConfig, find_blocks, train_model
 from har_prune.data.batches import SensorInputs, TrainingLoader, make_loader
 from har_prune.data.load import LabelledData
-from har_prune.errors import DataError, OutputFolderError
+from har_prune.errors import DataError, DivergedError, OutputFolderError
 from har_prune.models.har_transformer import HarFeatureExtractor
 
 CASES = {
@@ -150,3 +151,85 @@ def test_the_mean_of_the_last_weights_is_their_mean(monkeypatch):
     last = seen[len(seen) // 2 :]
     for name, value in model.named_parameters():
         torch.testing.assert_close(value, torch.stack([weights[name] for weights in last]).mean(dim=0))
+
+
+def test_a_batch_sampler_of_somebody_else_gives_the_same_batches(tmp_path, monkeypatch):
+    examples, found = windows(48, 0), []
+    for stops in (False, True):
+        batches = BatchSampler(RandomSampler(examples), 8, True)
+        torch.manual_seed(0)
+        config, path = TrainConfig(epochs=3, checkpoint_minutes=0), tmp_path / f"{stops}.pt"
+        if stops:
+            with monkeypatch.context() as patch:
+                patch.setattr("har_prune.training.loop._seed", _stopping_at(9))
+                with pytest.raises(KeyboardInterrupt):
+                    train_model(har_transformer(1), DataLoader(examples, batch_sampler=batches), None, config,
+                                checkpoint=path)  # fmt: skip
+            torch.manual_seed(0)
+        model = har_transformer(1)
+        torch.rand(1 + stops)  # what was drawn before must not matter
+        train_model(model, DataLoader(examples, batch_sampler=batches), None, config, checkpoint=path)
+        found.append(model.state_dict())
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+
+
+def _stopping_at(number):
+    from har_prune.training import loop
+
+    real = loop._seed
+
+    def seed(own, step, accelerator):
+        if step == number:
+            raise KeyboardInterrupt
+        real(own, step, accelerator)
+
+    return seed
+
+
+def test_a_loader_that_cannot_say_how_long_it_is_or_says_it_wrong_is_refused():
+    class Stream(torch.utils.data.IterableDataset):
+        def __init__(self, length):
+            self.length = length
+
+        def __iter__(self):
+            return iter(windows(16, 0))
+
+    class Measured(Stream):
+        def __len__(self):
+            return self.length
+
+    with pytest.raises(DataError, match="has no length, and a schedule needs one"):
+        train_model(har_transformer(1), DataLoader(Stream(0), batch_size=8), None, TrainConfig(epochs=1))
+    with pytest.raises(DataError, match="has fewer batches than its length says"):
+        train_model(har_transformer(1), DataLoader(Measured(80), batch_size=8), None, TrainConfig(epochs=1))
+
+
+def test_an_error_leaves_the_network_as_it_came():
+    model = har_transformer(2).to(torch.bfloat16)
+    with pytest.raises(DataError, match=r"distill\.hidden compares blocks"):
+        train_model(
+            model, loader(32, 0), None, TrainConfig(epochs=1, parameters="norms_and_head"),
+            teacher=Teacher(har_transformer(2), DistillConfig(hidden=1.0)),
+        )  # fmt: skip
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    with pytest.raises(DivergedError):
+        train_model(
+            model, loader(32, 0), None, TrainConfig(epochs=1, learning_rate=1e30, max_grad_norm=None, warmup=0)
+        )
+    assert (model.training, model.dtype, "forward" in model.__dict__) == (False, torch.bfloat16, False)
+
+
+def test_a_rotary_table_keeps_its_precision():
+    model = llama(2).to(torch.bfloat16)
+    table = model.model.rotary_emb.inv_freq
+    table.data = torch.linspace(0, 1, len(table)).exp()
+    before = table.clone()
+    tokens = [{"input_ids": torch.arange(8) + i, "labels": torch.arange(8) + i} for i in range(8)]
+    train_model(model, DataLoader(tokens, batch_size=4), None, TrainConfig(epochs=1))
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert torch.equal(model.model.rotary_emb.inv_freq, before)
+    assert model.dtype == torch.bfloat16
+
+
+def test_a_network_with_nothing_to_leave_out_trains_with_layer_drop():
+    train_model(har_transformer(1), loader(32, 0), None, TrainConfig(epochs=1, layer_drop=0.5))
