@@ -30,7 +30,7 @@ from har_prune.recipe.original import make_original
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.report import run_report
-from har_prune.reporting.summary import summary_table
+from har_prune.reporting.summary import controls_table, summary_table
 from har_prune.reporting.trajectory import plot_trajectory
 from har_prune.runtime.console import console, say
 from har_prune.runtime.digest import weights_sha256
@@ -259,6 +259,8 @@ def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recip
     with whole_file(folder.path / "trajectory.png") as partial:
         plot_trajectory(history, partial)
     console.print(summary_table(history))
+    if history.controls:
+        console.print(controls_table(history))
     if not result.target_met:
         say("min_accuracy ended the run before the other target was met.", style="yellow")
     say(f"Removed blocks, by index in the original network: {history.removed}")

@@ -6,7 +6,7 @@ from har_prune.evaluation.latency import Latency
 from har_prune.evaluation.measurement import figures_of
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.reporting.names import in_terminal
-from har_prune.reporting.trajectory import latency_text
+from har_prune.reporting.trajectory import latency_text, rows_of
 
 
 def summary_table(history: PruningHistory) -> Table:
@@ -22,6 +22,20 @@ def summary_table(history: PruningHistory) -> Table:
     latency = _latency_row(before.cost.latency, after.cost.latency)
     if latency is not None:
         table.add_row(*latency)
+    return table
+
+
+def controls_table(history: PruningHistory) -> Table:
+    """The result beside its controls, on the split the history shows."""
+    split = history.shown_split
+    table = Table(title="Beside its controls")
+    table.add_column("")
+    for name in ("blocks", "MACs", *(f"{split} {figure}" for figure in history.after.metrics[split].figures)):
+        table.add_column(in_terminal(name), justify="right")
+    for name, step in rows_of(history).items():
+        figures = [f"{value:.2f}" for value in step.metrics[split].figures.values()]
+        style = "bold" if step is history.after else None
+        table.add_row(name, str(len(step.remaining)), f"{step.cost.macs:,}", *figures, style=style)
     return table
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import cifar_resnet, har_transformer, swin
+from rich.console import Console
 from tiny_data import loader
 
 from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, prune
@@ -14,6 +15,7 @@ from har_prune.errors import UnreachableTargetError
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.controls import control_network
 from har_prune.reporting.report import run_report
+from har_prune.reporting.summary import controls_table
 from har_prune.reporting.trajectory import plot_trajectory
 
 ALL = ("scratch", "original", "random", "last")
@@ -45,6 +47,9 @@ def test_each_control_is_what_it_says_and_sees_as_many_examples(tmp_path):
     hashes = {step.weights_sha256 for step in (*history.controls.values(), *history.iterations)}
     assert len(hashes) == 4 + 3
     assert PruningHistory.from_json(json.loads(json.dumps(history.to_json()))) == history
+    console = Console(width=200, record=True)
+    console.print(controls_table(history))
+    assert "same architecture from scratch" in console.export_text()
     report = run_report(history, "command")
     assert "| same architecture from scratch | 2 |" in report
     plot_trajectory(history, tmp_path / "trajectory.png")
