@@ -25,7 +25,11 @@ from har_prune.recipe.schema import Recipe
 from har_prune.runtime.files import write_json
 from har_prune.training.loop import train_model
 
-BASE = ["train.epochs=30", "train.learning_rate=1.0e-3"]  # whatever the recipes now say
+BASE = [  # whatever the recipes now say
+    "model.config={model_type: har_transformer, hidden_size: 64, num_hidden_layers: 8, intermediate_size: 128}",
+    "train={epochs: 30, learning_rate: 1.0e-3, label_smoothing: 0.1, validate_every: 5}",
+    *("refit=false", "heal=null", "controls=[]", "precision=fp32"),
+]
 SETTINGS = {
     "30 epochs, 1e-3": [],
     "30 epochs, 3e-3": ["train.learning_rate=3.0e-3"],
