@@ -41,7 +41,7 @@ from har_prune.models.har_transformer.modeling_har_transformer import HarTransfo
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.original import load_original
 
-STEPS, BATCH = 24, 128  # of images
+STEPS, BATCH = 60, 128  # of images
 WINDOWS, WINDOW_EPOCHS = 32 * 64, 5
 GONE = [1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 19, 20, 21, 22, 23]  # 15 of ResNet-56: 12 are left
 

@@ -31,7 +31,10 @@ from har_prune.data.protocols import make_splits
 from har_prune.errors import ProcessGroupError
 from har_prune.recipe.accelerator import make_accelerator
 
-FAST = ["num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration.samples=32", "evaluate.latency=false"]
+FAST = [
+    "num_threads=1", "train.epochs=1", "heal.epochs=0.1", "prune.calibration.samples=32", "evaluate.latency=false",
+    "controls=[]",
+]  # fmt: skip
 
 
 def _run(recipe, out, *overrides):
@@ -296,8 +299,8 @@ def four_subjects(tmp_path):
     return [
         f"data.name_or_path={tmp_path / 'four'}", "data.test_subject=all", "data.protocol=loso",
         "data.test_subjects=[]", "train.epochs=0.2", "model.config.num_hidden_layers=2", "prune.target={blocks: 1}",
-        "prune.calibration={samples: 32, execution_plan: {micro_batch: 32}}", "heal=null", "evaluate.latency=false",
-        "data.validation_fraction=0.3",
+        "prune.calibration={samples: 32, execution_plan: {micro_batch: 32}}", "heal=null", "controls=[]",
+        "evaluate.latency=false", "data.validation_fraction=0.3",
     ]  # fmt: skip
 
 
@@ -434,7 +437,7 @@ def test_wharf_from_the_publishers_files_to_a_checkpoint(shared, root, tmp_path)
     subprocess.run([*command, *dropped], cwd=root, check=True, capture_output=True, timeout=120)
     result = _run(
         root / "recipes" / "wharf.yaml", tmp_path / "out", f"data.name_or_path={prepared}", "train.epochs=2",
-        "heal=null", "prune.target={blocks: 11}", "model.config.num_hidden_layers=12",
+        "heal=null", "controls=[]", "prune.target={blocks: 11}", "model.config.num_hidden_layers=12",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     history = PruningHistory.from_json(json.loads((tmp_path / "out" / "history.json").read_text()))

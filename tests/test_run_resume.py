@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from har_prune.commands.app import app
 
-QUICKSTART = ["quickstart", "train.epochs=1", "heal.epochs=0.2", "prune.target={blocks: 6}"]
+QUICKSTART = ["quickstart", "train.epochs=1", "heal.epochs=0.2", "prune.target={blocks: 6}", "controls=[scratch]"]
 
 
 def _run(root: Path, out: Path, recipe: str, *overrides: str) -> None:
@@ -67,6 +67,7 @@ def uninterrupted(root, tmp_path_factory):
         ("har_prune.training.loop", "evaluate_model", 1),  # the original is being trained
         ("os", "rename", 1),  # the original is saved and not yet in place
         ("har_prune.training.loop", "evaluate_model", 2),  # the first healing
+        ("har_prune.pruning.loop", "control_network", 1),
         ("har_prune.checkpoints.save", "_verify", 1),  # the result is being verified
         ("har_prune.recipe.steps", "plot_trajectory", 1),
     ],
@@ -76,7 +77,7 @@ def test_a_run_killed_and_started_again_ends_the_same(module, name, number, unin
     assert in_new_process(_victim, module, name, number, root, out, *QUICKSTART) == -signal.SIGKILL
     assert in_new_process(_run, root, out, *QUICKSTART) == 0
     outcome = _outcome(out)
-    assert {"original", "iteration-001", "iteration-002", "pruned"} == set(outcome[1])
+    assert {"original", "iteration-001", "iteration-002", "control-scratch", "pruned"} == set(outcome[1])
     assert _same(outcome, uninterrupted)
     assert {path.name for path in out.iterdir()} >= {"report.md", "trajectory.png", "history.json"}
 

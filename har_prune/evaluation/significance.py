@@ -41,7 +41,7 @@ def half_interval(values: Sequence[float]) -> float:
 def paired_difference(differences: Sequence[float]) -> PairedDifference:
     """Mean, interval and test of differences, one for each subject.
 
-    >>> paired_difference([0.01, 0.02, 0.03]).is_noise
+    >>> paired_difference([0.02, 0.02, 0.03]).is_noise
     False
     >>> paired_difference([0.01, -0.02, 0.03]).is_noise
     True

@@ -298,7 +298,7 @@ def test_a_recipe_pushes_its_result_and_refuses_before_the_work(hub, root, tmp_p
     arguments = [
         root / "recipes" / "quickstart.yaml", f"output_dir={tmp_path / 'out'}", "num_threads=1", "train.epochs=0.1",
         "model.config.num_hidden_layers=2", "prune.target.macs_reduction=0.1", "prune.calibration.samples=16",
-        "heal=null", "evaluate.latency=false", "save.push_to_hub=tester/quick", "save.private=true",
+        "heal=null", "controls=[]", "evaluate.latency=false", "save.push_to_hub=tester/quick", "save.private=true",
     ]  # fmt: skip
 
     def launch(token):
