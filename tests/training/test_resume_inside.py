@@ -232,4 +232,5 @@ def test_a_rotary_table_keeps_its_precision():
 
 
 def test_a_network_with_nothing_to_leave_out_trains_with_layer_drop():
-    train_model(har_transformer(1), loader(32, 0), None, TrainConfig(epochs=1, layer_drop=0.5))
+    result = train_model(har_transformer(1), loader(32, 0), None, TrainConfig(epochs=1, layer_drop=0.5))
+    assert result.samples_seen == 32
