@@ -1,8 +1,7 @@
 """The one training loop: it trains originals and heals pruned networks alike."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
-from har_prune.runtime.batches import LABELS, checked, fingerprint_of, inputs_of, rows_of, size_of, to_device
+from har_prune.runtime.batches import LABELS, checked, fingerprint_of, inputs_of, to_device
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.progress import Progress
 from har_prune.training.checkpoint import TrainingCheckpoint
@@ -26,6 +25,7 @@ from har_prune.training.config import TrainConfig
 from har_prune.training.distill import Loss, Teacher
 from har_prune.training.layer_drop import LayerDrop
 from har_prune.training.parameters import OwnPrecision, TrainedParameters
+from har_prune.training.step import Stepper, make_optimizer
 from har_prune.training.weights import KeptWeights, estimate_statistics
 
 
@@ -128,7 +128,7 @@ class _Training:
             self.model.to(memory_format=torch.channels_last)
         set_seed(self.seed)  # of what low-rank updates begin with
         self.trained = TrainedParameters(self.model, self.config.parameters)
-        optimizer = _optimizer(self.model, self.config)
+        optimizer = make_optimizer(self.model, self.config)
         self.wrapped, self.optimizer, self.loader = self.accelerator.prepare(self.model, optimizer, self.train)
         if self.accelerator.scaler is not None:  # one for all trainings: what ran before must not matter
             state = self.accelerator.scaler.state_dict()
@@ -139,7 +139,7 @@ class _Training:
                 f"{self.name}: there is not one training batch a process ({self.accelerator.num_processes} processes)."
             )
         self.total_steps = max(1, round(self.config.epochs * self.steps_per_epoch))
-        self.stepper = _Stepper(
+        self.stepper = Stepper(
             self.wrapped, self.optimizer, self.config, self.total_steps, self.loss_of, self.accelerator
         )
         self.kept = KeptWeights(self.model, self.config, self.total_steps)
@@ -319,82 +319,6 @@ def _validate(
     _share_buffers(model, accelerator)
     with accelerator.autocast():
         return evaluate_model(model, validation, accelerator)
-
-
-class _Stepper:
-    """One optimiser step on one batch."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        config: TrainConfig,
-        total_steps: int,
-        loss_of: Loss,
-        accelerator: Accelerator,
-    ):
-        self.model, self.optimizer, self.loss_of, self.accelerator = model, optimizer, loss_of, accelerator
-        self.config, self.factor = config, _learning_rate_factor(config, total_steps)
-
-    @property
-    def learning_rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def _parts(self, batch: Mapping[str, Tensor]) -> list[Mapping[str, Any]]:
-        count, size = self.config.accumulation, size_of(batch)
-        if size % count:
-            raise DataError(
-                f"accumulation={count} does not divide a batch of {size} examples: choose a divisor, another "
-                "batch_size, or drop_last=True where the last batch is smaller."
-            )
-        return [rows_of(batch, slice(start, start + size // count)) for start in range(0, size, size // count)]
-
-    def __call__(self, batch: Mapping[str, Tensor], step: int) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self.factor(step)
-        loss = torch.zeros((), device=self.accelerator.device)
-        parts = self._parts(batch)
-        for number, part in enumerate(parts, start=1):
-            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
-                own = self.loss_of(self.model, part) / len(parts)
-                self.accelerator.backward(own)
-            loss += own.detach()
-        if self.config.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss
-
-
-def _optimizer(model: PreTrainedModel, config: TrainConfig) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        nesterov = config.momentum > 0
-        return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True
-        )
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-
-
-def _learning_rate_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
-    warmup = round(config.warmup * total_steps)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if config.schedule == "constant":
-            return 1.0
-        if config.schedule == "step":
-            return config.drop ** sum(step >= share * total_steps for share in config.milestones)
-        if config.schedule == "linear":
-            return 1 - (step - warmup) / max(1, total_steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
-
-    return factor
 
 
 def _share_buffers(model: PreTrainedModel, accelerator: Accelerator) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from har_prune import DistillConfig, HealConfig, Teacher, TrainConfig, evaluate_model, train_model
 from har_prune.errors import DivergedError
 from har_prune.runtime.tracker import JsonLinesTracker
-from har_prune.training.loop import _learning_rate_factor
+from har_prune.training.step import learning_rate_factor
 
 
 def test_learns_and_keeps_the_epoch_that_validated_best():
@@ -81,11 +81,11 @@ def test_distillation_pulls_the_student_to_the_teacher():
 
 
 def test_learning_rates():
-    cosine = _learning_rate_factor(TrainConfig(epochs=1, warmup=0.1), 100)
+    cosine = learning_rate_factor(TrainConfig(epochs=1, warmup=0.1), 100)
     assert [round(cosine(step), 3) for step in (0, 9, 10, 55, 100)] == [0.091, 0.909, 1.0, 0.5, 0.0]
-    step = _learning_rate_factor(TrainConfig(epochs=1, warmup=0, schedule="step"), 200)
+    step = learning_rate_factor(TrainConfig(epochs=1, warmup=0, schedule="step"), 200)
     assert [step(number) for number in (0, 99, 100, 149, 150)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    constant = _learning_rate_factor(TrainConfig(epochs=1, warmup=0, schedule="constant"), 9)
+    constant = learning_rate_factor(TrainConfig(epochs=1, warmup=0, schedule="constant"), 9)
     assert {constant(number) for number in range(9)} == {1.0}
 
 
