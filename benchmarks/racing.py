@@ -3,7 +3,7 @@
     python benchmarks/racing.py --checkpoint checkpoints/resnet56 --data ../shared/data/cifar10 --name racing_resnet56
 
 Representations with and without each candidate are computed once for every example; then the race itself (the code
-of `race_blocks`, with a scorer that reads these instead of running the network) is run on them once a seed, each in
+of `score_blocks`, on measurements that are these instead of running the network) is run on them once a seed, each in
 its own random order. Block evaluations are counted as the sweep would make them.
 """
 
@@ -14,7 +14,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -34,52 +34,50 @@ from har_prune.pruning.plan import candidates
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.original import load_original
 from har_prune.runtime.progress import Progress
+from har_prune.scoring.aggregate import Aggregate
 from har_prune.scoring.config import RaceConfig, ScoringConfig
+from har_prune.scoring.criteria.base import Task, make_criterion
+from har_prune.scoring.measure import Measurer
 from har_prune.scoring.measurements import Measurements
-from har_prune.scoring.race import Race, run_race
-from har_prune.scoring.scorer import BlockScorer
-from har_prune.scoring.statistics import GROUPS, GroupedStatistics, group_of
+from har_prune.scoring.race import run_race
 
 SETTINGS = [(0.95, 1e-3), (0.99, 1e-3), (0.99, 8e-4)]  # confidence, tie margin
 
 
-class StoredWorkers:
-    """Stands for the network: hands out stored representations, and counts the blocks they would have cost."""
+class Stored:
+    """Stands for a `Measurer`: hands out stored representations, and counts the blocks they would have cost.
+
+    A batch is {"rows": indices}.
+    """
+
+    accelerator = None
 
     def __init__(self, features: Tensor, all_candidates: list[int], depth: int):
         self.features, self.all, self.depth = features, all_candidates, depth
-        self.candidates, self.block_evaluations = list(all_candidates), 0
+        self.candidates, self.block_evaluations, self.samples = list(all_candidates), 0, 0
 
-    def measurements(self, rows: Tensor) -> Measurements:
+    def measurements(self, rows: Tensor, positions: Tensor) -> Measurements:
         places = [self.all.index(index) + 1 for index in self.candidates]
-        return Measurements(tuple(self.candidates), self.features[:1, rows], self.features[places][:, rows])
+        whole, without = self.features[:1, rows], self.features[places][:, rows]
+        return Measurements(tuple(self.candidates), whole, without, positions=positions)
 
-    def measure(self, batches: Iterable[tuple[dict[str, Any], Tensor]]) -> Iterator[tuple[Measurements, Tensor]]:
-        for batch, positions in batches:
-            self.block_evaluations += len(positions) * cost(self.depth, self.candidates)
-            by_group = torch.argsort(group_of(positions, GROUPS), stable=True)  # fewer, longer stretches of a group
-            yield self.measurements(batch["rows"][by_group]), positions[by_group]
+    def measure(self, batches: Iterable[dict[str, Tensor]]) -> Iterator[Measurements]:
+        for batch in batches:
+            rows = batch["rows"]
+            positions = torch.arange(self.samples, self.samples + len(rows))
+            self.samples += len(rows)
+            self.block_evaluations += len(rows) * cost(self.depth, self.candidates)
+            yield self.measurements(rows, positions)
 
     def drop(self, blocks: set[int]) -> None:
         self.candidates = [index for index in self.candidates if index not in blocks]
 
-    def close(self) -> None:
-        pass
 
-
-class StoredScorer(BlockScorer):
-    """A scorer over stored representations; a batch is {"rows": indices}."""
-
-    def __init__(self, model: Any, workers: StoredWorkers):
-        super().__init__(model, ["cka"], workers.all, ScoringConfig(), groups=GROUPS)
-        self.stored: Any = workers
-
-    def _prepare(self, batch: dict[str, Any]) -> None:
-        self._workers = self.stored
-        measurements = self.stored.measurements(batch["rows"])
-        criterion = self._streamed["cka"]
-        criterion.start(measurements)
-        self._statistics["cka"] = GroupedStatistics(criterion.statistics(measurements.rows(slice(0, 2))), self.groups)
+def started(model: Any, stored: Stored, config: ScoringConfig) -> Aggregate:
+    """An aggregate for stored representations."""
+    aggregate = Aggregate(["cka"], find_blocks(model), stored.all, config, {})
+    aggregate.start(stored.measurements(torch.arange(2), torch.arange(2)))
+    return aggregate
 
 
 def cost(depth: int, left: list[int]) -> int:
@@ -91,14 +89,18 @@ def extracted(model: Any, batches: Iterable[Any], chosen: list[int], rows: int, 
     """Representations [C + 1, N, D] of all examples, the whole network first."""
     if cache.exists():
         return torch.load(cache)
-    scorer = BlockScorer(model, ["cka"], chosen, ScoringConfig(), accelerator=make_accelerator())
-    features, done, progress = None, 0, Progress("features", rows // 64)
-    for measurements, positions in scorer._measured(scorer._own(progress.counting(batches))):
+    progress = Progress("features", rows // 64)
+    stream = iter(progress.counting(batches))
+    first = next(stream)
+    criteria = {"cka": make_criterion("cka", Task([]))}
+    measurer = Measurer(find_blocks(model), chosen, criteria, first, ScoringConfig(), accelerator=make_accelerator())
+    features, done = None, 0
+    for measurements in measurer.measure(chain([first], stream)):
         both = torch.cat([measurements.reference, measurements.without])
         features = torch.empty((len(both), rows, both.shape[2])) if features is None else features
-        features[:, positions] = both
-        done += len(positions)
-    scorer.close()
+        features[:, measurements.positions] = both
+        done += len(measurements)
+    measurer.close()
     assert features is not None
     assert done == rows
     cache.parent.mkdir(parents=True, exist_ok=True)
@@ -109,9 +111,11 @@ def extracted(model: Any, batches: Iterable[Any], chosen: list[int], rows: int, 
 def races(model: Any, features: Tensor, chosen: list[int], depth: int, seeds: int) -> Iterator[dict[str, Any]]:
     """One row for each setting."""
     count = features.shape[1]
-    everything = StoredScorer(model, StoredWorkers(features, chosen, depth))
-    everything.feed([{"rows": part} for part in torch.arange(count).split(512)])
-    truth = dict(zip(chosen, everything.importances()["cka"], strict=True))
+    everything = Stored(features, chosen, depth)
+    aggregate = started(model, everything, ScoringConfig())
+    for measurements in everything.measure({"rows": part} for part in torch.arange(count).split(512)):
+        aggregate.add(measurements)
+    truth = {score.index: score.importance for score in aggregate.scores(aggregate.joined(None), count)["cka"]}
     best = min(truth, key=lambda index: truth[index])
     print("full sample:", {index: round(value, 6) for index, value in sorted(truth.items(), key=lambda kv: kv[1])})
     whole = count * cost(depth, chosen)
@@ -120,7 +124,7 @@ def races(model: Any, features: Tensor, chosen: list[int], depth: int, seeds: in
         for confidence, margin in SETTINGS:
             config = RaceConfig(confidence=confidence, tie_margin=margin)
             runs = list(pool.map(one_race, range(seeds), repeat(config)))
-            found, work = [run.winner for run in runs], [run.block_evaluations for run in runs]
+            found, work = [run["winner"] for run in runs], [run["block_evaluations"] for run in runs]
             row = {
                 "confidence": confidence,
                 "tie_margin": margin,
@@ -129,8 +133,8 @@ def races(model: Any, features: Tensor, chosen: list[int], depth: int, seeds: in
                 "within the margin %": 100 * sum(truth[index] - truth[best] <= margin for index in found) / seeds,
                 "fewer block evaluations, mean": round(whole / statistics.mean(work), 1),
                 "least": round(whole / max(work), 1),
-                "samples, median": statistics.median(run.samples for run in runs),
-                "ended": dict(Counter(run.ended for run in runs)),
+                "samples, median": statistics.median(run["samples"] for run in runs),
+                "ended": dict(Counter(run["ended"] for run in runs)),
             }
             print(row, flush=True)
             yield row
@@ -139,16 +143,25 @@ def races(model: Any, features: Tensor, chosen: list[int], depth: int, seeds: in
 _SHARED: dict[str, Any] = {}  # what forked processes read
 
 
-def one_race(seed: int, config: RaceConfig) -> Race:
+def one_race(seed: int, race: RaceConfig) -> dict[str, Any]:
     """A race over one random order of the data."""
     features = _SHARED["features"]
     order = torch.from_numpy(np.random.default_rng(seed).permutation(features.shape[1]))
-    scorer = StoredScorer(_SHARED["model"], StoredWorkers(features, _SHARED["chosen"], _SHARED["depth"]))
-    looks, sizes = float(config.first), [config.first]
+    stored = Stored(features, _SHARED["chosen"], _SHARED["depth"])
+    looks, sizes = float(race.first), [race.first]
     while sum(sizes) < len(order):
-        looks *= config.growth
+        looks *= race.growth
         sizes.append(min(len(order), math.ceil(looks)) - sum(sizes))
-    return run_race(scorer, [{"rows": part} for part in order.split(sizes)], config)
+    aggregate = started(_SHARED["model"], stored, ScoringConfig(race=race))
+    scores, ended = run_race(stored, aggregate, [{"rows": part} for part in order.split(sizes)], race)
+    left = [score for score in scores["cka"] if score.index in ended.tied]
+    winner = min(left, key=lambda score: (score.importance, score.index)).index
+    return {
+        "winner": winner,
+        "ended": ended.ended,
+        "samples": stored.samples,
+        "block_evaluations": stored.block_evaluations,
+    }
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
     python benchmarks/scoring.py --checkpoint checkpoints/resnet56 --data ../shared/data/cifar10
 
-For ResNet-56 (24 candidates, CIFAR-10 images) and the HAR Transformer (12 blocks, width 64): our sweep against
-removing each candidate and running again, in one process, in turn, medians. The peer runs channels last and at its
-best batch size; "running alone" also grants it the removals for free. Work is counted in block evaluations and in
-multiply-accumulates.
+For ResNet-56 (24 candidates, CIFAR-10 images), the HAR Transformer (12 blocks, width 64), a ViT-S/16 and a Llama with
+random weights: our sweep against removing each candidate and running again, in one process, in turn, medians. The peer
+runs channels last and at its best batch size; "running alone" also grants it the removals for free. Work is counted in
+block evaluations and in multiply-accumulates.
 """
 
 import argparse
@@ -21,34 +21,32 @@ from measuring import alternating, matmul_gflops, peak_bytes, write_result
 from scipy.stats import kendalltau
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, ViTConfig, ViTForImageClassification
 
-from har_prune import HarTransformerConfig, HarTransformerForSequenceClassification, find_blocks, remove_blocks
+from har_prune import (
+    HarTransformerConfig,
+    HarTransformerForSequenceClassification,
+    find_blocks,
+    remove_blocks,
+    score_blocks,
+)
 from har_prune.checkpoints.load import load_model
 from har_prune.data.load import LabelledData, load_data
 from har_prune.models.cifar_resnet import CifarResNetForImageClassification
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
 from har_prune.recipe.accelerator import make_accelerator
-from har_prune.scoring.ablation import BlockAblation, Wanted
 from har_prune.scoring.cka import CkaMoments
 from har_prune.scoring.config import ExecutionPlan, ScoringConfig
 from har_prune.scoring.feature_hook import FeatureHook
-from har_prune.scoring.score import block_scores
-from har_prune.scoring.scorer import BlockScorer
 
 Batch = Mapping[str, Tensor]
 BATCH_SIZES = (32, 64, 128, 256)
 
 
-def swept(
-    model: PreTrainedModel, batches: Iterable[Batch], chosen: list[int], config: ScoringConfig
-) -> tuple[list[float], BlockScorer]:
-    """Importance of each candidate our way, and the scorer, which knows what it did."""
-    scorer = BlockScorer(model, ["cka"], chosen, config)
-    scorer.feed(batches)
-    scorer.close()
-    return [score.importance for score in block_scores(scorer)["cka"]], scorer
+def swept(model: PreTrainedModel, batches: Iterable[Batch], chosen: list[int], config: ScoringConfig) -> list[float]:
+    """Importance of each candidate our way."""
+    return [score.importance for score in score_blocks(model, batches, candidates=chosen, config=config)]
 
 
 def removed_and_run(
@@ -78,11 +76,15 @@ def split(inputs: Batch, size: int) -> list[dict[str, Tensor]]:
 
 
 def sweep_macs(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> int:
-    """Multiply-accumulates of one example's sweep, counted by torch while it runs."""
-    one = {key: value[:1].contiguous() for key, value in inputs.items()}
-    with FlopCounterMode(display=False) as counter:
-        BlockAblation(find_blocks(model), chosen, Wanted(features=True)).run(one)
-    return counter.get_total_flops() // 2
+    """Multiply-accumulates of one example's sweep, counted by torch while it runs; without what prepares it."""
+    two = {key: value[:2].contiguous() for key, value in inputs.items()}
+    config = ScoringConfig(execution_plan=ExecutionPlan(micro_batch=2))
+    flops = []
+    for batches in ([two], [two, two]):
+        with FlopCounterMode(display=False) as counter:
+            swept(model, batches, chosen, config)
+        flops.append(counter.get_total_flops())
+    return (flops[1] - flops[0]) // 4
 
 
 def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list[int], rounds: int) -> dict[str, Any]:
@@ -91,29 +93,33 @@ def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list
     plain = model.to(memory_format=torch.channels_last)
     smaller = [remove_blocks(plain, [index]).to(memory_format=torch.channels_last) for index in chosen]
     batches = split(inputs, 128)
-    _, first = swept(model, batches, chosen, ScoringConfig())
+    first = score_blocks(model, batches, candidates=chosen)
     assert first.execution_plan is not None
 
-    def ours(precision: str = "fp32") -> list[float]:
-        config = ScoringConfig.model_validate({"execution_plan": first.execution_plan, "precision": precision})
-        return swept(model, batches, chosen, config)[0]
+    def ours(**fields: Any) -> list[float]:
+        config = ScoringConfig.model_validate({"execution_plan": first.execution_plan, **fields})
+        return swept(model, batches, chosen, config)
 
     few = {key: value[:256] for key, value in inputs.items()}
     by_size = alternating(
         {str(n): (lambda n=n: removed_and_run(plain, few, chosen, n, removed=smaller)) for n in BATCH_SIZES}, 1, device
     )
     best = int(min(by_size, key=lambda size: by_size[size]))
+    # A race that drops nothing shows what its looks cost.
+    undecided = {"confidence": 1 - 1e-12, "tie_margin": 0, "first": 64}
     seconds = alternating(
         {
             "ours": ours,
-            "bf16": lambda: ours("bf16"),
+            "interval": lambda: ours(interval=0.95),
+            "race": lambda: ours(race=undecided),
+            "bf16": lambda: ours(precision="bf16"),
             "plain": lambda: removed_and_run(plain, inputs, chosen, best, removed=None),
             "without": lambda: removed_and_run(plain, inputs, chosen, best, removed=smaller),
         },
         rounds,
         device,
     )
-    exact, bf16 = ours(), ours("bf16")
+    exact, bf16 = ours(), ours(precision="bf16")
     in_float64 = double_error(model, {key: value[:32] for key, value in inputs.items()}, chosen)
     rate = 2 * sweep_macs(model, inputs, chosen) * count / seconds["ours"] / 1e9
     depth = len(find_blocks(model))
@@ -125,8 +131,10 @@ def against_plain(name: str, model: PreTrainedModel, inputs: Batch, chosen: list
         "remove and run s": round(seconds["plain"], 2),
         "times faster": round(seconds["plain"] / seconds["ours"], 2),
         "times faster than running alone": round(seconds["without"] / seconds["ours"], 2),
-        "block evaluations an example": first.all_block_evaluations() // count,
+        "block evaluations an example": first.block_evaluations // count,
         "remove and run, block evaluations": depth + len(chosen) * (depth - 1),
+        "with intervals, times": round(seconds["interval"] / seconds["ours"], 2),
+        "a race that drops nothing, times": round(seconds["race"] / seconds["ours"], 2),
         "GFLOP/s": round(rate),
         "execution_plan": ", ".join(f"{key} {value}" for key, value in first.execution_plan.model_dump().items()),
         "its batch size": best,
@@ -146,8 +154,8 @@ def double_error(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> fl
     """Largest difference to the plain way where rounding cannot hide anything."""
     twin = type(model)(model.config).eval().double()
     twin.load_state_dict(model.state_dict())
-    few = {key: value.double() for key, value in inputs.items()}
-    found, _ = swept(twin, [few], chosen, ScoringConfig())
+    few = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
+    found = swept(twin, [few], chosen, ScoringConfig())
     return worst(found, removed_and_run(twin, few, chosen, 32, removed=None))
 
 
@@ -187,7 +195,27 @@ def cases(model: PreTrainedModel, data: str, chosen: list[int]) -> Iterable[tupl
         network = HarTransformerForSequenceClassification(config).eval()
         return network, {"input_values": torch.randn(1024, 160, 3)}, list(range(12))
 
-    return [("ResNet-56", resnet), ("HAR Transformer, 12 blocks, width 64", transformer)]
+    def vit() -> tuple:
+        torch.manual_seed(0)
+        network = ViTForImageClassification(
+            ViTConfig(image_size=112, hidden_size=384, num_attention_heads=6, intermediate_size=1536, num_labels=10)
+        )
+        return network.eval(), {"pixel_values": torch.randn(64, 3, 112, 112)}, list(range(12))
+
+    def llama() -> tuple:
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            hidden_size=256, intermediate_size=688, num_hidden_layers=24, num_attention_heads=4, num_key_value_heads=4
+        )
+        tokens = torch.randint(config.vocab_size, (64, 64), generator=torch.Generator().manual_seed(0))
+        return LlamaForCausalLM(config).eval(), {"input_ids": tokens}, list(range(24))
+
+    return [
+        ("ResNet-56", resnet),
+        ("HAR Transformer, 12 blocks, width 64", transformer),
+        ("ViT-S/16, 12 layers, 112 x 112, random", vit),
+        ("Llama, 24 layers, width 256, 64 tokens, random", llama),
+    ]
 
 
 @torch.no_grad()

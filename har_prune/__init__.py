@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from har_prune.scoring.cka import CkaMoments, linear_cka
     from har_prune.scoring.config import CalibrationConfig, ExecutionPlan, RaceConfig, ScoringConfig
     from har_prune.scoring.criteria.base import register_criterion
-    from har_prune.scoring.race import Race, race_blocks
-    from har_prune.scoring.score import BlockScore, score_blocks, score_criteria
+    from har_prune.scoring.score import race_blocks, score_blocks
+    from har_prune.scoring.scores import BlockScore, Race, Scores
     from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
     from har_prune.training.distill import Teacher
     from har_prune.training.loop import train_model
@@ -102,14 +102,14 @@ _PUBLIC = {
         "ScoringConfig",
     ),
     "scoring.criteria.base": ("register_criterion",),
-    "scoring.race": (
-        "Race",
-        "race_blocks",
-    ),
     "scoring.score": (
-        "BlockScore",
+        "race_blocks",
         "score_blocks",
-        "score_criteria",
+    ),
+    "scoring.scores": (
+        "BlockScore",
+        "Race",
+        "Scores",
     ),
     "training.config": (
         "DistillConfig",
@@ -122,7 +122,12 @@ _PUBLIC = {
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
 # Names of 0.1; gone in 0.3.
-_FORMER = {"LatencyStats": "Latency", "Layout": "ExecutionPlan", "Quality": "EvalMetrics"}
+_FORMER = {
+    "LatencyStats": "Latency",
+    "Layout": "ExecutionPlan",
+    "Quality": "EvalMetrics",
+    "score_criteria": "score_blocks",
+}
 
 __all__ = [
     "BlockScore",
@@ -158,6 +163,7 @@ __all__ = [
     "Pushed",
     "Race",
     "RaceConfig",
+    "Scores",
     "ScoringConfig",
     "Target",
     "Teacher",
@@ -177,7 +183,6 @@ __all__ = [
     "remove_blocks",
     "save_pruned",
     "score_blocks",
-    "score_criteria",
     "train_model",
 ]
 

@@ -50,12 +50,12 @@ def score(
     from har_prune.recipe.accelerator import make_accelerator
     from har_prune.recipe.load import load_plugins
     from har_prune.recipe.prepare import prepared_for
-    from har_prune.reporting.heatmap import plot_scores, scores_json, scores_table
+    from har_prune.reporting.heatmap import costs_table, plot_scores, scores_json, scores_table
     from har_prune.runtime.console import Console, say
     from har_prune.runtime.environment import environment
     from har_prune.runtime.files import whole_file, write_json
     from har_prune.scoring.config import CalibrationConfig
-    from har_prune.scoring.score import score_criteria
+    from har_prune.scoring.score import score_blocks
 
     load_plugins(plugin or ())
     calibration = CalibrationConfig.model_validate({"samples": samples, "interval": interval, "precision": precision})
@@ -74,10 +74,10 @@ def score(
         seed,
     )
     batches = make_loader(made.data, made.calibration_rows(samples, seed), made.preprocess, batch_size)
-    scores = score_criteria(
+    scores = score_blocks(
         made.stack,
         batches,
-        list(dict.fromkeys(criterion or ["cka"])),
+        criterion=criterion or ["cka"],
         accelerator=accelerator,
         representation=representation,
         config=calibration.scoring(seed),
@@ -89,7 +89,7 @@ def score(
     write_json(output / "scores.json", {**record, "criteria": scores_json(scores)})
     with whole_file(output / "scores.png") as partial:
         plot_scores(scores, partial)
-    Console().print(scores_table(scores))
+    Console().print(scores_table(scores), costs_table(scores))
     say(f"Scores: {output / 'scores.json'}; heat map: {output / 'scores.png'}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -28,6 +28,7 @@ from har_prune.pruning.store import RunFolder
 from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.environment import environment
+from har_prune.runtime.processes import agreed
 from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.config import HealConfig, TrainConfig
 from har_prune.training.distill import Teacher
@@ -283,10 +284,15 @@ class _Run:
         needed = stack is self.original or self.settings.target.min_accuracy is not None
         for index in ranking:
             group = stack.removal_group(index)
+            smaller = None
             try:
-                return group, without_blocks(stack, group, copy=needed)
+                smaller = without_blocks(stack, group, copy=needed)
             except NotRemovableError as error:
                 refused = error
+            if agreed(smaller is None, self.accelerator) != (smaller is None):
+                raise UnreachableTargetError(f"block {index} can be removed in some processes and not in all of them.")
+            if smaller is not None:
+                return group, smaller
         raise UnreachableTargetError(f"none of the candidates {sorted(ranking)} can be removed: {refused}")
 
     def _heal(self, stack: BlockStack, cost: Cost, iteration: int) -> Healing | None:
@@ -325,11 +331,11 @@ class _Run:
 
     def _cost(self, model: PreTrainedModel) -> Cost:
         """On the main process alone: several that take times at once would slow each other down."""
-        found: list[Any] = [None]
+        found: Any = None
         if self.accelerator.is_main_process:
             original, latency = self.original.model, self.config.evaluate.latency
-            found = [measure_cost(model, self.one_example, original=original, latency=latency)]
-        return broadcast_object_list(found)[0]
+            found = measure_cost(model, self.one_example, original=original, latency=latency)
+        return agreed(found, self.accelerator)
 
     def _found(self, model: PreTrainedModel) -> dict[str, Any]:
         """What a step records of a network once it is healed."""

@@ -12,7 +12,6 @@ from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.config import PruneSettings
 from har_prune.scoring.criteria.base import members, refuse_race
 from har_prune.scoring.feature_hook import FeatureHook
-from har_prune.scoring.score import BlockScore
 
 
 def protected_blocks(stack: BlockStack, protected: Iterable[int | str]) -> set[int]:
@@ -83,11 +82,6 @@ def _staying(stack: BlockStack, settings: PruneSettings, protected: set[int]) ->
     return fixed | first | {block.index for block in stack.blocks if block.original_index in protected}
 
 
-def ranked(scores: Iterable[BlockScore]) -> list[int]:
-    """Blocks from the least important; the earlier first among equals."""
-    return [score.index for score in sorted(scores, key=lambda score: (score.importance, score.index))]
-
-
 def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str, Tensor]) -> None:
     """Refuses settings that cannot work before any work is done for them.
 
@@ -103,7 +97,7 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
     """
     members(settings.criterion)
     if settings.calibration.race is not None:
-        refuse_race(settings.criterion)
+        refuse_race([settings.criterion])
     model = stack.model
     FeatureHook(model, settings.representation)
     allowed = candidates(stack, settings, protected_blocks(stack, settings.protected))

@@ -1,7 +1,6 @@
 """One iteration's scores: all candidates on all samples, or a race; and the record of how they were measured."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,9 @@ from transformers import PreTrainedModel
 from har_prune.blocks.stack import BlockStack
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import Calibration, RaceRecord
-from har_prune.pruning.plan import ranked
-from har_prune.runtime.progress import Progress, count_of
 from har_prune.scoring.config import ExecutionPlan
-from har_prune.scoring.race import run_race
-from har_prune.scoring.score import BlockScore, block_scores
-from har_prune.scoring.scorer import BlockScorer
-from har_prune.scoring.statistics import GROUPS
+from har_prune.scoring.score import score_blocks
+from har_prune.scoring.scores import BlockScore, Race
 
 LOWEST = "lowest importance"
 
@@ -42,7 +37,7 @@ def rank_candidates(
     execution_plan: ExecutionPlan | None,
     accelerator: Accelerator,
 ) -> Ranking:
-    """Ranks the candidates for removal.
+    """Ranks the candidates for removal; all processes are given the main process's ranking.
 
     Args:
         stack: Blocks of the network of this iteration.
@@ -54,39 +49,32 @@ def rank_candidates(
         execution_plan: The one this run has used so far; None = choose.
         accelerator: Device and processes.
     """
-    race = settings.calibration.race
-    scorer = BlockScorer(
+    scores = score_blocks(
         stack,
-        [settings.criterion],
-        candidates,
-        settings.calibration.scoring(seed, execution_plan),
+        batches,
+        criterion=settings.criterion,
         accelerator=accelerator,
+        candidates=candidates,
         reference=original if settings.reference == "original" else None,
         representation=settings.representation,
-        groups=1 if race is None and settings.calibration.interval is None else GROUPS,
+        config=settings.calibration.scoring(seed, execution_plan),
     )
-    progress = Progress("score", count_of(batches), accelerator)
-    with closing(progress), closing(scorer):
-        if race is None:
-            scorer.feed(progress.counting(batches))
-            scores: Sequence[BlockScore] = block_scores(scorer)[settings.criterion]
-            order, record = ranked(scores), None
-        else:
-            run = run_race(scorer, progress.counting(batches), race, progress)
-            scores = run.scores
-            order = [run.winner, *(index for index in ranked(scores) if index != run.winner)]
-            tied = tuple(stack.blocks[index].original_index for index in run.tied)
-            record = RaceRecord(run.ended, tied, LOWEST if len(tied) > 1 else None)
-        evaluations = scorer.all_block_evaluations()
     calibration = Calibration(
         criterion=settings.criterion,
-        samples=scorer.samples,
+        samples=scores.samples,
         seed=seed,
         reference=settings.reference,
         precision=settings.calibration.precision,
         estimator=scores[0].estimator,
-        execution_plan=None if scorer.execution_plan is None else scorer.execution_plan.model_dump(),
-        block_evaluations=evaluations,
-        race=record,
+        execution_plan=None if scores.execution_plan is None else scores.execution_plan.model_dump(),
+        block_evaluations=scores.block_evaluations,
+        race=_record_of(scores.race, stack),
     )
-    return Ranking(order, scores, calibration)
+    return Ranking(scores.least(), scores, calibration)
+
+
+def _record_of(race: Race | None, stack: BlockStack) -> RaceRecord | None:
+    if race is None:
+        return None
+    tied = tuple(stack.blocks[index].original_index for index in race.tied)
+    return RaceRecord(race.ended, tied, LOWEST if len(tied) > 1 else None)

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from scipy.stats import rankdata
+from scipy.stats import kendalltau, rankdata
 
 from har_prune.reporting.names import in_figure, in_terminal
-from har_prune.scoring.score import BlockScore
-
-Scores = dict[str, list[BlockScore]]
+from har_prune.scoring.criteria.base import members
+from har_prune.scoring.scores import Scores
 
 
 def scores_table(scores: Scores) -> Table:
@@ -18,27 +17,53 @@ def scores_table(scores: Scores) -> Table:
 
     What all names begin with stands in the title: a terminal of 80 columns has no room for it in every row.
     """
-    first = next(iter(scores.values()))
+    first = next(iter(scores.by_criterion.values()))
     parts = zip(*(score.name.split(".")[:-1] for score in first), strict=False)
     shared = ".".join(part[0] for part in takewhile(lambda part: len(set(part)) == 1, parts))
     where = f", in {shared}" if shared else ""
     table = Table(title=in_terminal(f"Importance of {len(first)} blocks (higher = keep){where}"))
     table.add_column("block", justify="right")
     table.add_column("name", no_wrap=True)
-    for name in scores:
+    for name in scores.by_criterion:
         table.add_column(in_terminal(name), justify="right", overflow="fold")
-    least = {name: min(column, key=lambda score: (score.importance, score.index)) for name, column in scores.items()}
-    goes_first = (f"{name}: {score.index}" for name, score in least.items())
+    least = {name: scores.least(name)[0] for name in scores.by_criterion}
+    goes_first = (f"{name}: {index}" for name, index in least.items())
     table.caption = in_terminal(f"Would go first, by {', by '.join(goes_first)}")
     for place, score in enumerate(first):
         cells = []
-        for name, column in scores.items():
+        for name, column in scores.by_criterion.items():
             found = column[place]
             text = f"{found.importance:.6g}"
             if found.interval is not None:
                 text += f"\n{found.interval[0]:.2g}-{found.interval[1]:.2g}"
-            cells.append(f"[bold]{text}[/bold]" if found is least[name] else text)
+            cells.append(f"[bold]{text}[/bold]" if found.index == least[name] else text)
         table.add_row(str(score.index), in_terminal(score.name.removeprefix(f"{shared}." if shared else "")), *cells)
+    return table
+
+
+def costs_table(scores: Scores) -> Table:
+    """One row a criterion: which blocks it would take first, how far it agrees with the first one, what it costs.
+
+    Costs are of each by itself; together they share the forwards.
+    """
+    first, *_ = scores.by_criterion.values()
+    table = Table(title="What each criterion finds, and what it takes by itself")
+    for heading in ("criterion", "first to go"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("agrees (tau)", "blocks forward", "backward", "MiB"):
+        table.add_column(heading, justify="right")
+    for name, column in scores.by_criterion.items():
+        costs = [scores.costs[part] for part in members(name)]
+        tau = float(kendalltau([s.importance for s in first], [s.importance for s in column]).statistic)
+        table.add_row(
+            in_terminal(name),
+            ", ".join(map(str, scores.least(name)[:5])),
+            f"{tau:.2f}",
+            f"{max(cost.forward for cost in costs):,}",
+            f"{max(cost.backward for cost in costs):,}",
+            f"{sum(cost.bytes for cost in costs) / 2**20:.1f}",
+        )
+    table.caption = "tau: Kendall's, with the first criterion, 1 = the same order; blocks are counted for one example"
     return table
 
 
@@ -52,7 +77,7 @@ def scores_json(scores: Scores) -> dict[str, Any]:
                 {"index": s.index, "name": s.name, "importance": s.importance, "interval": s.interval} for s in column
             ],
         }
-        for name, column in scores.items()
+        for name, column in scores.by_criterion.items()
     }
 
 
@@ -65,8 +90,8 @@ def plot_scores(scores: Scores, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
-    names, first = list(scores), next(iter(scores.values()))
-    grid = [rankdata([score.importance for score in scores[name]]) - 1 for name in names]
+    names, columns = list(scores.by_criterion), list(scores.by_criterion.values())
+    first, grid = columns[0], [rankdata([score.importance for score in column]) - 1 for column in columns]
     figure = Figure(figsize=(2.5 + 0.42 * len(first), 1.6 + 0.42 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

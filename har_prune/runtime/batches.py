@@ -54,7 +54,7 @@ def _items(batch: Any) -> Iterable[tuple[str, Any]]:
     return batch.items()
 
 
-def rows_of(batch: Mapping[str, Any], rows: slice) -> dict[str, Any]:
+def rows_of(batch: Mapping[str, Any], rows: slice | list[int]) -> dict[str, Any]:
     """Some examples of a batch."""
     return {key: value[rows] for key, value in _items(batch)}
 

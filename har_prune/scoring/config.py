@@ -35,10 +35,18 @@ class _Measure(Settings):
             del values["layout"]
         return values
 
+    @field_validator("race", mode="before", check_fields=False)
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        return {} if value is True else None if value is False else value
+
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: autocast, faster where the processor computes in it; fp32: the weights' own type"
     )
     interval: float | None = Field(None, gt=0.5, lt=1, description="level of a bootstrap interval for every score")
+    race: RaceConfig | None = Field(
+        None, description="true, or settings: look at more and more examples until the least important block is clear"
+    )
     execution_plan: ExecutionPlan | None = Field(
         None, description="null: chosen by timing a few forwards, and kept with the run"
     )
@@ -54,20 +62,8 @@ class CalibrationConfig(_Measure):
     """On what, and how, a run measures importance."""
 
     samples: int = Field(1024, ge=2, description="examples the criterion sees, at most, in an iteration")
-    race: RaceConfig | None = Field(
-        None, description="true, or settings: look at more and more examples until the least important block is clear"
-    )
-
-    @field_validator("race", mode="before")
-    @classmethod
-    def _on_or_off(cls, value: Any) -> Any:
-        return {} if value is True else None if value is False else value
 
     def scoring(self, seed: int, execution_plan: ExecutionPlan | None = None) -> ScoringConfig:
         """These settings for one call of `score_blocks`; a given execution plan replaces one that is null."""
-        return ScoringConfig(
-            precision=self.precision,
-            interval=self.interval,
-            execution_plan=self.execution_plan or execution_plan,
-            seed=seed,
-        )
+        shared = {name: getattr(self, name) for name in _Measure.model_fields}
+        return ScoringConfig(**{**shared, "execution_plan": self.execution_plan or execution_plan, "seed": seed})

@@ -1,4 +1,4 @@
-"""Choosing micro-batch, threads and memory format by timing a few forwards."""
+"""Choosing micro-batch, threads and memory format by timing the work on a few examples."""
 
 import math
 import time
@@ -11,8 +11,8 @@ from torch import Tensor
 from har_prune.runtime.batches import rows_of, size_of
 from har_prune.scoring.config import ExecutionPlan
 
-_MOST_EXAMPLES = 128  # timed at once on a CPU: above, caches decide and larger is never faster
-_SMALLEST = 16
+_MOST_EXAMPLES = 32  # timed at once on a CPU: with the rows of all candidates caches decide, and more is never faster
+_SMALLEST = 4
 
 
 def choose_execution_plan(
@@ -45,13 +45,13 @@ def choose_execution_plan(
             return plans[0]
         seconds = []
         for plan in plans:
-            run(plan, examples)  # warm: the first forward allocates
+            run(plan, rows_of(examples, slice(plan.micro_batch * plan.workers)))  # warm: the first forward allocates
             start = clock()
             run(plan, examples)
             seconds.append(clock() - start)
         return plans[seconds.index(min(seconds))]
 
-    usual = min(64, largest) if on_cpu else largest
+    usual = min(16, largest) if on_cpu else largest
     sizes = {2**power for power in range(int(math.log2(_SMALLEST)), 20)} | {usual}
     best = fastest(
         [ExecutionPlan(micro_batch=usual, channels_last=last) for last in ((True, False) if images else (False,))]

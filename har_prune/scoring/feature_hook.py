@@ -1,7 +1,6 @@
 """The representation CKA compares: the input of the classification head, or any module's output by name."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -36,33 +35,34 @@ class FeatureHook:
             if name not in modules:
                 raise ShapeError(f"no module is called {name!r} in this model.{did_you_mean(name, modules)}")
             self._modules = [modules[name]]
-        self._value: Any = None
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """The layer whose output the representation does not need; None where that is not one layer."""
+        modules = self._modules if self._reads_input else []
+        return modules[0] if len(modules) == 1 and isinstance(modules[0], nn.Linear) else None
 
     def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
         """Runs the model on a batch; returns its representation, [N, D], and its output."""
-        with self._listening():
-            output = self.model(**batch)
-        value = self._value if self._modules else _pooled_output(output)
-        self._value = None
-        return _pool(value, batch.get("attention_mask"), self.model.main_input_name == "pixel_values"), output
+        kept: list[Tensor] = []
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
         def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            self._value = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+            kept[:] = [next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))]
 
         def after(module: nn.Module, args: tuple, output: Any) -> None:
-            self._value = output if isinstance(output, Tensor) else output[0]
+            kept[:] = [output if isinstance(output, Tensor) else output[0]]
 
         if self._reads_input:
             handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in self._modules]
         else:
             handles = [module.register_forward_hook(after) for module in self._modules]
         try:
-            yield
+            output = self.model(**batch)
         finally:
             for handle in handles:
                 handle.remove()
+        value = kept[0] if self._modules else _pooled_output(output)
+        return _pool(value, batch.get("attention_mask"), self.model.main_input_name == "pixel_values"), output
 
 
 def _head(model: PreTrainedModel) -> list[nn.Module]:

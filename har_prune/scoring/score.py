@@ -1,60 +1,41 @@
 """score_blocks: the importance of every removable block on a stream of batches."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
+from har_prune.errors import DataError, NotRemovableError, ShapeError
 from har_prune.runtime.batches import checked
+from har_prune.runtime.processes import agreed
 from har_prune.runtime.progress import Progress, count_of
-from har_prune.scoring.config import ScoringConfig
-from har_prune.scoring.scorer import Batches, BlockScorer
-from har_prune.scoring.statistics import GROUPS
+from har_prune.scoring.aggregate import Aggregate
+from har_prune.scoring.config import RaceConfig, ScoringConfig
+from har_prune.scoring.criteria.base import refuse_race
+from har_prune.scoring.measure import Measurer
+from har_prune.scoring.race import run_race
+from har_prune.scoring.scores import BlockScore, CriterionCost, Scores
 
-
-@dataclass(frozen=True)
-class BlockScore:
-    """Importance of one block.
-
-    Args:
-        index: Index of the block in the scored model; the first of its `BlockStack.removal_group`.
-        name: Its dotted module path there.
-        importance: Higher = keep. For "cka" 1 - CKA, in [0, 1].
-        samples: Examples it was measured on; 0 for criteria that look at no data.
-        criterion: What was measured.
-        interval: Bootstrap interval of the importance, where one was asked for.
-        seed: Seed of the bootstrap and of what the criterion drew.
-        reference: "current" where the scored network itself was the reference, "other" where another one was.
-        precision: "fp32" for the weights' own type, "bf16" for autocast.
-        estimator: How the number was computed: "exact", or the approximation and its error.
-    """
-
-    index: int
-    name: str
-    importance: float
-    samples: int
-    criterion: str = "cka"
-    interval: tuple[float, float] | None = None
-    seed: int = 0
-    reference: str = "current"
-    precision: str = "fp32"
-    estimator: str = "exact"
+Batches = Iterable[Mapping[str, Any]]
 
 
 def score_blocks(
     model: PreTrainedModel | BlockStack,
     batches: Batches,
+    criterion: str | list[str] = "cka",
     *,
-    criterion: str = "cka",
     accelerator: Accelerator | None = None,
     candidates: Iterable[int] | None = None,
     reference: PreTrainedModel | None = None,
     representation: str | None = None,
     config: ScoringConfig | None = None,
-) -> list[BlockScore]:
+) -> Scores:
     """Scores blocks by what the network loses without each of them.
 
     A pure function of model, batches and arguments: the model comes back as it was.
@@ -62,91 +43,100 @@ def score_blocks(
     Args:
         model: The network, or what `find_blocks` returned for it. One that accelerate placed (`device_map`, offload)
             is scored where it is.
-        batches: Dicts of model inputs. Memory does not grow with their number. With several processes every process
-            iterates the same batches and works on its rows, so there are no padding rows.
-        criterion: A registered name, or "consensus(a, b, ...)" for the mean rank by several.
+        batches: Dicts of model inputs; for a race in random order: the first have to be a fair sample. Memory does not
+            grow with their number. With several processes every process iterates the same batches and works on its
+            rows, so there are no padding rows.
+        criterion: A registered name, or "consensus(a, b, ...)" for the mean rank by several. Several names share every
+            forward.
         accelerator: Decides the device and joins processes; None = one process, the device the model is on.
         candidates: Block indices to score; None = every removable block.
         reference: Another network to compare with, e.g. the unpruned network; None = `model` itself.
         representation: Dotted module name; None = the input of the classification head.
-        config: Precision, interval, execution plan, seed; None = the defaults.
+        config: Precision, interval, race, execution plan, seed; None = the defaults.
 
     Returns:
-        One score for each candidate, by index.
+        The scores by index, of several criteria one after the other, and what they took. All processes are given what
+        the main process found.
 
     Raises:
-        UnknownFamilyError, UnknownCriterionError: Nothing is registered under the name.
+        UnknownFamilyError, UnknownCriterionError: Nothing is registered under the name; or it cannot race.
+        NotRemovableError: A candidate cannot be removed.
         DataError: There are too few samples, or no labels where the criterion needs them.
         ShapeError: Too few examples for the criterion, or no such representation.
         DegenerateFeaturesError: A score is undefined; the message names the block.
     """
-    scores = score_criteria(
-        model,
-        batches,
-        [criterion],
-        accelerator=accelerator,
-        candidates=candidates,
-        reference=reference,
-        representation=representation,
-        config=config,
-    )
-    return scores[criterion]
-
-
-def score_criteria(
-    model: PreTrainedModel | BlockStack,
-    batches: Batches,
-    criteria: list[str],
-    *,
-    accelerator: Accelerator | None = None,
-    candidates: Iterable[int] | None = None,
-    reference: PreTrainedModel | None = None,
-    representation: str | None = None,
-    config: ScoringConfig | None = None,
-) -> dict[str, list[BlockScore]]:
-    """Scores blocks by several criteria in one pass, which share every forward.
-
-    Args and errors as `score_blocks`; `criteria` are names as there.
-
-    Returns:
-        {criterion: one score for each candidate, by index}.
-    """
-    config, batches = config or ScoringConfig(), checked(batches, "calibration")
-    scorer = BlockScorer(
-        model,
-        criteria,
-        candidates,
-        config,
-        accelerator=accelerator,
-        reference=reference,
-        representation=representation,
-        groups=1 if config.interval is None else GROUPS,
-    )
-    progress = Progress("score", count_of(batches), accelerator)
-    with closing(progress), closing(scorer):
-        scorer.feed(progress.counting(batches))
-        return block_scores(scorer)
-
-
-def block_scores(scorer: BlockScorer) -> dict[str, list[BlockScore]]:
-    """What a scorer has found so far, by criterion."""
-    config, importances = scorer.config, scorer.importances()
-    intervals = scorer.intervals(config.interval) if config.interval is not None else {}
-    return {
-        name: [
-            BlockScore(
-                index,
-                scorer.stack.names[index],
-                value,
-                scorer.samples_of(name),
-                name,
-                intervals[name][place] if intervals else None,
-                config.seed,
-                scorer.reference,
-                config.precision,
-                scorer.estimator(name),
-            )
-            for place, (index, value) in enumerate(zip(scorer.candidates, values, strict=True))
-        ]
-        for name, values in importances.items()
+    config, batches, stack = config or ScoringConfig(), checked(batches, "calibration"), stack_of(model)
+    names = [criterion] if isinstance(criterion, str) else list(dict.fromkeys(criterion))
+    if config.race is not None:
+        refuse_race(names)
+    shared = {
+        "seed": config.seed,
+        "reference": "current" if reference is None else "other",
+        "precision": config.precision,
     }
+    chosen = sorted(set(stack.removable if candidates is None else candidates))
+    if not chosen:
+        raise NotRemovableError(f"none of the {len(stack)} blocks can be removed, so there is nothing to score.")
+    for index in chosen:
+        stack.check_removable(stack.removal_group(index))
+    aggregate = Aggregate(names, stack, chosen, config, shared)
+    if not aggregate.streamed:
+        return Scores(aggregate.scores({}, 0), 0, None, 0, _costs(aggregate, chosen))
+    with closing(Progress("score", count_of(batches), accelerator)) as progress:
+        stream = iter(progress.counting(batches))
+        first: Any = next(stream, None)
+        if first is None:
+            _check_samples(0, accelerator)
+        measurer = Measurer(
+            stack, chosen, aggregate.streamed, first, config,
+            accelerator=accelerator, reference=reference, representation=representation,
+        )  # fmt: skip
+        with closing(measurer):
+            rows = (getattr(criterion, "first_rows", 2) for criterion in aggregate.streamed.values())
+            aggregate.start(measurer.first(max(rows)))
+            stream, race = chain([first], stream), None
+            if config.race is None:
+                for measurements in measurer.measure(stream):
+                    aggregate.add(measurements)
+                found = _found(measurer, aggregate)
+            else:
+                found, race = run_race(measurer, aggregate, stream, config.race, progress)
+            return Scores(
+                found, measurer.samples, measurer.execution_plan, measurer.block_evaluations(),
+                _costs(aggregate, chosen), race,
+            )  # fmt: skip
+
+
+def _found(measurer: Measurer, aggregate: Aggregate) -> dict[str, tuple[BlockScore, ...]]:
+    samples, accelerator = measurer.samples, measurer.accelerator
+    _check_samples(samples, accelerator)
+    return agreed(aggregate.scores(aggregate.joined(accelerator), samples), accelerator)
+
+
+def _check_samples(samples: int, accelerator: Accelerator | None) -> None:
+    processes = accelerator.num_processes if accelerator else 1
+    if samples < processes:
+        raise DataError(
+            f"there are {samples} calibration samples for {processes} process(es): give at least one each."
+        )
+    if samples < 2:
+        raise ShapeError(f"importance needs at least 2 calibration samples; there are {samples}.")
+
+
+def _costs(aggregate: Aggregate, candidates: list[int]) -> dict[str, CriterionCost]:
+    """What each criterion takes by itself, on a network whose candidates share one forward."""
+    stack, found = aggregate.stack, {}
+    depth = len(stack)
+    behind = sum(depth - stack.removal_group(index)[-1] - 1 for index in candidates)
+    forward = {"nothing": 0, "features": depth + behind, "losses": depth + behind}
+    for name, criterion in aggregate.criteria.items():
+        backward = depth if criterion.needs == "gradients" else 0
+        found[name] = CriterionCost(forward.get(criterion.needs, depth), backward, aggregate.bytes.get(name, 0))
+    return found
+
+
+def race_blocks(model: PreTrainedModel | BlockStack, batches: Batches, race: RaceConfig, **options: Any) -> Scores:
+    """`score_blocks` with `ScoringConfig(race=...)`; its `winner` is now `least()[0]`."""
+    warnings.warn("race_blocks is now score_blocks(config=ScoringConfig(race=...))", DeprecationWarning, stacklevel=2)
+    config = options.pop("config", None) or ScoringConfig()
+    return score_blocks(model, batches, config=config.model_copy(update={"race": race}), **options)

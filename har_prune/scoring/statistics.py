@@ -1,6 +1,6 @@
 """Statistics of a criterion by groups of examples, and what follows: importance, its spread, its interval."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from accelerate import Accelerator
@@ -20,18 +20,18 @@ class GroupedStatistics:
     """Statistics [C or 1, G, ...] of one criterion for C candidates in G groups.
 
     Args:
-        example: Statistics of a few rows, for shapes; their values are not counted.
+        example: Statistics of one group of a few examples, [C or 1, 1, ...], for shapes; they are not counted.
         groups: G; 1 where only the total is wanted.
     """
 
     def __init__(self, example: Statistics, groups: int):
         self.groups = groups
-        self._statistics = [value.new_zeros((value.shape[0], groups, *value.shape[1:])) for value in example]
+        self._statistics = [value.new_zeros((len(value), groups, *value.shape[2:])) for value in example]
 
-    def add(self, group: int, statistics: Statistics) -> None:
-        """Adds the statistics of rows of one group."""
+    def add(self, groups: Tensor, statistics: Statistics) -> None:
+        """Adds the statistics [C or 1, K, ...] of K groups, given by index [K]."""
         for total, new in zip(self._statistics, statistics, strict=True):
-            total[:, group] += new
+            total.index_add_(1, groups.to(new.device), new)
 
     def keep(self, candidates: list[int]) -> None:
         """Forgets all candidates but those at the given places."""
@@ -44,6 +44,11 @@ class GroupedStatistics:
         statistics = GroupedStatistics([], self.groups)
         statistics._statistics = [accelerator.reduce(total.clone(), "sum") for total in self._statistics]
         return statistics
+
+    @property
+    def bytes(self) -> int:
+        """Memory they take."""
+        return sum(total.numel() * total.element_size() for total in self._statistics)
 
     def whole(self, candidate: int) -> Statistics:
         """Statistics of all groups for one candidate, with one leading entry."""
@@ -69,9 +74,9 @@ class GroupedStatistics:
         parts = counts.to(statistics[0].device).split(max(1, _CHUNK_BYTES // (8 * largest)))
         return torch.cat([importance([torch.tensordot(part, total, 1) for total in statistics]) for part in parts])
 
-    def _filled(self, statistics: Statistics) -> list[int]:
+    def _filled(self, statistics: Statistics) -> Tensor:
         """The groups that have rows; a criterion's first tensor counts them."""
-        filled = [group for group in range(self.groups) if bool(statistics[0][group])]
+        filled = statistics[0].nonzero().flatten()
         if len(filled) < _FEWEST:
             raise ShapeError(f"an interval or a race needs at least {_FEWEST * ROWS} examples; there are too few.")
         return filled
@@ -86,14 +91,22 @@ def group_of(positions: Tensor, groups: int) -> Tensor:
     return positions // ROWS % groups
 
 
-def runs_of(positions: Tensor, groups: int) -> list[tuple[int, slice]]:
-    """(group, rows) for stretches of neighbouring rows of one group; `positions` [N] in the data."""
+def grouped(positions: Tensor, groups: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Examples by group, all groups with equally many at once, so that sums over groups are one batched product.
+
+    Args:
+        positions: Of the examples in the data, [N].
+        groups: G.
+
+    Yields:
+        (groups [K], places [K, n] of their examples among the N).
+    """
     if groups == 1:
-        return [(0, slice(0, len(positions)))]
-    stretches, start = [], 0
-    marks = group_of(positions, groups).tolist()
-    for row in range(1, len(marks) + 1):
-        if row == len(marks) or marks[row] != marks[start]:
-            stretches.append((marks[start], slice(start, row)))
-            start = row
-    return stretches
+        yield torch.zeros(1, dtype=torch.long), torch.arange(len(positions))[None]
+        return
+    marks = group_of(positions, groups)
+    order, counts = marks.argsort(stable=True), marks.bincount(minlength=groups)
+    starts = counts.cumsum(0) - counts
+    for count in counts[counts > 0].unique().tolist():
+        same = (counts == count).nonzero().flatten()
+        yield same, order[starts[same][:, None] + torch.arange(count)]

@@ -5,7 +5,7 @@ import torch
 from families import TINY, cifar_resnet, har_transformer
 from torch.nn.functional import cross_entropy
 
-from har_prune import ScoringConfig, find_blocks, register_criterion, remove_blocks, score_blocks, score_criteria
+from har_prune import ScoringConfig, find_blocks, register_criterion, remove_blocks, score_blocks
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import DataError, DegenerateFeaturesError, ShapeError, UnknownCriterionError
 from har_prune.scoring.criteria import base as registry
@@ -78,7 +78,7 @@ def test_loss_increase_is_remove_and_measure(model):
 def test_block_influence_and_angular_distance_are_what_hooks_see(model):
     batches = _batches(model)
     states = _states(model, batches)
-    scores = score_criteria(model, batches, ["block_influence", "angular_distance"])
+    scores = score_blocks(model, batches, criterion=["block_influence", "angular_distance"]).by_criterion
     for influence, angle in zip(scores["block_influence"], scores["angular_distance"], strict=True):
         before, after = states[influence.index]
         cosine = (before * after).sum(-1) / (before.norm(dim=-1) * after.norm(dim=-1)).clamp_min(1e-16)
@@ -112,7 +112,7 @@ def test_taylor_leaves_the_gradients_of_the_user_alone(model):
 
 def test_procrustes_and_rbf_follow_their_formulas(model):
     batches = _batches(model, (64, 40))
-    scores = score_criteria(model, batches, ["procrustes", "cka_rbf"])
+    scores = score_blocks(model, batches, criterion=["procrustes", "cka_rbf"]).by_criterion
     x = _features(model, batches)
     for procrustes, rbf in zip(scores["procrustes"], scores["cka_rbf"], strict=True):
         y = _features(remove_blocks(model, [procrustes.index]), batches)
@@ -131,7 +131,7 @@ def test_procrustes_and_rbf_follow_their_formulas(model):
 
 def test_l1_norm_and_random_look_at_no_data():
     model = har_transformer()
-    scores = score_criteria(model, [], ["l1_norm", "random"])
+    scores = score_blocks(model, [], criterion=["l1_norm", "random"]).by_criterion
     weights = [p.abs().flatten() for p in model.har_transformer.layers[2].parameters() if p.ndim > 1]
     assert scores["l1_norm"][2].importance == pytest.approx(torch.cat(weights).mean().item(), rel=1e-6)
     assert scores["l1_norm"][2].samples == 0
@@ -145,7 +145,7 @@ def test_l1_norm_and_random_look_at_no_data():
 
 def test_a_consensus_averages_ranks_by_block():
     model, name = har_transformer().double(), "consensus(cka, taylor, l1_norm)"
-    scores = score_criteria(model, _batches(model), [name, "cka", "taylor", "l1_norm"])
+    scores = score_blocks(model, _batches(model), criterion=[name, "cka", "taylor", "l1_norm"]).by_criterion
     ranks = torch.zeros(4, dtype=torch.float64)
     for part in ("cka", "taylor", "l1_norm"):
         order = sorted(range(4), key=lambda index: scores[part][index].importance)
@@ -168,7 +168,8 @@ def test_criteria_share_one_pass():
             seen += 1
             yield batch
 
-    score_criteria(model, counting(_batches(model)), ["cka", "cka_debiased", "procrustes", "loss_increase", "taylor"])
+    names = ["cka", "cka_debiased", "procrustes", "loss_increase", "taylor"]
+    assert list(score_blocks(model, counting(_batches(model)), names).by_criterion) == names
     assert seen == 2
 
 
@@ -188,7 +189,7 @@ def test_a_wide_representation_is_sketched_and_says_so(monkeypatch):
     criterion = make_criterion("cka", Task([None, None], seed=0))
     criterion.start(measurements)
     assert "count sketch of 6000 to 1024 columns" in criterion.estimator
-    sums = criterion.statistics(measurements)
+    sums = [value[:, 0] for value in criterion.statistics(measurements.rows(torch.arange(400)[None]))]
     assert max(value.numel() for value in sums) <= 2 * 1024**2
     for block in (0, 1):
         x, y = (v - v.mean(0) for v in (wide[0], without[block]))
@@ -219,7 +220,9 @@ def test_a_bootstrap_interval_holds_the_score():
             layer.feed_forward[2].weight *= size
     batches = _batches(model, (64, 64, 64, 64))
     config = ScoringConfig(interval=0.95)
-    scores = score_criteria(model, batches, ["cka", "taylor", "l1_norm", "consensus(cka, taylor)"], config=config)
+    scores = score_blocks(
+        model, batches, criterion=["cka", "taylor", "l1_norm", "consensus(cka, taylor)"], config=config
+    ).by_criterion
     for name, column in scores.items():
         for score in column:
             low, high = score.interval
@@ -236,15 +239,16 @@ def test_a_bootstrap_interval_holds_the_score():
 def test_an_interval_covers_the_truth_as_often_as_it_says():
     """Means of known numbers: 90 % intervals over 200 draws of 256 rows."""
     from har_prune.scoring.criteria.block import MeanCriterion
-    from har_prune.scoring.statistics import GROUPS, GroupedStatistics, runs_of
+    from har_prune.scoring.statistics import GROUPS, GroupedStatistics, grouped
 
     criterion, covered = MeanCriterion(Task([])), 0
     for seed in range(200):
         values = torch.rand((1, 256), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        measurements = Measurements((0,), values[..., None], values[..., None], {"x": values}).of("x")
-        statistics = GroupedStatistics(criterion.statistics(measurements), GROUPS)
-        for group, rows in runs_of(torch.arange(256), GROUPS):
-            statistics.add(group, criterion.statistics(measurements.rows(rows)))
+        measurements = Measurements((0,), values[..., None], values[..., None], {"x": values})
+        whole = measurements.rows(torch.arange(256)[None]).of("x")
+        statistics = GroupedStatistics(criterion.statistics(whole), GROUPS)
+        for groups, rows in grouped(torch.arange(256), GROUPS):
+            statistics.add(groups, criterion.statistics(measurements.rows(rows).of("x")))
         low, high = torch.quantile(
             statistics.resampled(0, criterion.importance, seed), torch.tensor([0.05, 0.95]).double()
         )
@@ -283,7 +287,8 @@ class _Plain:
         return (after - before).double().square().sum((1, 2))
 
     def statistics(self, measurements):
-        return [measurements.own.new_full((1,), measurements.own.shape[1]), measurements.own.sum(1)]
+        values = measurements.own
+        return [values.new_full((1, values.shape[1]), values.shape[2]), values.sum(2)]
 
     def importance(self, sums):
         return sums[1] / sums[0]
@@ -295,7 +300,7 @@ def test_a_class_that_follows_the_protocol_works(own_criteria):
     model = har_transformer().double()
     batches = _batches(model)
     states = _states(model, batches)
-    scores = score_criteria(model, batches, ["energy", "energy_again", "block_influence"])
+    scores = score_blocks(model, batches, criterion=["energy", "energy_again", "block_influence"]).by_criterion
     for first, second in zip(scores["energy"], scores["energy_again"], strict=True):
         before, after = states[first.index]
         expected = (after - before).square().sum((1, 2)).mean().item()
@@ -306,7 +311,7 @@ def test_a_class_that_follows_the_protocol_works(own_criteria):
 def test_several_criteria_of_one_kind_share_a_pass(own_criteria):
     register_criterion("loss_twice")(type("Twice", (registry._CRITERIA["loss_increase"],), {}))
     model = har_transformer().double()
-    scores = score_criteria(model, _batches(model), ["loss_increase", "loss_twice"])
+    scores = score_blocks(model, _batches(model), criterion=["loss_increase", "loss_twice"]).by_criterion
     alone = score_blocks(model, _batches(model), criterion="loss_increase")
     for name in scores:
         assert [s.importance for s in scores[name]] == [s.importance for s in alone]

@@ -12,7 +12,6 @@ from har_prune import (
     register_criterion,
     remove_blocks,
     score_blocks,
-    score_criteria,
 )
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import (
@@ -22,8 +21,11 @@ from har_prune.errors import (
     ShapeError,
     UnknownCriterionError,
 )
-from har_prune.scoring.ablation import BlockAblation, Wanted
+from har_prune.scoring.ablation import BlockAblation
+from har_prune.scoring.criteria.base import Task, make_criterion
 from har_prune.scoring.feature_hook import FeatureHook
+
+_CKA = {"cka": make_criterion("cka", Task([]))}
 
 
 def _batches(model, sizes=(8, 8, 5)):
@@ -68,7 +70,7 @@ def test_equals_removing_each_block_and_running_again(name):
 
 def test_the_sweep_runs_only_the_blocks_behind_each_candidate():
     model = har_transformer(6)
-    sweep = BlockAblation(find_blocks(model), range(6), Wanted(features=True))
+    sweep = BlockAblation(find_blocks(model), range(6), _CKA)
     with torch.no_grad():
         measurements = sweep.run(example_inputs(model, batch_size=2))
     assert measurements.blocks == tuple(range(6))
@@ -83,13 +85,13 @@ class _SumOfLayers(HarTransformerForSequenceClassification):
         return SequenceClassifierOutput(logits=self.classifier(sum(hidden_states).mean(dim=1)))
 
 
-def test_a_model_that_cannot_be_replayed_is_scored_all_the_same():
+def test_a_model_that_cannot_be_stacked_is_scored_all_the_same():
     model = _SumOfLayers(har_transformer(3).config).eval()
     batches = _batches(model)
-    sweep = BlockAblation(find_blocks(model), range(3), Wanted(features=True))
+    sweep = BlockAblation(find_blocks(model), range(3), _CKA)
     with torch.no_grad():
-        sweep.check_replay(batches[0])
-    assert not sweep.replays
+        sweep.check_stacking(batches[0])
+    assert not sweep.stacks
     reference = _features(model, batches)
     for score in score_blocks(model, batches):
         with find_blocks(model).bypassed([score.index]):
@@ -177,7 +179,7 @@ def _numbers(model, sizes, accelerator=None):
     batches = [{**batch, "labels": torch.arange(size) % 3} for batch, size in zip(batches, sizes, strict=True)]
     config = ScoringConfig(interval=0.9 if sum(sizes) > 64 else None)
     names = ["cka", "taylor"] if config.interval else ["cka", "cka_rbf", "procrustes", "taylor"]
-    scores = score_criteria(model, batches, names, accelerator=accelerator, config=config)
+    scores = score_blocks(model, batches, criterion=names, accelerator=accelerator, config=config).by_criterion
     assert {score.samples for column in scores.values() for score in column} == {sum(sizes)}
     return [number for name in names for s in scores[name] for number in (s.importance, *(s.interval or ()))]
 

@@ -79,9 +79,12 @@ class Criterion(Protocol):
         """Sees a few examples, the same in every process, before any are summed."""
 
     def statistics(self, measurements: Measurements) -> Statistics:
-        """Float64 tensors that add up over examples; each [C, ...], or [1, ...] where candidates share it.
+        """Sums over examples, by group: float64 tensors [C, G, ...], or [1, G, ...] where candidates share them.
 
-        The first counts examples, [1].
+        The first counts examples, [1, G].
+
+        Args:
+            measurements: Of G groups of N examples: features [C, G, N, D] and [1, G, N, D], numbers [C, G, N].
         """
 
     def importance(self, statistics: Statistics) -> Tensor:
@@ -155,16 +158,19 @@ def members(name: str) -> list[str]:
     return inner
 
 
-def refuse_race(name: str) -> None:
-    """Refuses a criterion whose spread examples do not tell.
+def refuse_race(names: list[str]) -> None:
+    """Refuses to race several criteria, or one whose spread examples do not tell.
 
     Raises:
-        UnknownCriterionError: It is a consensus, or looks at no data.
+        UnknownCriterionError: They are several, or one is a consensus, or looks at no data.
     """
-    if members(name) != [name] or make_criterion(name, Task([])).needs == "nothing":
-        raise UnknownCriterionError(
-            f"criterion {name!r} cannot race: it is a consensus or looks at no data. Leave calibration.race out."
-        )
+    for name in names:
+        if members(name) != [name] or make_criterion(name, Task([])).needs == "nothing":
+            raise UnknownCriterionError(
+                f"criterion {name!r} cannot race: it is a consensus or looks at no data. Leave calibration.race out."
+            )
+    if len(names) != 1:
+        raise UnknownCriterionError(f"one criterion at a time can race; these are {', '.join(names)}.")
 
 
 def make_criterion(name: str, task: Task) -> Criterion:

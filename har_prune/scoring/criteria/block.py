@@ -26,7 +26,7 @@ class MeanCriterion:
         values = measurements.own
         if values is None:
             raise ValueError(f"{type(self).__name__} with needs={self.needs!r} is given no number for each example.")
-        return [values.new_full((1,), values.shape[1]), values.sum(1)]
+        return [values.new_full((1, values.shape[1]), values.shape[-1]), values.sum(-1)]
 
     def importance(self, statistics: Statistics) -> Tensor:
         count, total = statistics

@@ -36,7 +36,7 @@ class _PairCriterion:
         ]
 
     def mapped(self, measurements: Measurements) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """(left, right) form of the reference [1, N, D] and of the representations without a block [C, N, D]."""
+        """(left, right) form of the reference [1, G, N, D] and of those without a block [C, G, N, D]."""
         reference, without = measurements.reference, measurements.without
         return (reference, reference), (without, without)
 
@@ -153,7 +153,7 @@ class RbfCkaCriterion(_PairCriterion):
             self._scales[block] = distances.median() if len(distances) else x.new_ones(())
 
     def mapped(self, measurements: Measurements) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        scale = torch.stack([self._scales[block] for block in measurements.blocks])[:, None, None]
+        scale = torch.stack([self._scales[block] for block in measurements.blocks])[:, None, None, None]
         reference, without = measurements.reference / self._scales[None], measurements.without / scale
         left, right = self._waves
         return (_waved(reference, left), _waved(reference, right)), (_waved(without, left), _waved(without, right))
