@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/installed
 	$(BIN)/har-prune run quickstart
 
-# One thread a worker: two workers share two cores.
+# One thread a worker: two workers share two cores. HAR_PRUNE_TEST_DEVICE=cuda runs the part that any device can run, there.
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 

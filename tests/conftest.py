@@ -14,6 +14,8 @@ SHARED = Path(os.environ.get("HAR_PRUNE_SHARED", ROOT.parent / "shared"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("HAR_PRUNE_TEST_DEVICE"):  # what any device can run, and nothing else
+        items[:] = [item for item in items if item.get_closest_marker("device")]
     if SHARED.is_dir() or os.environ.get("CI"):
         return  # in CI a missing folder is an error, see the fixture
     for item in items:

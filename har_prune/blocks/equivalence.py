@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from har_prune.runtime.batches import to_device
+
 TOLERANCE = 1e-5  # of the largest output, in float32
 
 
@@ -18,7 +20,7 @@ def outputs_of(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Tensor
     was_training = model.training
     model.eval()
     try:
-        first = model(**inputs)[0]
+        first = model(**to_device(inputs, model.device))[0]
     finally:
         model.train(was_training)
     return [tensor for tensor in _flat(first) if tensor.is_floating_point()]
@@ -29,7 +31,9 @@ def difference(expected: list[Tensor], actual: list[Tensor]) -> float:
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in actual] or not expected:
         return math.inf
     scale = max(tensor.abs().max().item() for tensor in expected) or 1.0
-    largest = max((a.float() - b.float()).abs().max().item() for a, b in zip(expected, actual, strict=True))
+    largest = max(
+        (a.float() - b.float().to(a.device)).abs().max().item() for a, b in zip(expected, actual, strict=True)
+    )
     return largest / scale
 
 

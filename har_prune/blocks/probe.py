@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from har_prune.blocks.example_inputs import example_inputs, no_example_inputs
 from har_prune.errors import ShapeError
+from har_prune.runtime.batches import to_device
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 # Share of the input's variation between two examples that must survive with the weights at zero.
@@ -97,7 +98,7 @@ def _record(model: PreTrainedModel, modules: list[nn.Module], inputs: dict[str, 
     try:
         # One example cannot show that an output follows its input.
         usable = inputs is not None and all(len(value) > 1 for value in inputs.values() if isinstance(value, Tensor))
-        given = inputs if inputs is not None and usable else example_inputs(model)
+        given = to_device(inputs, model.device) if inputs is not None and usable else example_inputs(model)
         try:
             model(**given)
         except Exception as error:  # whatever a forward raises on inputs it was not made for

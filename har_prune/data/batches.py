@@ -16,6 +16,7 @@ from har_prune.data.load import LabelledData
 from har_prune.data.transforms import AUGMENTATIONS, OF_EPOCHS
 from har_prune.errors import CheckpointError, DataError
 from har_prune.runtime.batches import INDEX, LABELS
+from har_prune.runtime.devices import uses_gpu
 
 Raw = Tensor | list
 Preprocess = Callable[[Any], dict[str, Tensor]]  # of what LabelledData.raw gives
@@ -246,7 +247,7 @@ def make_loader(
             )
     if augment and not isinstance(data.values, np.ndarray):
         raise DataError(f"augmentations {', '.join(augment)} need images of one size that fit in memory.")
-    on_gpu = torch.cuda.is_available()
+    on_gpu = uses_gpu()
     return TrainingLoader(
         dataset=_Rows(data, rows),
         batch_size=batch_size,

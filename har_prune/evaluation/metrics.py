@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.errors import DataError
 from har_prune.runtime.batches import INDEX, LABELS, checked, inputs_of, shard_batch, to_device
+from har_prune.runtime.devices import is_placed, working_device
 
 _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
 
@@ -107,12 +108,14 @@ def evaluate_model(
     Raises:
         DataError: There is no example, or labels are missing or are not those of the model.
     """
-    device = accelerator.device if accelerator else model.device
+    device = accelerator.device if accelerator and not is_placed(model) else working_device(model)
     found: _Found = []
     names: list[str] | None = None
     language_model = is_language_model(model)
     was_training = model.training
-    model.to(device).eval()
+    if not is_placed(model):
+        model.to(device)
+    model.eval()
     try:
         for batch in checked(batches, "evaluation"):
             rows = shard_batch(batch, accelerator)
@@ -120,7 +123,7 @@ def evaluate_model(
                 raise DataError(f"an evaluation batch has no labels; it has {', '.join(batch)}.")
             if rows is not None:
                 labels = rows[LABELS].to(device)
-                logits = model(**to_device(inputs_of(rows), device)).logits.float()
+                logits = model(**to_device(inputs_of(rows), device)).logits.float().to(device)
                 if not language_model:
                     names = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
                 logits, labels = classified(logits, labels, language_model=language_model)

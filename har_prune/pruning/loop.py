@@ -28,7 +28,7 @@ from har_prune.pruning.store import RunFolder
 from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.environment import environment
-from har_prune.runtime.processes import agreed
+from har_prune.runtime.processes import accelerator_for, agreed
 from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.config import HealConfig, TrainConfig
 from har_prune.training.distill import Teacher
@@ -76,7 +76,7 @@ def prune(
         evaluate: Labelled validation batches, or several named sets of them. Every set is measured in every
             iteration; only "validation" is ever used to choose.
         config: Target, guards, healing, seed, output folder: a `PruneConfig`, or a recipe.
-        accelerator: Device, precision and processes; None = a plain `Accelerator()`.
+        accelerator: Device, precision and processes; None = one of our own.
         teachers: Networks of the same classes; where healing distils, their logits are averaged with the original's.
         on_step: Called on the main process with each new step and the history so far.
 
@@ -99,7 +99,7 @@ def prune(
     calibration = _repeatable(checked(calibration, "calibration"))
     if train is not None:
         checked(train, "training")
-    run = _Run(model, train, calibration, evaluate, config, accelerator or Accelerator(), teachers, on_step)
+    run = _Run(model, train, calibration, evaluate, config, accelerator_for(accelerator), teachers, on_step)
     return run.to_the_end()
 
 
@@ -154,7 +154,13 @@ class _Run:
             self.folder.compare_data(self.data_fingerprints)
         accelerator.wait_for_everyone()
         self.steps = self.folder.steps() if self.folder else []
-        self.environment = environment()  # of the code that runs, not of what is on disk when it ends
+        # Of the code that runs, not of what is on disk when it ends.
+        self.environment = {
+            **environment(),
+            "processes": accelerator.num_processes,
+            "precision": accelerator.mixed_precision,
+            "device": accelerator.device.type,
+        }
         if self.steps and self.steps[0].weights_sha256 != weights_sha256(self.original.model):
             raise OutputFolderError(
                 f"output folder {config.output_dir} was made from another network than this one (its weights differ): "

@@ -2,19 +2,23 @@
 
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, get_available_trackers
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.errors import ProcessGroupError, RecipeError
 from har_prune.runtime.batches import inputs_of
+from har_prune.runtime.devices import uses_gpu
+from har_prune.runtime.processes import refuse_sharding
 
 
 def make_accelerator(
@@ -33,7 +37,8 @@ def make_accelerator(
         logging_dir: Where trackers write that need a folder.
 
     Raises:
-        ProcessGroupError: Several processes were launched that would each work alone.
+        ProcessGroupError: Several processes were launched that would each work alone, or share a model in a way that
+            was never tried.
         RecipeError: A tracker that is not installed, or fp16 without a GPU.
         ValueError: What accelerate says of an environment nobody foresaw.
     """
@@ -42,8 +47,12 @@ def make_accelerator(
     for name in trackers:
         if isinstance(name, str) and name not in available:
             raise RecipeError(f"tracker {name!r} is unknown or not installed (installed: {', '.join(available)}).")
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise RecipeError("precision fp16 needs a GPU; on this machine use auto, bf16 or fp32.")
+    refuse_sharding()
+    if precision == "fp16" and not uses_gpu():
+        raise RecipeError("precision fp16 needs a GPU; in this run use auto, bf16 or fp32.")
+    for kind in ("mps", "xpu", "npu"):
+        if not uses_gpu() and getattr(torch, kind, None) is not None and getattr(torch, kind).is_available():
+            warnings.warn(f"device {kind} was never tried: this run computes on the CPU", stacklevel=2)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ:
         # What `accelerate launch --cpu --num_processes N` leaves behind: it starts one process (accelerate 1.15).
@@ -54,12 +63,18 @@ def make_accelerator(
     try:
         accelerator = Accelerator(
             # True is what makes Accelerate join processes on a machine without a GPU (1.15).
-            cpu=not torch.cuda.is_available(),
+            cpu=not uses_gpu(),
             mixed_precision=_mixed_precision(precision),
             log_with=list(trackers) or None,
             project_dir=logging_dir,
             # The batch size is that of all processes together, however many there are.
             dataloader_config=DataLoaderConfiguration(split_batches=True),
+            kwargs_handlers=[
+                # DINOv2 never uses its mask token, and LayerDrop leaves out what it draws.
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                # The others wait while the main process saves and verifies; half an hour is NCCL's own limit, or less.
+                InitProcessGroupKwargs(timeout=timedelta(hours=6)),
+            ],
         )
     except ValueError as error:
         if launched == 1:
@@ -117,8 +132,8 @@ def timed_precision(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Lite
 
 def may_be_timed(precision: str) -> bool:
     """Whether "auto" is decided by a clock: one process on a CPU that has bf16."""
-    alone = os.environ.get("WORLD_SIZE", "1") == "1" and not torch.cuda.is_available()
-    return precision == "auto" and alone and _computes_in_bf16()
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" and not uses_gpu()
+    return precision == "auto" and alone and computes_in_bf16()
 
 
 def _cores() -> int:
@@ -130,12 +145,13 @@ def _cores() -> int:
 
 def _mixed_precision(precision: str) -> str:
     if precision == "auto":
-        return "bf16" if _computes_in_bf16() else "no"
+        return "bf16" if computes_in_bf16() else "no"
     return "no" if precision == "fp32" else precision
 
 
-def _computes_in_bf16() -> bool:
-    if torch.cuda.is_available():
+def computes_in_bf16() -> bool:
+    """Whether the processor that a run takes has bf16, and need not emulate it."""
+    if uses_gpu():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # torch (2.13) has no public question for this.
     questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -96,11 +96,11 @@ def run_folds(
     records: dict[str, list[PruningHistory]] = {subject: [] for subject in folds}
     for place in range(len(next(iter(folds.values())))):  # a whole table of the first seed before the second
         for subject, recipes in folds.items():
-            records[subject].append(_ended(recipes[place]) or run(recipes[place]))
+            records[subject].append(ended(recipes[place]) or run(recipes[place]))
     return records
 
 
-def _ended(fold: Recipe) -> PruningHistory | None:
+def ended(fold: Recipe) -> PruningHistory | None:
     """The record of a fold that has ended; a folder of another recipe is refused."""
     if not (fold.output_dir / "pruned").exists():
         return None

@@ -19,7 +19,7 @@ from har_prune.runtime.settings import Settings
 from har_prune.training.config import HealConfig, TrainConfig
 
 _WHEN = {"checkpoint_minutes": True}
-_NO_RESULT = dict.fromkeys(("output_dir", "log_with", "save", "controls", "seeds"), True)
+_NO_RESULT = dict.fromkeys(("output_dir", "log_with", "save", "controls", "seeds", "folds_in_parallel"), True)
 
 
 class ModelConfig(Settings):
@@ -76,6 +76,9 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
         (), description="a run for each, in output_dir/seed-N; in place of seed"
+    )
+    folds_in_parallel: int = Field(
+        1, ge=1, le=256, description="folds of test_subject 'all' that run side by side, a process each"
     )
     output_dir: Path = Field(description="where the run is kept; started again there, it continues")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

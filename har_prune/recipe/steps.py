@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
@@ -27,12 +26,14 @@ from har_prune.pruning.store import ORIGINAL, RunFolder
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
 from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds, seeded_recipes
 from har_prune.recipe.original import make_original
+from har_prune.recipe.parallel import run_side_by_side
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.report import run_report
 from har_prune.reporting.summary import controls_table, summary_table
 from har_prune.reporting.trajectory import plot_trajectory
 from har_prune.runtime.console import console, say
+from har_prune.runtime.devices import uses_gpu
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.files import whole_file, whole_folder, write_json
 from har_prune.runtime.tracker import JsonLinesTracker
@@ -58,6 +59,11 @@ def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> Non
         precision = None if shared is None else _shared_precision(recipes[0], shared)
         for seeded in recipes:
             launch(seeded, command, shared, precision)
+        main = PartialState().is_main_process
+        PartialState().destroy_process_group()  # the others need not wait for an upload
+        if main and recipe.save.push_to_hub is not None:
+            pushed = push_pruned(recipe.output_dir / "pruned", recipe.save.push_to_hub, private=recipe.save.private)
+            say(f"Pushed: {pushed.url}, commit {pushed.commit}")
 
 
 def launch(
@@ -113,9 +119,13 @@ def launch_folds(recipe: Recipe, command: str) -> None:
     data = load_configured(recipe.data)
     folds = folds_of(recipe, data)
     precision = _shared_precision(next(iter(folds.values()))[0], data)
+    if recipe.folds_in_parallel > 1:
+        run_side_by_side(recipe, folds, launch, command, precision)
     histories = run_folds(folds, lambda fold: launch(fold, command, data, precision))
-    if PartialState(cpu=not torch.cuda.is_available()).is_main_process:
+    state = PartialState(cpu=not uses_gpu())
+    if state.is_main_process:
         keep_summary(recipe, histories, command)
+    state.destroy_process_group()
 
 
 def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) -> PruningHistory:
@@ -159,7 +169,8 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # not end_training(), which ends the processes' group: a fold may follow
+        tracker.finish()
     return result.history
 
 
@@ -267,9 +278,6 @@ def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recip
     say(f"Report: {folder.path / 'report.md'}; plot: {folder.path / 'trajectory.png'}")
     say("Load the result:", style="bold")
     print(f"  transformers.{loading_code(model, str(pruned))}")
-    if recipe.save.push_to_hub is not None:
-        pushed = push_pruned(pruned, recipe.save.push_to_hub, private=recipe.save.private)
-        say(f"Pushed: {pushed.url}, commit {pushed.commit}")
 
 
 def _has_controls(pruned: Path, history: PruningHistory) -> bool:

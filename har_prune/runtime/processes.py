@@ -1,11 +1,25 @@
-"""What several processes agree on."""
+"""The processes of a run: which kinds were tried, and what they agree on."""
 
+import os
 from typing import TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
+
+from har_prune.errors import ProcessGroupError
+from har_prune.runtime.devices import uses_gpu
 
 Value = TypeVar("Value")
+
+_TRIED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+_DEVICES = ("cpu", "cuda")
+# What `accelerate launch` sets for the kinds of sharding that take a model apart.
+_SHARDED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor parallelism",
+}
 
 
 def agreed(value: Value, accelerator: Accelerator | None) -> Value:
@@ -18,3 +32,36 @@ def agreed(value: Value, accelerator: Accelerator | None) -> Value:
     if accelerator is None or accelerator.num_processes == 1:
         return value
     return broadcast_object_list([value])[0]
+
+
+def accelerator_for(given: Accelerator | None) -> Accelerator:
+    """The accelerator to work with: the one that was given, or one on a CUDA GPU or the CPU.
+
+    Raises:
+        ProcessGroupError: It is of a kind that was never tried.
+    """
+    refuse_sharding()
+    accelerator = given or Accelerator(cpu=not uses_gpu())
+    kind, device = accelerator.distributed_type, accelerator.device.type
+    if kind not in _TRIED or device not in _DEVICES:
+        what = device if kind in _TRIED else kind.value
+        raise ProcessGroupError(
+            f"this accelerator works with {what}, which har_prune was never tried with: use one process or plain data "
+            "parallelism (DDP) on CUDA GPUs or the CPU, e.g. Accelerator(cpu=True)."
+        )
+    return accelerator
+
+
+def refuse_sharding() -> None:
+    """Refuses an environment in which accelerate would take the model apart.
+
+    Raises:
+        ProcessGroupError: It is one.
+    """
+    for variable, name in _SHARDED.items():
+        if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
+            raise ProcessGroupError(
+                f"{name} ({variable}) splits a model, and blocks are removed from whole ones: choose plain data "
+                "parallelism in `accelerate config`, or unset it. A model too large for one device can be scored with "
+                "from_pretrained(device_map='auto')."
+            )

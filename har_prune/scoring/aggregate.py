@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import repeat
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DegenerateFeaturesError, HarPruneError
-from har_prune.scoring.cka import Statistics
 from har_prune.scoring.config import ScoringConfig
 from har_prune.scoring.criteria.base import CONSENSUS, Criterion, Task, make_criterion, members
 from har_prune.scoring.measurements import Measurements
@@ -88,10 +88,7 @@ class Aggregate:
         if not self._waiting:
             return
         measurements, self._waiting = Measurements.joined(self._waiting), []
-        positions = measurements.positions
-        if positions is None:
-            raise ValueError("measurements to add up say where their examples stand")
-        for groups, rows in grouped(positions, self.groups):
+        for groups, rows in grouped(measurements.positions, self.groups):
             part = measurements.rows(rows)
             for name, criterion in self.streamed.items():
                 self._statistics[name].add(groups, criterion.statistics(part.of(name)))
@@ -125,24 +122,23 @@ class Aggregate:
         Raises:
             DegenerateFeaturesError, ShapeError: A score is not defined; the message names block and criterion.
         """
-        level = self.config.interval
-        intervals = {} if level is None else self._intervals(joined, level)
-        return {
-            name: tuple(
-                BlockScore(
-                    index,
-                    self.stack.names[index],
-                    value,
-                    samples if any(part in self.streamed for part in members(name)) else 0,
-                    name,
-                    intervals[name][place] if intervals else None,
-                    estimator=self._estimator(name),
-                    **self.shared,
-                )
-                for place, (index, value) in enumerate(zip(self.candidates, values[:, 0].tolist(), strict=True))
+        intervals = {} if self.config.interval is None else self._intervals(joined, self.config.interval)
+        found = {}
+        for name, values in self._combined(self._values(joined, GroupedStatistics.of_all)).items():
+            parts = members(name)
+            estimators = dict.fromkeys(getattr(self.criteria[part], "estimator", "exact") for part in parts)
+            common = {
+                "criterion": name,
+                "samples": samples if any(part in self.streamed for part in parts) else 0,
+                "estimator": "; ".join(estimators),
+                **self.shared,
+            }
+            rows = zip(self.candidates, values[:, 0].tolist(), intervals.get(name, repeat(None)), strict=False)
+            found[name] = tuple(
+                BlockScore(index, self.stack.names[index], value, interval=interval, **common)
+                for index, value, interval in rows
             )
-            for name, values in self._combined(self._values(joined, _of_all)).items()
-        }
+        return found
 
     def jackknife(self, joined: dict[str, GroupedStatistics]) -> Tensor:
         """Importance of each candidate with each group of examples left out, [C, groups with examples].
@@ -205,15 +201,6 @@ class Aggregate:
             ]
             found[name] = torch.stack(ranks).mean(0) / max(1, len(self.candidates) - 1)
         return found
-
-    def _estimator(self, name: str) -> str:
-        """How a criterion was computed, for the record."""
-        parts = (self.criteria[part] for part in members(name))
-        return "; ".join(dict.fromkeys(getattr(part, "estimator", "exact") for part in parts))
-
-
-def _of_all(statistics: GroupedStatistics, place: int, importance: Callable[[Statistics], Tensor]) -> Tensor:
-    return importance(statistics.whole(place))
 
 
 def _check_sums(name: str, sums: Tensor, parts: Tensor) -> None:

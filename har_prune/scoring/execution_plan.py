@@ -41,15 +41,13 @@ def choose_execution_plan(
     examples = rows_of(batch, slice(largest))
 
     def fastest(plans: list[ExecutionPlan]) -> ExecutionPlan:
-        if len(plans) == 1:
-            return plans[0]
         seconds = []
-        for plan in plans:
+        for plan in plans if len(plans) > 1 else ():
             run(plan, rows_of(examples, slice(plan.micro_batch * plan.workers)))  # warm: the first forward allocates
             start = clock()
             run(plan, examples)
             seconds.append(clock() - start)
-        return plans[seconds.index(min(seconds))]
+        return plans[seconds.index(min(seconds))] if seconds else plans[0]
 
     usual = min(16, largest) if on_cpu else largest
     sizes = {2**power for power in range(int(math.log2(_SMALLEST)), 20)} | {usual}

@@ -14,14 +14,14 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
 from har_prune.runtime.batches import inputs_of, rows_of, shard_batch, size_of, to_device
-from har_prune.runtime.exact import exact_float32
+from har_prune.runtime.devices import computing_in_place, exact_float32, is_placed, working_device
 from har_prune.runtime.processes import agreed
 from har_prune.scoring.ablation import BlockAblation
 from har_prune.scoring.config import ExecutionPlan, ScoringConfig
 from har_prune.scoring.criteria.base import Criterion
 from har_prune.scoring.execution_plan import choose_execution_plan
 from har_prune.scoring.measurements import Measurements
-from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last, working_device
+from har_prune.scoring.replica import fold_batch_norm, replica, to_channels_last
 
 Batch = Mapping[str, Any]
 _POSITION = "har_prune.position"  # of an example among all, beside a batch's own keys
@@ -79,10 +79,12 @@ class Measurer:
 
     def first(self, rows: int) -> Measurements:
         """Measurements of some examples of the first batch, the same in every process; they are not counted."""
+        few, ablation = rows_of(self._first, slice(rows)), self._ablations[0]
+        few[_POSITION] = torch.arange(size_of(few))
         with self._working():
-            found = self._on(self._ablations[0], rows_of(self._first, slice(rows)))
-        self._ablations[0].block_evaluations = 0
-        return found
+            parts = [found for part in self._micro_batches(few) for found in self._counted(ablation, part)]
+        ablation.block_evaluations = 0
+        return Measurements.joined(parts)
 
     def measure(self, batches: Iterable[Batch]) -> Iterator[Measurements]:
         """Measures batches. Every process must be given the same; each works on its rows.
@@ -160,14 +162,18 @@ class Measurer:
     def _parts(self, batches: Iterable[Batch]) -> Iterator[dict[str, Any]]:
         """This process's rows of each batch, a micro-batch at a time."""
         for batch in batches:
-            size, start = size_of(batch), 0
+            size = size_of(batch)
             counted = {**batch, _POSITION: torch.arange(self.samples, self.samples + size)}
             own = shard_batch(counted, self.accelerator)
             self.samples += size
-            while own is not None and start < size_of(own):
-                rows = slice(start, start + self.execution_plan.micro_batch)
-                start = rows.stop
-                yield rows_of(own, rows)
+            yield from self._micro_batches(own or {})
+
+    def _micro_batches(self, rows: Batch) -> Iterator[dict[str, Any]]:
+        start = 0
+        while rows and start < size_of(rows):
+            part = slice(start, start + self.execution_plan.micro_batch)
+            start = part.stop
+            yield rows_of(rows, part)
 
     def _alone(self, batches: Iterable[Batch]) -> Iterator[Measurements]:
         for part in self._parts(batches):
@@ -186,14 +192,17 @@ class Measurer:
             finally:
                 free.put(ablation)
 
-        with _threads_restored():
-            waiting: deque[Future] = deque()
+        threads = torch.get_num_threads()  # torch.set_num_threads in any thread is also the setting of threads to come
+        waiting: deque[Future] = deque()
+        try:
             for part in self._parts(batches):
                 waiting.append(pool.submit(work, part))
                 if len(waiting) >= 2 * len(self._ablations):  # so that memory does not grow with the data
                     yield from waiting.popleft().result()
             for future in waiting:
                 yield from future.result()
+        finally:
+            torch.set_num_threads(threads)
 
     def _counted(self, ablation: BlockAblation, part: Batch) -> list[Measurements]:
         """Measures a part; where memory does not do its halves, and those to come are as small."""
@@ -223,7 +232,7 @@ class Measurer:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        with _as_it_was(self.stack.model), _as_it_was(self.reference), exact_float32(self._autocast is None):
+        with computing_in_place(self.stack.model, self.reference), exact_float32(self._autocast is None):
             yield
 
 
@@ -234,31 +243,3 @@ def _arranged(rows: Batch, plan: ExecutionPlan) -> dict[str, Any]:
         key: value.contiguous(memory_format=torch.channels_last) if getattr(value, "ndim", 0) == 4 else value
         for key, value in rows.items()
     }
-
-
-@contextmanager
-def _as_it_was(model: PreTrainedModel | None) -> Iterator[None]:
-    """Eval mode and no key-value cache for a model that is used itself (see `is_placed`); both come back."""
-    if model is None or not is_placed(model):
-        yield
-        return
-    was_training, use_cache = model.training, getattr(model.config, "use_cache", None)
-    model.eval()
-    if use_cache:
-        model.config.use_cache = False
-    try:
-        yield
-    finally:
-        model.train(was_training)
-        if use_cache:
-            model.config.use_cache = use_cache
-
-
-@contextmanager
-def _threads_restored() -> Iterator[None]:
-    """torch.set_num_threads in any thread is also the setting of threads to come."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

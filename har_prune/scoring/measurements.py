@@ -19,7 +19,7 @@ class Measurements:
         without: Representation without each candidate, [C, N, D]; likewise.
         values: {criterion name: one number for each candidate and example, [C, N]}.
         own: Of these the numbers of the criterion that is asked, [C, N]; None where it needs features alone.
-        positions: Of the examples among all that are measured, [N]; None where nobody counts them.
+        positions: Of the examples among all that are measured, [N]; empty where nobody counts them.
     """
 
     blocks: tuple[int, ...]
@@ -27,7 +27,7 @@ class Measurements:
     without: Tensor
     values: dict[str, Tensor] = field(default_factory=dict)
     own: Tensor | None = None
-    positions: Tensor | None = None
+    positions: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     def __len__(self) -> int:
         return self.reference.shape[1]
@@ -70,5 +70,5 @@ class Measurements:
             torch.cat([part.reference for part in parts], 1),
             torch.cat([part.without for part in parts], 1),
             {name: torch.cat([part.values[name] for part in parts], 1) for name in parts[0].values},
-            positions=torch.cat([part.positions for part in parts if part.positions is not None]),
+            positions=torch.cat([part.positions for part in parts]),
         )

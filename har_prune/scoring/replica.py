@@ -26,19 +26,6 @@ def replica(model: PreTrainedModel) -> PreTrainedModel:
     return twin
 
 
-def is_placed(model: PreTrainedModel) -> bool:
-    """Whether accelerate placed the model (`device_map`, offload): its hooks hold on to the modules they are on."""
-    return getattr(model, "hf_device_map", None) is not None
-
-
-def working_device(model: PreTrainedModel) -> torch.device:
-    """Where a model computes: of a placed one the first accelerator of its map, else the CPU."""
-    if not is_placed(model):
-        return model.device
-    places = [place for place in model.hf_device_map.values() if place not in ("cpu", "disk")]
-    return torch.device(places[0] if places else "cpu")
-
-
 @torch.no_grad()
 def fold_batch_norm(
     twin: PreTrainedModel, batch: Mapping[str, Any], representation: str | None = None, tolerance: float = _EXACT

@@ -13,14 +13,14 @@ from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, NotRemovableError, ShapeError
 from har_prune.runtime.batches import checked
-from har_prune.runtime.processes import agreed
+from har_prune.runtime.processes import accelerator_for, agreed
 from har_prune.runtime.progress import Progress, count_of
 from har_prune.scoring.aggregate import Aggregate
 from har_prune.scoring.config import RaceConfig, ScoringConfig
 from har_prune.scoring.criteria.base import refuse_race
 from har_prune.scoring.measure import Measurer
 from har_prune.scoring.race import run_race
-from har_prune.scoring.scores import BlockScore, CriterionCost, Scores
+from har_prune.scoring.scores import CriterionCost, Scores
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -66,6 +66,7 @@ def score_blocks(
         DegenerateFeaturesError: A score is undefined; the message names the block.
     """
     config, batches, stack = config or ScoringConfig(), checked(batches, "calibration"), stack_of(model)
+    accelerator = accelerator and accelerator_for(accelerator)
     names = [criterion] if isinstance(criterion, str) else list(dict.fromkeys(criterion))
     if config.race is not None:
         refuse_race(names)
@@ -98,7 +99,9 @@ def score_blocks(
             if config.race is None:
                 for measurements in measurer.measure(stream):
                     aggregate.add(measurements)
-                found = _found(measurer, aggregate)
+                _check_samples(measurer.samples, accelerator)
+                joined = aggregate.joined(accelerator)
+                found = agreed(aggregate.scores(joined, measurer.samples), accelerator)
             else:
                 found, race = run_race(measurer, aggregate, stream, config.race, progress)
             return Scores(
@@ -107,18 +110,10 @@ def score_blocks(
             )  # fmt: skip
 
 
-def _found(measurer: Measurer, aggregate: Aggregate) -> dict[str, tuple[BlockScore, ...]]:
-    samples, accelerator = measurer.samples, measurer.accelerator
-    _check_samples(samples, accelerator)
-    return agreed(aggregate.scores(aggregate.joined(accelerator), samples), accelerator)
-
-
 def _check_samples(samples: int, accelerator: Accelerator | None) -> None:
     processes = accelerator.num_processes if accelerator else 1
     if samples < processes:
-        raise DataError(
-            f"there are {samples} calibration samples for {processes} process(es): give at least one each."
-        )
+        raise DataError(f"there are {samples} calibration samples for {processes} process(es): give one for each.")
     if samples < 2:
         raise ShapeError(f"importance needs at least 2 calibration samples; there are {samples}.")
 

@@ -50,9 +50,9 @@ class GroupedStatistics:
         """Memory they take."""
         return sum(total.numel() * total.element_size() for total in self._statistics)
 
-    def whole(self, candidate: int) -> Statistics:
-        """Statistics of all groups for one candidate, with one leading entry."""
-        return [total.sum(0, keepdim=True) for total in self._of(candidate)]
+    def of_all(self, candidate: int, importance: Callable[[Statistics], Tensor]) -> Tensor:
+        """Importance by all groups together, [1]."""
+        return importance([total.sum(0, keepdim=True) for total in self._of(candidate)])
 
     def without_one_group(self, candidate: int, importance: Callable[[Statistics], Tensor]) -> Tensor:
         """Importance with each group left out in turn, [G]: the jackknife. Groups without rows are skipped."""

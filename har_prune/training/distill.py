@@ -13,7 +13,8 @@ from har_prune.blocks.stack import BlockStack, first_tensor
 from har_prune.errors import DataError
 from har_prune.evaluation.metrics import classified, is_language_model
 from har_prune.runtime.batches import inputs_of, rows_of
-from har_prune.scoring.replica import fold_batch_norm, is_placed, replica, to_channels_last
+from har_prune.runtime.devices import is_placed
+from har_prune.scoring.replica import fold_batch_norm, replica, to_channels_last
 from har_prune.training.config import DistillConfig
 
 # Rounding stays far below and a wrong pair far above: what is folded must not depend on the batch it is tried on.

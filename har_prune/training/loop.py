@@ -19,6 +19,7 @@ from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
 from har_prune.runtime.batches import LABELS, checked, fingerprint_of, inputs_of, to_device
 from har_prune.runtime.digest import weights_sha256
+from har_prune.runtime.processes import accelerator_for
 from har_prune.runtime.progress import Progress
 from har_prune.training.checkpoint import TrainingCheckpoint
 from har_prune.training.config import TrainConfig
@@ -60,10 +61,13 @@ def train_model(
 ) -> TrainingResult:
     """Trains a classifier in place; it comes back in eval mode with the weights that `config.keep` names.
 
-    The same arguments give the same weights, bit by bit, on the same machine: dropout, augmentation and the order of
-    examples follow from the seed and the number of the step, whatever ran before. So does a training that was
-    interrupted and goes on from its `checkpoint` (a data set that draws random numbers of its own may have drawn
-    others).
+    The same arguments give the same weights, bit by bit, on the same CPU with as many processes and threads: dropout,
+    augmentation and the order of examples follow from the seed and the number of the step, whatever ran before. So
+    does a training that was interrupted and goes on from its `checkpoint` (a data set that draws random numbers of its
+    own may have drawn others). On a GPU the same numbers are drawn, and sums are not always taken in the same order.
+
+    Several processes share each batch, whose size is that of all together, and average their gradients. Batch
+    normalisation takes the statistics of each process's share and is not synchronised.
 
     Args:
         model: A classifier with `logits` [B, num_labels] in its output, or a causal language model; or its blocks.
@@ -71,7 +75,7 @@ def train_model(
             may have a function `augment(batch, epoch)`, which is called with batches on the device they train on.
         validation: Batches that choose among epochs, or measure what was kept; None does neither.
         config: The schedule.
-        accelerator: Device, precision, processes and trackers; None = a plain `Accelerator()`.
+        accelerator: Device, precision, processes and trackers; None = one of our own.
         teacher: The network to distil from, and how; without it the labels are all there is.
         seed: Seed of everything random.
         name: Prefix of the metrics sent to trackers, and the title of the progress bar.
@@ -83,7 +87,7 @@ def train_model(
         DivergedError: The loss became NaN or infinite.
         OutputFolderError: The checkpoint is damaged, or of another training.
     """
-    accelerator = accelerator or Accelerator()
+    accelerator = accelerator_for(accelerator)
     training = _Training(model, checked(train, "training"), config, accelerator, teacher, seed, name)
     try:
         training.begin()

@@ -26,6 +26,7 @@ def test_every_registered_family_has_a_tiny_model():
     assert {tiny.model_type for tiny in TINY.values()} == set(registered_families())
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", TINY)
 def test_the_smaller_model_equals_the_original_with_the_blocks_bypassed(name):
     model = TINY[name].make()
@@ -43,6 +44,7 @@ def test_the_smaller_model_equals_the_original_with_the_blocks_bypassed(name):
     assert len(find_blocks(model)) == len(stack)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", TINY)
 def test_surgery_returns_the_stack_that_would_be_found(name):
     stack = find_blocks(TINY[name].make())
@@ -72,6 +74,7 @@ def reloaded(tmp_path_factory):
     return here, logits_in_fresh_process(jobs, tmp_path_factory.mktemp("fresh")), jobs
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", TINY)
 def test_a_saved_folder_loads_where_har_prune_is_not_importable(name, reloaded):
     here, fresh, jobs = reloaded
@@ -82,6 +85,7 @@ def test_a_saved_folder_loads_where_har_prune_is_not_importable(name, reloaded):
         assert bool(list(jobs[job][1].glob("*.py"))) == own, "a stock family stays stock"
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", TINY)
 def test_what_is_left_can_be_trained(name):
     model = TINY[name].make()

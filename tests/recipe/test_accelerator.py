@@ -59,7 +59,7 @@ def test_auto_is_what_a_clock_says_and_the_model_comes_back_as_it_was(faster, mo
 
 
 def test_only_one_process_on_a_cpu_with_bf16_asks_the_clock(monkeypatch):
-    monkeypatch.setattr(accelerator, "_computes_in_bf16", lambda: True)
+    monkeypatch.setattr(accelerator, "computes_in_bf16", lambda: True)
     assert may_be_timed("auto")
     assert not may_be_timed("bf16")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -308,6 +308,20 @@ def test_a_class_that_follows_the_protocol_works(own_criteria):
         assert first.estimator == "exact"
 
 
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        lambda self, m: [m.own.new_full((1, m.own.shape[1]), m.own.shape[2]), m.own.mean(2)],  # means do not add up
+        lambda self, m: [m.own.new_full((1,), m.own.shape[1]), m.own.sum(1)],  # groups mixed: what 0.1 asked for
+    ],
+)
+def test_statistics_that_do_not_add_up_are_refused_before_anything_is_summed(own_criteria, statistics):
+    register_criterion("mine")(type("Mine", (_Plain,), {"statistics": statistics}))
+    model = har_transformer()
+    with pytest.raises(TypeError, match=r"criterion 'mine': its statistics do not add up.*\[C, G, \.\.\.\]"):
+        score_blocks(model, _batches(model), criterion="mine")
+
+
 def test_several_criteria_of_one_kind_share_a_pass(own_criteria):
     register_criterion("loss_twice")(type("Twice", (registry._CRITERIA["loss_increase"],), {}))
     model = har_transformer().double()

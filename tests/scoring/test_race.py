@@ -3,7 +3,7 @@ import torch
 from accelerate import Accelerator, debug_launcher
 from families import har_transformer
 
-from har_prune import RaceConfig, ScoringConfig, score_blocks
+from har_prune import RaceConfig, ScoringConfig, race_blocks, score_blocks
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import UnknownCriterionError
 from har_prune.scoring.race import judge
@@ -79,6 +79,13 @@ def test_a_criterion_that_cannot_race_is_refused():
     for name in ("random", "consensus(cka, block_influence)"):
         with pytest.raises(UnknownCriterionError, match=r"cannot race.*Leave calibration.race out"):
             _race(model, _batches(model, 1), RaceConfig(), criterion=name)
+
+
+def test_the_former_function_says_what_to_call_now():
+    model = _graded()
+    with pytest.warns(DeprecationWarning, match=r"race_blocks is now score_blocks\(config=ScoringConfig\(race"):
+        race = race_blocks(model, _batches(model), RaceConfig(tie_margin=0))
+    assert race.winner == _race(model, _batches(model), RaceConfig(tie_margin=0)).winner == 3
 
 
 def _race_in_processes(path):

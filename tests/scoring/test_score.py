@@ -1,11 +1,12 @@
 import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
-from families import DECODERS, TINY, cifar_resnet, har_transformer
+from families import DECODERS, TINY, cifar_resnet, har_transformer, llama
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from har_prune import (
+    ExecutionPlan,
     HarTransformerForSequenceClassification,
     ScoringConfig,
     find_blocks,
@@ -52,6 +53,7 @@ def _features(model, batches):
     return torch.cat([value if value.ndim == 2 else value.mean(1) for value in seen])
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", TINY)
 def test_equals_removing_each_block_and_running_again(name):
     # In float64: of float32 scores, also of plainly computed ones, rounding leaves about seven digits.
@@ -66,6 +68,36 @@ def test_equals_removing_each_block_and_running_again(name):
         tolerance = 1e-7 if name in DECODERS else 1e-9
         assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=tolerance)
         assert score.samples == 21
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("name", TINY)
+def test_every_family_goes_through_in_one_forward(name):
+    model = TINY[name].make()
+    sweep = BlockAblation(find_blocks(model), TINY[name].removable, _CKA)
+    with torch.no_grad():
+        sweep.check_stacking(example_inputs(model, batch_size=3))
+    assert sweep.stacks
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "wav2vec2", "har_transformer"])
+def test_padded_batches_are_scored_like_removing_and_running_again(name):
+    model = TINY[name].make().double()
+    batches, key = _batches(model, (5, 4)), model.main_input_name
+    for batch in batches:
+        mask = torch.ones(batch[key].shape[:2], dtype=torch.long)
+        for row in range(len(mask)):
+            mask[row, mask.shape[1] - 1 - row :] = 0
+        batch["attention_mask"] = mask
+
+    def features(network):
+        return torch.cat([FeatureHook(network).read(batch)[0] for batch in batches])
+
+    with torch.no_grad():
+        reference = features(model)
+        for score in score_blocks(model, batches):
+            without = features(remove_blocks(model, [score.index]))
+            assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=1e-7)
 
 
 def test_the_sweep_runs_only_the_blocks_behind_each_candidate():
@@ -97,6 +129,82 @@ def test_a_model_that_cannot_be_stacked_is_scored_all_the_same():
         with find_blocks(model).bypassed([score.index]):
             without = _features(model, batches)
         assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=1e-9)
+
+
+def test_a_forward_that_fails_for_many_networks_is_run_for_each(monkeypatch):
+    """A table with as many rows as there are networks and examples, say, which would be taken for a batch."""
+    model = har_transformer()
+    batches = _batches(model, (8, 5))
+    expected = [score.importance for score in score_blocks(model, batches)]
+    real = BlockAblation._forward
+
+    def forward(self, inputs, labels, networks):
+        if networks > 1 and len(inputs["input_values"]) == 5:
+            raise RuntimeError("The size of tensor a (25) must match the size of tensor b (5)")
+        return real(self, inputs, labels, networks)
+
+    monkeypatch.setattr(BlockAblation, "_forward", forward)
+    assert [score.importance for score in score_blocks(model, batches)] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_vocabulary_nobody_reads_is_not_computed():
+    model, seen = llama(), []
+    model.lm_head.register_forward_hook(lambda module, args, output: seen.append(output.untyped_storage().nbytes()))
+    score_blocks(model, _batches(model, (8,)))
+    assert max(seen) <= 8, "one number in place of logits"
+
+
+def test_a_model_that_needs_too_much_memory_is_measured_in_smaller_parts(monkeypatch):
+    model = har_transformer()
+    batches, real, sizes = _batches(model, (16, 16)), BlockAblation.run, []
+
+    def run(self, batch):
+        sizes.append(len(batch["input_values"]))
+        if sizes[-1] > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch)
+
+    config = ScoringConfig(execution_plan=ExecutionPlan(micro_batch=16))
+    expected = score_blocks(model, batches, config=config)
+    monkeypatch.setattr(BlockAblation, "run", run)
+    found = score_blocks(model, batches, config=config)
+    assert [s.importance for s in found] == pytest.approx([s.importance for s in expected], abs=1e-9)
+    assert (found.samples, found.execution_plan.micro_batch) == (32, 4)
+    assert sizes[-4:] == [4, 4, 4, 4], "those that follow are as small"
+    monkeypatch.setattr(BlockAblation, "run", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("one")))
+    with pytest.raises(torch.OutOfMemoryError, match="one"):
+        score_blocks(model, batches, config=config)
+
+
+def test_float32_is_no_tf32_while_scoring(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen, real = [], BlockAblation.run
+
+    def run(self, batch):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return real(self, batch)
+
+    monkeypatch.setattr(BlockAblation, "run", run)
+    model = har_transformer()
+    score_blocks(model, _batches(model, (4,)))
+    assert set(seen) == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32, "what was set comes back"
+
+
+def test_what_each_criterion_takes_is_counted():
+    model = har_transformer()
+    batches = [{**batch, "labels": torch.zeros(8, dtype=torch.long)} for batch in _batches(model, (8,))]
+    scores = score_blocks(model, batches, ["cka", "block_influence", "taylor", "l1_norm"])
+    assert [(cost.forward, cost.backward) for cost in scores.costs.values()] == [
+        (4 + 3 + 2 + 1, 0),
+        (4, 0),
+        (4, 4),
+        (0, 0),
+    ]
+    assert scores.costs["cka"].bytes >= (2 * 4 + 1) * 32**2 * 8
+    assert scores.costs["l1_norm"].bytes == 0
+    assert list(scores["taylor"]) == list(scores)[8:12]
+    assert scores.least("taylor")[0] == min(scores["taylor"], key=lambda score: score.importance).index
 
 
 def test_scoring_leaves_the_model_as_it_was():

@@ -1,5 +1,6 @@
-"""Tiny models of every registered family. A test fails when a family is missing here."""
+"""Tiny models of every registered family, on HAR_PRUNE_TEST_DEVICE. A test fails when a family is missing here."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -91,7 +92,7 @@ _FOUR = [0, 1, 2, 3]
 _SWIN = [0, 1, 2, 3, 4, 5, 6]
 _SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 4}
 
-TINY: dict[str, Tiny] = {
+_MADE: dict[str, Tiny] = {
     "har_transformer": Tiny("har_transformer", har_transformer, _FOUR),
     "har_transformer_post_norm": Tiny(
         "har_transformer", partial(har_transformer, norm_position="post", pooling="cls"), _FOUR
@@ -206,5 +207,12 @@ TINY: dict[str, Tiny] = {
     "qwen3": Tiny("qwen3", partial(decoder, t.Qwen3ForCausalLM, head_dim=8), _FOUR),
     "gemma3_text": Tiny("gemma3_text", partial(decoder, t.Gemma3ForCausalLM, head_dim=8, **_SLIDING), _FOUR),
 }
+
+
+def _placed(make: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+    return make().to(os.environ.get("HAR_PRUNE_TEST_DEVICE", "cpu"))
+
+
+TINY = {name: entry._replace(make=partial(_placed, entry.make)) for name, entry in _MADE.items()}
 
 DECODERS = ["gpt2", "llama", "llama_tied", "qwen2", "qwen3", "gemma3_text"]

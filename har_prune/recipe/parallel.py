@@ -1,0 +1,86 @@
+"""Folds side by side: a process each, with its share of the cores, or a GPU."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+
+from har_prune.data.load import LabelledData, load_configured
+from har_prune.errors import RecipeError
+from har_prune.recipe.folds import ended
+from har_prune.recipe.load import load_plugins
+from har_prune.recipe.schema import Recipe
+from har_prune.runtime.console import quiet_libraries, say
+
+_shared: dict[str, LabelledData] = {}  # of a worker: what all its folds read
+
+
+def run_side_by_side(
+    recipe: Recipe,
+    folds: dict[str, list[Recipe]],
+    launch: Callable[..., Any],
+    command: str,
+    precision: str,
+) -> None:
+    """Runs the folds that have not ended, `recipe.folds_in_parallel` at a time; each writes to FOLD.log beside it.
+
+    Each computes as it would alone with as many threads. The first error ends all; what they have kept stays, and the
+    same command goes on from there.
+
+    Args:
+        recipe: The recipe of all folds.
+        folds: As `folds_of` made them.
+        launch: Runs one recipe: `launch(fold, command, data, precision)`; a function a process can import.
+        command: What was typed, for the record.
+        precision: What the recipe's precision means.
+
+    Raises:
+        RecipeError: Several processes were launched for one fold.
+        HarPruneError: What a fold raised.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError("folds_in_parallel starts a process for each fold itself: launch one, or leave it out.")
+    left = [fold for runs in zip(*folds.values(), strict=True) for fold in runs if not ended(fold)]
+    workers = min(recipe.folds_in_parallel, len(left))
+    if workers < 2:
+        return
+    context = multiprocessing.get_context("spawn")  # a forked process could not use threads or GPUs of its parent
+    places = context.SimpleQueue()
+    for place in range(workers):
+        places.put(place)
+    say(f"{len(left)} folds, {workers} side by side; each writes to a .log beside its folder")
+    with context.Pool(workers, _begin, (places, workers, recipe)) as pool:
+        work = [(launch, fold, command, precision) for fold in left]
+        for done, line in enumerate(pool.imap_unordered(_work, work), start=1):
+            say(f"[{done} of {len(left)}] {line}")
+
+
+def _begin(places: Any, workers: int, recipe: Recipe) -> None:
+    """In a new process: its share of the machine, and the data."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for this one ends it
+    place = places.get()
+    if torch.cuda.device_count():
+        named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+        os.environ["CUDA_VISIBLE_DEVICES"] = named.split(",")[place % len(named.split(","))]
+    if hasattr(os, "sched_setaffinity"):  # not on macOS
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[place::workers] or [cores[place % len(cores)]])
+    quiet_libraries()
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    load_plugins(recipe.plugins)
+    _shared["data"] = load_configured(recipe.data)
+
+
+def _work(task: tuple[Callable[..., Any], Recipe, str, str]) -> str:
+    """Runs a fold; a line about it."""
+    launch, fold, command, precision = task
+    log = fold.output_dir.with_name(f"{fold.output_dir.name}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+        history = launch(fold, command, _shared["data"], precision)
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in history.after.metrics["test"].figures.items())
+    return f"{fold.output_dir}: {shown}"

@@ -1,0 +1,209 @@
+"""Two processes (gloo): they give what one gives, and the main one decides."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_folds
+import torch
+from accelerate import Accelerator, debug_launcher
+from families import TINY, har_transformer
+from tiny_data import loader
+
+from har_prune import RaceConfig, ScoringConfig, TrainConfig, score_blocks, train_model
+from har_prune.blocks.example_inputs import example_inputs
+from har_prune.errors import ProcessGroupError
+from har_prune.recipe.accelerator import make_accelerator
+from har_prune.runtime.processes import accelerator_for
+from har_prune.scoring import race as race_module
+from har_prune.scoring.aggregate import Aggregate
+from har_prune.training import loop
+
+
+def _batches(model, count=8, size=64):
+    return [example_inputs(model, batch_size=size, seed=seed) for seed in range(count)]
+
+
+def _everyone(found, path):
+    """Keeps what each process found."""
+    gathered = [None, None]
+    torch.distributed.all_gather_object(gathered, found)
+    torch.save(gathered, path)
+
+
+def _in_two(function, path):
+    debug_launcher(function, (path,), num_processes=2)
+    return torch.load(path, weights_only=False)
+
+
+def _race_with_other_bits(path):
+    torch.set_num_threads(1)  # a forked process cannot use the OpenMP threads of its parent
+    accelerator, judge, looks = make_accelerator(num_threads=1), race_module.judge, []
+
+    def judged(importances, jackknife, config, candidates):
+        looks.append(len(importances))
+        if accelerator.is_main_process:
+            return judge(importances, jackknife, config, candidates)
+        return [False] * len(importances), True  # last bits that say: drop nothing, and it is a tie
+
+    race_module.judge = judged
+    torch.manual_seed(0)
+    model = har_transformer()
+    config = ScoringConfig(race=RaceConfig(first=64, tie_margin=0))
+    scores = score_blocks(model, _batches(model), accelerator=accelerator, config=config)
+    _everyone((scores, looks), path)
+
+
+def test_a_race_whose_processes_see_other_bits_has_one_verdict(tmp_path):
+    (one, looks), (other, others_looks) = _in_two(_race_with_other_bits, tmp_path / "race.pt")
+    assert one == other
+    assert looks == others_looks
+    assert one.samples == 512 or one.race.ended == "decided", "the other process would have ended with a tie at once"
+
+
+def _ranking_with_other_bits(path):
+    torch.set_num_threads(1)
+    accelerator, scores = make_accelerator(num_threads=1), Aggregate.scores
+
+    def other(self, joined, samples):
+        found = scores(self, joined, samples)
+        return found if accelerator.is_main_process else {name: column[::-1] for name, column in found.items()}
+
+    Aggregate.scores = other
+    torch.manual_seed(0)
+    model = har_transformer()
+    _everyone(score_blocks(model, _batches(model, 1), accelerator=accelerator).least(), path)
+
+
+def test_the_main_process_ranks_for_all(tmp_path):
+    one, other = _in_two(_ranking_with_other_bits, tmp_path / "ranking.pt")
+    assert one == other
+    assert sorted(one) == [0, 1, 2, 3]
+
+
+def _trained(accelerator, **config):
+    torch.manual_seed(0)
+    model = har_transformer(2, hidden_dropout_prob=0.0)
+    train_model(model, loader(64, 0, shuffle=True), None, TrainConfig(epochs=3, keep="last", **config),
+                accelerator=accelerator, seed=1)  # fmt: skip
+    return model.state_dict()
+
+
+def _trained_in_two(path):
+    torch.set_num_threads(1)
+    _everyone(_trained(make_accelerator(num_threads=1)), path)
+
+
+def test_training_in_two_processes_is_training_in_one(tmp_path):
+    one, other = _in_two(_trained_in_two, tmp_path / "weights.pt")
+    alone = _trained(make_accelerator(num_threads=1))
+    for name, value in alone.items():
+        assert torch.equal(one[name], other[name])
+        torch.testing.assert_close(one[name], value, rtol=1e-3, atol=1e-5)
+
+
+def _healed_with_unused_weights(path):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = TINY["dinov2"].make()  # a mask token that a classifier never uses
+    batches = [{**batch, "labels": torch.arange(8) % 3} for batch in _batches(model, 4, 8)]
+    rows = [{key: value[row] for key, value in batch.items()} for batch in batches for row in range(8)]
+    train = torch.utils.data.DataLoader(rows, batch_size=8)
+    result = train_model(model, train, None, TrainConfig(epochs=2, keep="last"), accelerator=make_accelerator())
+    _everyone((result.steps, model.state_dict()), path)
+
+
+def test_a_network_with_weights_it_never_uses_is_healed(tmp_path):
+    (steps, one), (_, other) = _in_two(_healed_with_unused_weights, tmp_path / "dinov2.pt")
+    assert steps == 8
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _resumed(path):
+    torch.set_num_threads(1)
+    accelerator, seed, calls = make_accelerator(num_threads=1), loop._seed, []
+
+    def stopping(*given):
+        calls.append(1)
+        if len(calls) == 8:
+            raise _Stopped
+        return seed(*given)
+
+    def train(checkpoint):
+        torch.manual_seed(0)
+        model = har_transformer(2)
+        schedule = TrainConfig(epochs=3, keep="average", checkpoint_minutes=0)
+        train_model(model, loader(64, 0, shuffle=True), loader(32, 1), schedule, accelerator=accelerator, seed=1,
+                    checkpoint=checkpoint)  # fmt: skip
+        return model.state_dict()
+
+    whole = train(path.with_name("whole.ckpt"))
+    loop._seed = stopping
+    with pytest.raises(_Stopped):
+        train(path.with_name("stopped.ckpt"))
+    loop._seed = seed
+    accelerator.wait_for_everyone()
+    _everyone((whole, train(path.with_name("stopped.ckpt"))), path)
+
+
+def test_a_training_in_two_processes_goes_on_where_it_was(tmp_path):
+    for whole, resumed in _in_two(_resumed, tmp_path / "resumed.pt"):
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_all_folds_run_in_two_processes(root, tmp_path):
+    """One command, four folds: the processes stay together from one to the next."""
+    out, overrides = tmp_path / "out", tiny_folds.four_subjects(tmp_path / "four")
+    command = [
+        str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc_per_node", "2", "har_prune/run.py",
+        "recipes/quickstart.yaml", f"output_dir={out}", "num_threads=1", *overrides,
+    ]  # fmt: skip
+    result = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(json.loads((out / "loso.json").read_text())["subjects"]) == 4
+    recorded = json.loads((out / "fold-s02" / "history.json").read_text())["environment"]
+    assert {key: recorded[key] for key in ("processes", "precision", "device")} == {
+        "processes": 2, "precision": "no", "device": "cpu",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")]
+)
+def test_ways_to_share_a_model_that_were_never_tried_are_refused(variable, name, monkeypatch):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ProcessGroupError, match=rf"{name} .*splits a model.*choose plain data parallelism"):
+        make_accelerator()
+
+
+def test_a_device_that_was_never_tried_is_refused(monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    assert accelerator_for(accelerator) is accelerator
+    monkeypatch.setattr(Accelerator, "device", torch.device("mps"))
+    with pytest.raises(ProcessGroupError, match=r"works with mps, which .* never tried"):
+        score_blocks(har_transformer(), [], accelerator=accelerator)
+
+
+def test_a_gpu_machine_asked_for_its_cpu_uses_its_cpu(monkeypatch):
+    from har_prune.errors import RecipeError
+    from har_prune.recipe import accelerator as module
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert module._mixed_precision("auto") == "bf16"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert module._mixed_precision("auto") == "no", "bf16 would be emulated"
+    with pytest.raises(RecipeError, match="fp16 needs a GPU"):
+        make_accelerator("fp16")
