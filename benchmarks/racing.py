@@ -75,7 +75,7 @@ class Stored:
 
 def started(model: Any, stored: Stored, config: ScoringConfig) -> Aggregate:
     """An aggregate for stored representations."""
-    aggregate = Aggregate(["cka"], find_blocks(model), stored.all, config, {})
+    aggregate = Aggregate(["cka"], find_blocks(model), stored.all, config)
     aggregate.start(stored.measurements(torch.arange(2), torch.arange(2)))
     return aggregate
 

@@ -1,7 +1,10 @@
 """Every subject in turn: one command, side by side, in several processes; what cannot be is refused."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,10 @@ from safetensors.torch import load_file
 from data_prep.hub_folder import new_folder, write
 from data_prep.readers import synthetic
 from data_prep.recordings import Windowing
+from har_prune.errors import ProcessGroupError
+from har_prune.recipe.folds import folds_of
+from har_prune.recipe.load import load_recipe
+from har_prune.recipe.parallel import run_side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +154,15 @@ def test_the_error_of_a_fold_is_the_error_of_the_run(quickstart, four_subjects, 
     assert (out / "fold-s02" / "mine.txt").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(run_recipe(quickstart, out, *four_subjects, "folds_in_parallel=2"), "launch one, or leave it out")
+
+
+def _dies(fold, command, data, precision):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_fold_whose_process_dies_ends_the_run(quickstart, four_subjects, tmp_path):
+    overrides = [*four_subjects, f"output_dir={tmp_path / 'out'}", "folds_in_parallel=2"]
+    recipe = load_recipe(quickstart, overrides)
+    with pytest.raises(ProcessGroupError, match=r"a fold's process died.*Start the same command again"):
+        run_side_by_side(recipe, folds_of(recipe), _dies, "command", "fp32")
+    assert not multiprocessing.active_children()

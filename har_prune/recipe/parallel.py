@@ -4,13 +4,15 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
 
 from har_prune.data.load import LabelledData, load_configured
-from har_prune.errors import RecipeError
+from har_prune.errors import ProcessGroupError, RecipeError
 from har_prune.recipe.folds import ended
 from har_prune.recipe.load import load_plugins
 from har_prune.recipe.schema import Recipe
@@ -40,6 +42,7 @@ def run_side_by_side(
 
     Raises:
         RecipeError: Several processes were launched for one fold.
+        ProcessGroupError: A process died.
         HarPruneError: What a fold raised.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -53,10 +56,21 @@ def run_side_by_side(
     for place in range(workers):
         places.put(place)
     say(f"{len(left)} folds, {workers} side by side; each writes to a .log beside its folder")
-    with context.Pool(workers, _begin, (places, workers, recipe)) as pool:
-        work = [(launch, fold, command, precision) for fold in left]
-        for done, line in enumerate(pool.imap_unordered(_work, work), start=1):
-            say(f"[{done} of {len(left)}] {line}")
+    with ProcessPoolExecutor(workers, context, _begin, (places, workers, recipe)) as pool:
+        running = [pool.submit(_work, launch, fold, command, precision) for fold in left]
+        try:
+            for done, future in enumerate(as_completed(running), start=1):
+                say(f"[{done} of {len(left)}] {future.result()}")
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise ProcessGroupError(
+                    f"a fold's process died: {error} Is there enough memory for {workers} of them? The .log "
+                    "files end where it did. Start the same command again: it continues."
+                ) from error
+            raise
 
 
 def _begin(places: Any, workers: int, recipe: Recipe) -> None:
@@ -75,9 +89,8 @@ def _begin(places: Any, workers: int, recipe: Recipe) -> None:
     _shared["data"] = load_configured(recipe.data)
 
 
-def _work(task: tuple[Callable[..., Any], Recipe, str, str]) -> str:
+def _work(launch: Callable[..., Any], fold: Recipe, command: str, precision: str) -> str:
     """Runs a fold; a line about it."""
-    launch, fold, command, precision = task
     log = fold.output_dir.with_name(f"{fold.output_dir.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):

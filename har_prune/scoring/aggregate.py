@@ -1,7 +1,7 @@
 """From measurements to importances: statistics that add up, by criterion and group of examples. Runs no network."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import repeat
 from statistics import fmean
@@ -32,7 +32,7 @@ class Aggregate:
         stack: Blocks, for their names and for criteria of weights.
         candidates: Blocks to score.
         config: Seed; whether intervals or races need statistics by groups.
-        shared: Fields that all `BlockScore` have in common.
+        reference: "current" or "other", for the record.
 
     Attributes:
         candidates: Those still scored.
@@ -48,9 +48,10 @@ class Aggregate:
         stack: BlockStack,
         candidates: Iterable[int],
         config: ScoringConfig,
-        shared: Mapping[str, Any],
+        reference: str = "current",
     ):
-        self.names, self.stack, self.candidates, self.config, self.shared = names, stack, [*candidates], config, shared
+        self.names, self.stack, self.candidates, self.config = names, stack, [*candidates], config
+        self.shared = {"seed": config.seed, "precision": config.precision, "reference": reference}
         self.groups = 1 if config.interval is None and config.race is None else GROUPS
         task = Task([stack.blocks[index] for index in self.candidates], config.seed, self.groups)
         self.criteria = {part: make_criterion(part, task) for name in names for part in members(name)}
@@ -127,7 +128,7 @@ class Aggregate:
         for name, values in self._combined(self._values(joined, GroupedStatistics.of_all)).items():
             parts = members(name)
             estimators = dict.fromkeys(getattr(self.criteria[part], "estimator", "exact") for part in parts)
-            common = {
+            common: dict[str, Any] = {
                 "criterion": name,
                 "samples": samples if any(part in self.streamed for part in parts) else 0,
                 "estimator": "; ".join(estimators),
@@ -141,10 +142,7 @@ class Aggregate:
         return found
 
     def jackknife(self, joined: dict[str, GroupedStatistics]) -> Tensor:
-        """Importance of each candidate with each group of examples left out, [C, groups with examples].
-
-        For one criterion that looks at data.
-        """
+        """Importance of each candidate by the one criterion, with each group left out, [C, groups with examples]."""
         (values,) = self._values(joined, GroupedStatistics.without_one_group).values()
         return values
 
@@ -158,10 +156,10 @@ class Aggregate:
         }
 
     def _values(self, joined: dict[str, GroupedStatistics], make: Callable[..., Tensor]) -> dict[str, Tensor]:
-        """Something, [C, K], of each criterion: `make(statistics, place, importance)` gives it for a candidate."""
+        """Something, [C, K], of each criterion: `make(statistics, place, criterion)` gives it for a candidate."""
         found = dict(self._fixed)
         for name, statistics in joined.items():
-            of = partial(make, statistics, importance=self.streamed[name].importance)
+            of = partial(make, statistics, criterion=self.streamed[name])
             rows = [self._named(i, name, partial(of, place)) for place, i in enumerate(self.candidates)]
             found[name] = torch.stack(rows) if rows else torch.empty((0, 1))
         return found

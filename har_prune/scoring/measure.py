@@ -117,20 +117,12 @@ class Measurer:
         first = model if is_placed(model) else self._prepared(model, plan)
         other = None if self.reference is None else self._prepared(self.reference, plan)
         twins = [first, *(replica(first) for _ in range(0 if is_placed(model) else plan.workers - 1))]
-        ablations = [
-            BlockAblation(
-                self.stack.on(twin),
-                self.candidates,
-                self.criteria,
-                self.representation,
-                None if other is None else replica(other),
-            )
-            for twin in twins
-        ]
-        for ablation in ablations:
+        measured = self.candidates, self.criteria, self.representation
+        found = [BlockAblation(self.stack.on(twin), *measured, other and replica(other)) for twin in twins]
+        for ablation in found:
             with self._arithmetic():
                 ablation.check_stacking(_arranged(self._first, plan))
-        return ablations
+        return found
 
     def _prepared(self, model: PreTrainedModel, plan: ExecutionPlan) -> PreTrainedModel:
         twin = replica(model)

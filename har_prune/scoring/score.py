@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
-from har_prune.errors import DataError, NotRemovableError, ShapeError
+from har_prune.errors import DataError, NotRemovableError, ShapeError, UnknownCriterionError
 from har_prune.runtime.batches import checked
 from har_prune.runtime.processes import accelerator_for, agreed
 from har_prune.runtime.progress import Progress, count_of
@@ -59,7 +59,8 @@ def score_blocks(
         the main process found.
 
     Raises:
-        UnknownFamilyError, UnknownCriterionError: Nothing is registered under the name; or it cannot race.
+        UnknownFamilyError: Nobody knows the blocks of the model.
+        UnknownCriterionError: Nothing is registered under the name, or it cannot race; or there is no name.
         NotRemovableError: A candidate cannot be removed.
         DataError: There are too few samples, or no labels where the criterion needs them.
         ShapeError: Too few examples for the criterion, or no such representation.
@@ -68,19 +69,16 @@ def score_blocks(
     config, batches, stack = config or ScoringConfig(), checked(batches, "calibration"), stack_of(model)
     accelerator = accelerator and accelerator_for(accelerator)
     names = [criterion] if isinstance(criterion, str) else list(dict.fromkeys(criterion))
+    if not names:
+        raise UnknownCriterionError("there is no criterion to score by: name at least one, e.g. 'cka'.")
     if config.race is not None:
         refuse_race(names)
-    shared = {
-        "seed": config.seed,
-        "reference": "current" if reference is None else "other",
-        "precision": config.precision,
-    }
     chosen = sorted(set(stack.removable if candidates is None else candidates))
     if not chosen:
         raise NotRemovableError(f"none of the {len(stack)} blocks can be removed, so there is nothing to score.")
     for index in chosen:
         stack.check_removable(stack.removal_group(index))
-    aggregate = Aggregate(names, stack, chosen, config, shared)
+    aggregate = Aggregate(names, stack, chosen, config, "current" if reference is None else "other")
     if not aggregate.streamed:
         return Scores(aggregate.scores({}, 0), 0, None, 0, _costs(aggregate, chosen))
     with closing(Progress("score", count_of(batches), accelerator)) as progress:

@@ -85,11 +85,7 @@ class Scores(Sequence[BlockScore]):
     race: Race | None = None
 
     def least(self, criterion: str | None = None) -> list[int]:
-        """Blocks from the least important, the earlier first among equals; the winner of a race first of all.
-
-        Args:
-            criterion: Which; None = the first.
-        """
+        """Blocks from the least important by a criterion (None = the first), the winner of a race first of all."""
         scores = next(iter(self.by_criterion.values())) if criterion is None else self.by_criterion[criterion]
         left = self.race.tied if self.race else ()
         return [s.index for s in sorted(scores, key=lambda s: (s.index not in left, s.importance, s.index))]

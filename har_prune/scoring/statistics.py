@@ -1,6 +1,6 @@
 """Statistics of a criterion by groups of examples, and what follows: importance, its spread, its interval."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from har_prune.errors import ShapeError
 from har_prune.scoring.cka import Statistics
+from har_prune.scoring.criteria.base import Criterion
 
 GROUPS = 32  # parts for intervals and races
 ROWS = 8  # neighbours in the data that stay in one group
@@ -50,36 +51,42 @@ class GroupedStatistics:
         """Memory they take."""
         return sum(total.numel() * total.element_size() for total in self._statistics)
 
-    def of_all(self, candidate: int, importance: Callable[[Statistics], Tensor]) -> Tensor:
+    def of_all(self, candidate: int, criterion: Criterion) -> Tensor:
         """Importance by all groups together, [1]."""
-        return importance([total.sum(0, keepdim=True) for total in self._of(candidate)])
+        return criterion.importance([total.sum(0, keepdim=True) for total in self._of(candidate)])
 
-    def without_one_group(self, candidate: int, importance: Callable[[Statistics], Tensor]) -> Tensor:
+    def without_one_group(self, candidate: int, criterion: Criterion) -> Tensor:
         """Importance with each group left out in turn, [G]: the jackknife. Groups without rows are skipped."""
-        statistics = self._of(candidate)
-        filled = self._filled(statistics)
-        return importance([(total.sum(0) - total)[filled] for total in statistics])
+        statistics = self._filled(candidate)
+        return self._weighted(statistics, 1 - torch.eye(len(statistics[0]), dtype=torch.float64), criterion)
 
-    def resampled(self, candidate: int, importance: Callable[[Statistics], Tensor], seed: int) -> Tensor:
+    def resampled(self, candidate: int, criterion: Criterion, seed: int) -> Tensor:
         """Importance on groups drawn with replacement, [1000]: the bootstrap. One seed draws the same for all."""
-        statistics = self._of(candidate)
-        filled = self._filled(statistics)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(len(filled), (_RESAMPLES, len(filled)), generator=generator)
-        counts = torch.zeros((_RESAMPLES, len(filled)), dtype=torch.float64).scatter_add_(
-            1, drawn, torch.ones(drawn.shape, dtype=torch.float64)
-        )
-        statistics = [total[filled] for total in statistics]
-        largest = max(total[0].numel() for total in statistics)
-        parts = counts.to(statistics[0].device).split(max(1, _CHUNK_BYTES // (8 * largest)))
-        return torch.cat([importance([torch.tensordot(part, total, 1) for total in statistics]) for part in parts])
+        statistics = self._filled(candidate)
+        groups, generator = len(statistics[0]), torch.Generator().manual_seed(seed)
+        drawn = torch.randint(groups, (_RESAMPLES, groups), generator=generator)
+        counts = torch.zeros((_RESAMPLES, groups), dtype=torch.float64)
+        return self._weighted(statistics, counts.scatter_add_(1, drawn, torch.ones_like(counts)), criterion)
 
-    def _filled(self, statistics: Statistics) -> Tensor:
-        """The groups that have rows; a criterion's first tensor counts them."""
+    @staticmethod
+    def _weighted(statistics: Statistics, weights: Tensor, criterion: Criterion) -> Tensor:
+        """Importance of weighted sums of groups, [K] for weights [K, G]."""
+        weights = weights.to(statistics[0].device)
+        if hasattr(criterion, "of_groups"):
+            return criterion.of_groups(statistics, weights)
+        largest = max(total[0].numel() for total in statistics)
+        parts = weights.split(max(1, _CHUNK_BYTES // (8 * largest)))
+        return torch.cat([
+            criterion.importance([torch.tensordot(part, total, 1) for total in statistics]) for part in parts
+        ])  # fmt: skip
+
+    def _filled(self, candidate: int) -> Statistics:
+        """One candidate's statistics of the groups that have rows; a criterion's first tensor counts them."""
+        statistics = self._of(candidate)
         filled = statistics[0].nonzero().flatten()
         if len(filled) < _FEWEST:
             raise ShapeError(f"an interval or a race needs at least {_FEWEST * ROWS} examples; there are too few.")
-        return filled
+        return [total[filled] for total in statistics]
 
     def _of(self, candidate: int) -> Statistics:
         """One candidate's statistics, [G, ...]."""

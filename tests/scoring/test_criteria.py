@@ -236,6 +236,18 @@ def test_a_bootstrap_interval_holds_the_score():
     assert score_blocks(model, batches)[0].interval is None
 
 
+@pytest.mark.parametrize("name", ["cka", "cka_debiased"])
+def test_weights_of_groups_give_what_their_weighted_sums_give(name):
+    criterion = make_criterion(name, Task([None]))
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn((2, 1, 320, 12), generator=generator, dtype=torch.float64)
+    measurements = Measurements((0,), x + 3.0, x + 0.5 * noise + 1.0)
+    statistics = [total[0] for total in criterion.statistics(measurements.rows(torch.arange(320).view(32, 10)))]
+    weights = torch.randint(4, (50, 32), generator=generator).double()
+    summed = criterion.importance([torch.tensordot(weights, total, 1) for total in statistics])
+    torch.testing.assert_close(criterion.of_groups(statistics, weights), summed, rtol=1e-9, atol=1e-11)
+
+
 def test_an_interval_covers_the_truth_as_often_as_it_says():
     """Means of known numbers: 90 % intervals over 200 draws of 256 rows."""
     from har_prune.scoring.criteria.block import MeanCriterion
@@ -249,9 +261,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
         statistics = GroupedStatistics(criterion.statistics(whole), GROUPS)
         for groups, rows in grouped(torch.arange(256), GROUPS):
             statistics.add(groups, criterion.statistics(measurements.rows(rows).of("x")))
-        low, high = torch.quantile(
-            statistics.resampled(0, criterion.importance, seed), torch.tensor([0.05, 0.95]).double()
-        )
+        low, high = torch.quantile(statistics.resampled(0, criterion, seed), torch.tensor([0.05, 0.95]).double())
         covered += int(low <= 0.5 <= high)
     assert 165 <= covered <= 194
 

@@ -94,6 +94,9 @@ class Criterion(Protocol):
             HarPruneError: It is not defined.
         """
 
+    # A criterion may also have of_groups(statistics, weights): the importances [K] of K weighted sums, given the
+    # statistics of G groups [G, ...] and weights [K, G], where that takes less than to form the sums.
+
 
 _CRITERIA: dict[str, Callable[[Task], Any]] = {}
 

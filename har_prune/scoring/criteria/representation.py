@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from har_prune.errors import ShapeError
-from har_prune.scoring.cka import PAIR, Statistics, centred_cross, check_rows, check_spread, cka, pair_statistics
+from har_prune.scoring.cka import (
+    PAIR,
+    Statistics,
+    centred_cross,
+    check_rows,
+    check_spread,
+    cka,
+    pair_statistics,
+    weighted_cka,
+)
 from har_prune.scoring.criteria.base import Needs, Task, register_criterion
 from har_prune.scoring.measurements import Measurements
 
@@ -99,6 +108,11 @@ class CkaCriterion(_PairCriterion):
 
     def importance(self, statistics: Statistics) -> Tensor:
         return 1 - cka(statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :], debiased=self.debiased)
+
+    def of_groups(self, statistics: Statistics, weights: Tensor) -> Tensor:
+        """Importance for each weighting of groups, [K], as `Criterion.of_groups`."""
+        parts = statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :]
+        return 1 - weighted_cka(*parts, weights, debiased=self.debiased)
 
 
 @register_criterion("cka_debiased")
