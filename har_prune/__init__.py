@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from har_prune.scoring.cka import CkaMoments, linear_cka
     from har_prune.scoring.config import CalibrationConfig, ExecutionPlan, RaceConfig, ScoringConfig
     from har_prune.scoring.criteria.base import register_criterion
-    from har_prune.scoring.score import race_blocks, score_blocks
+    from har_prune.scoring.score import race_blocks, score_blocks, score_criteria
     from har_prune.scoring.scores import BlockScore, Race, Scores
     from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
     from har_prune.training.distill import Teacher
@@ -105,6 +105,7 @@ _PUBLIC = {
     "scoring.score": (
         "race_blocks",
         "score_blocks",
+        "score_criteria",
     ),
     "scoring.scores": (
         "BlockScore",
@@ -126,7 +127,6 @@ _FORMER = {
     "LatencyStats": "Latency",
     "Layout": "ExecutionPlan",
     "Quality": "EvalMetrics",
-    "score_criteria": "score_blocks",
 }
 
 __all__ = [
@@ -183,6 +183,7 @@ __all__ = [
     "remove_blocks",
     "save_pruned",
     "score_blocks",
+    "score_criteria",
     "train_model",
 ]
 

@@ -171,6 +171,15 @@ def test_all_folds_run_in_two_processes(root, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert len(json.loads((out / "loso.json").read_text())["subjects"]) == 4
+    ended = {path: path.stat().st_mtime_ns for path in out.glob("fold-*/history.json")}
+    (out / "loso.json").unlink()
+    again = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert ended == {path: path.stat().st_mtime_ns for path in out.glob("fold-*/history.json")}, "only read"
+    assert (out / "loso.json").exists()
     recorded = json.loads((out / "fold-s02" / "history.json").read_text())["environment"]
     assert {key: recorded[key] for key in ("processes", "precision", "device")} == {
         "processes": 2, "precision": "no", "device": "cpu",

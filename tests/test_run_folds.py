@@ -18,6 +18,7 @@ from data_prep.hub_folder import new_folder, write
 from data_prep.readers import synthetic
 from data_prep.recordings import Windowing
 from har_prune.errors import ProcessGroupError
+from har_prune.recipe import parallel
 from har_prune.recipe.folds import folds_of
 from har_prune.recipe.load import load_recipe
 from har_prune.recipe.parallel import run_side_by_side
@@ -146,12 +147,25 @@ def test_folds_side_by_side_give_what_they_give_one_after_the_other(quickstart, 
     assert {name for name in before if before[name] == after[name]} >= {"fold-s03", "fold-s04"}
 
 
+def test_a_run_that_has_ended_is_given_a_control_side_by_side(quickstart, four_subjects, tmp_path):
+    """No folder stays locked by the process that looked whether it had ended."""
+    healed = [*four_subjects, "heal={epochs: 0.1}", "folds_in_parallel=2"]
+    assert run_recipe(quickstart, tmp_path / "out", *healed).exit_code == 0
+    result = run_recipe(quickstart, tmp_path / "out", *healed, "controls=[scratch]")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "out").glob("fold-*/control-scratch"))) == 4
+
+
 def test_the_error_of_a_fold_is_the_error_of_the_run(quickstart, four_subjects, tmp_path, monkeypatch):
     out = tmp_path / "out"
     (out / "fold-s02").mkdir(parents=True)
     (out / "fold-s02" / "mine.txt").write_text("not a run")
     refused(run_recipe(quickstart, out, *four_subjects, "folds_in_parallel=2"), "fold-s02")
     assert (out / "fold-s02" / "mine.txt").exists()
+    monkeypatch.setattr(parallel, "cores", lambda: 3)
+    refused(
+        run_recipe(quickstart, out, *four_subjects, "folds_in_parallel=2", "num_threads=2"), "more than the 3 cores"
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(run_recipe(quickstart, out, *four_subjects, "folds_in_parallel=2"), "launch one, or leave it out")
 

@@ -26,6 +26,7 @@ from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 from har_prune.pruning.ranking import rank_candidates
 from har_prune.pruning.store import RunFolder
 from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
+from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.environment import environment
 from har_prune.runtime.processes import accelerator_for, agreed
@@ -66,7 +67,8 @@ def prune(
     """Removes the least important block and repeats until the target is met; heals as `config.heal.when` says.
 
     With `config.output_dir` every iteration is kept there, and a call with the same arguments continues after the
-    last whole iteration; it ends with the same history and weights as a call that was never interrupted.
+    last whole iteration; on the same CPU it ends with the same history and weights as a call that was never
+    interrupted.
 
     Args:
         model: A trained classifier, or the blocks `find_blocks` returned for it; moved to the device and to eval mode,
@@ -88,6 +90,7 @@ def prune(
         OutputFolderError: The output folder belongs to another run, to another network or to other data, or weights
             in it were altered.
         DataError: There is no "validation" set, or no training data to heal with.
+        ProcessGroupError: The model is spread over devices, or the accelerator works in a way that was never tried.
     """
     if not isinstance(evaluate, Mapping):
         evaluate = {"validation": evaluate}
@@ -140,6 +143,7 @@ class _Run:
             raise DataError("there are no calibration batches.")
         example_inputs = inputs_of(rows_of(batch, slice(2)))  # to find blocks with, where none can be made up
         self.original = stack_of(model, example_inputs)
+        refuse_placed(self.original.model)
         self.original.model.to(accelerator.device).eval()
         self.train, self.calibration, self.evaluate = train, calibration, evaluate
         self.config, self.settings, self.accelerator = config, config.prune, accelerator

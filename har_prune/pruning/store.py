@@ -58,6 +58,16 @@ class RunFolder:
         if not known.exists():
             write_json(known, identity)
 
+    @classmethod
+    def record_of(cls, path: Path, identity: dict[str, Any]) -> PruningHistory | None:
+        """The record of a run that has ended; it is read, in any process, and the folder stays free.
+
+        Raises:
+            OutputFolderError: The folder belongs to another recipe.
+        """
+        _refuse_other(path, _read(path / _IDENTITY), identity)
+        return cls(path, identity, writes=False).history()
+
     def compare_data(self, fingerprints: dict[str, str | None]) -> None:
         """Keeps the fingerprints of a run's data by what they are for; where there are some, they must be the same.
 

@@ -4,21 +4,19 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, get_available_trackers
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.errors import ProcessGroupError, RecipeError
 from har_prune.runtime.batches import inputs_of
 from har_prune.runtime.devices import uses_gpu
-from har_prune.runtime.processes import refuse_sharding
+from har_prune.runtime.processes import new_accelerator, refuse_sharding
 
 
 def make_accelerator(
@@ -61,20 +59,8 @@ def make_accelerator(
             "--nproc_per_node N har_prune/run.py ...`, or ask for one; unset MASTER_ADDR if it was set by hand."
         )
     try:
-        accelerator = Accelerator(
-            # True is what makes Accelerate join processes on a machine without a GPU (1.15).
-            cpu=not uses_gpu(),
-            mixed_precision=_mixed_precision(precision),
-            log_with=list(trackers) or None,
-            project_dir=logging_dir,
-            # The batch size is that of all processes together, however many there are.
-            dataloader_config=DataLoaderConfiguration(split_batches=True),
-            kwargs_handlers=[
-                # DINOv2 never uses its mask token, and LayerDrop leaves out what it draws.
-                DistributedDataParallelKwargs(find_unused_parameters=True),
-                # The others wait while the main process saves and verifies; half an hour is NCCL's own limit, or less.
-                InitProcessGroupKwargs(timeout=timedelta(hours=6)),
-            ],
+        accelerator = new_accelerator(
+            mixed_precision=_mixed_precision(precision), log_with=list(trackers) or None, project_dir=logging_dir
         )
     except ValueError as error:
         if launched == 1:
@@ -106,7 +92,7 @@ def set_threads(num_threads: int | Literal["auto"] | None) -> None:
     if num_threads is None and os.environ.get("OMP_NUM_THREADS", "").isdecimal():
         num_threads = int(os.environ["OMP_NUM_THREADS"])
     if num_threads is None or num_threads == "auto":
-        num_threads = _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        num_threads = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(max(1, num_threads))
 
 
@@ -136,7 +122,7 @@ def may_be_timed(precision: str) -> bool:
     return precision == "auto" and alone and computes_in_bf16()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))

@@ -104,7 +104,7 @@ def ended(fold: Recipe) -> PruningHistory | None:
     """The record of a fold that has ended; a folder of another recipe is refused."""
     if not (fold.output_dir / "pruned").exists():
         return None
-    history = RunFolder(fold.output_dir, fold.fingerprint).history()
+    history = RunFolder.record_of(fold.output_dir, fold.fingerprint)
     return history if history is not None and set(fold.controls) <= set(history.controls) else None
 
 

@@ -56,12 +56,16 @@ def _items(batch: Any) -> Iterable[tuple[str, Any]]:
 
 def rows_of(batch: Mapping[str, Any], rows: slice | list[int]) -> dict[str, Any]:
     """Some examples of a batch."""
-    return {key: value[rows] for key, value in _items(batch)}
+
+    def taken(value: Any) -> Any:
+        return [value[row] for row in rows] if isinstance(rows, list) and isinstance(value, list) else value[rows]
+
+    return {key: taken(value) for key, value in _items(batch)}
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on a device."""
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in _items(batch)}
 
 
 def shard_batch(batch: Mapping[str, Any], accelerator: Accelerator | None) -> dict[str, Any] | None:

@@ -3,10 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import strtobool
+
+from har_prune.errors import ProcessGroupError
 
 
 def uses_gpu() -> bool:
@@ -17,6 +20,19 @@ def uses_gpu() -> bool:
 def is_placed(model: PreTrainedModel) -> bool:
     """Whether accelerate placed the model (`device_map`, offload): its hooks hold on to the modules they are on."""
     return getattr(model, "hf_device_map", None) is not None
+
+
+def refuse_placed(model: PreTrainedModel) -> None:
+    """Refuses to train or prune a model that accelerate placed.
+
+    Raises:
+        ProcessGroupError: It is one.
+    """
+    if is_placed(model):
+        raise ProcessGroupError(
+            "this model is spread over devices or offloaded (device_map), and so it can be scored and evaluated where "
+            "it is, but not trained or pruned: load it whole, with from_pretrained without device_map."
+        )
 
 
 def working_device(model: PreTrainedModel) -> torch.device:
@@ -34,14 +50,21 @@ def exact_float32(wanted: bool) -> Iterator[None]:
     Its error of about 1e-3 is larger than the importance of some blocks, and folded batch normalisation would never
     pass for equal.
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    former = cudnn.allow_tf32, matmul.allow_tf32
-    if wanted:
-        cudnn.allow_tf32 = matmul.allow_tf32 = False
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
     try:
+        former = [(owner, "allow_tf32", owner.allow_tf32) for owner in (cudnn, matmul)]
+        exact: Any = False
+    except RuntimeError:  # somebody has set them by their new names, and torch (2.13) then refuses the old ones
+        former = [(owner, "fp32_precision", owner.fp32_precision) for owner in (cudnn.conv, cudnn.rnn, matmul)]
+        exact = "ieee"
+    try:
+        for owner, name, _ in former if wanted else ():
+            setattr(owner, name, exact)
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = former
+        for owner, name, value in former if wanted else ():
+            setattr(owner, name, value)
 
 
 @contextmanager

@@ -1,10 +1,17 @@
 """The processes of a run: which kinds were tried, and what they agree on."""
 
 import os
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+)
 
 from har_prune.errors import ProcessGroupError
 from har_prune.runtime.devices import uses_gpu
@@ -34,6 +41,27 @@ def agreed(value: Value, accelerator: Accelerator | None) -> Value:
     return broadcast_object_list([value])[0]
 
 
+def new_accelerator(**options: Any) -> Accelerator:
+    """An accelerator on CUDA GPUs or the CPU, set up as training and scoring in several processes need it.
+
+    Args:
+        options: What else `Accelerator` takes.
+    """
+    return Accelerator(
+        # True is what makes Accelerate join processes on a machine without a GPU (1.15).
+        cpu=not uses_gpu(),
+        # The batch size is that of all processes together, however many there are.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        kwargs_handlers=[
+            # DINOv2 never uses its mask token, and LayerDrop leaves out what it draws.
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # The others wait while the main process saves and verifies; half an hour is NCCL's own limit, or less.
+            InitProcessGroupKwargs(timeout=timedelta(hours=6)),
+        ],
+        **options,
+    )
+
+
 def accelerator_for(given: Accelerator | None) -> Accelerator:
     """The accelerator to work with: the one that was given, or one on a CUDA GPU or the CPU.
 
@@ -41,7 +69,7 @@ def accelerator_for(given: Accelerator | None) -> Accelerator:
         ProcessGroupError: It is of a kind that was never tried.
     """
     refuse_sharding()
-    accelerator = given or Accelerator(cpu=not uses_gpu())
+    accelerator = given or new_accelerator()
     kind, device = accelerator.distributed_type, accelerator.device.type
     if kind not in _TRIED or device not in _DEVICES:
         what = device if kind in _TRIED else kind.value

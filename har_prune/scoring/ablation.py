@@ -10,6 +10,7 @@ Blocks are patched and not the model, whose own forward still builds masks, posi
 pooling and head see all rows. What runs in front of the first block runs once.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import Block, BlockStack, first_tensor, patched_forward
@@ -61,7 +62,9 @@ class BlockAblation:
         self.reference_hook = None if reference is None else FeatureHook(reference, representation)
         self.block_evaluations = 0
         self.stacks = self._compares and bool(self.candidates)
+        self._growing_arguments: dict[nn.Module, list[bool | None]] = {}  # one for each leaf; None = not seen
         self._run_once: set[nn.Module] = set()  # modules in front of the blocks
+        self._ends_at_head = False
 
     def check_stacking(self, batch: Mapping[str, Any]) -> None:
         """Compares the first and the last candidate with bypassing them, on two examples.
@@ -72,19 +75,35 @@ class BlockAblation:
         if not self.stacks:
             return
         pair, labels = self._taken(rows_of(batch, [0, -1]))
-        self._run_once = self._scaling_in_front(pair, rows_of(pair, [0]))
+        try:
+            self._look(pair, rows_of(pair, [0]))
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+            self._give_up(error)  # what is wrong with the inputs themselves will be said again
+            return
         together = self._stacked(pair, labels)
         if together is None:
             return
+        rough = torch.is_autocast_enabled(together.features.device.type) or any(
+            parameter.dtype in (torch.bfloat16, torch.float16) for parameter in self.stack.model.parameters()
+        )
         for candidate in (self.candidates[0], self.candidates[-1]):
             with self.stack.bypassed(self.stack.removal_group(candidate)), self._naming(candidate):
                 bypassed, _ = self._read(pair)
-            # Not equality: a batch of another size or memory format may round differently.
-            tolerance = 1e-4 if bypassed.dtype != torch.bfloat16 else 2e-2
-            difference = (together.features[1 + self.candidates.index(candidate)] - bypassed).abs().max()
-            if bool(bypassed.isfinite().all()):  # NaN is for the criterion to name
-                self.stacks &= bool(difference <= tolerance * bypassed.abs().max())
+            found = together.features[1 + self.candidates.index(candidate)]
+            # Not equality: a batch of another size or memory format may round differently. NaN is for the criterion
+            # to name.
+            near = (2e-2 if rough else 1e-4) * bypassed.abs().max()
+            if found.shape != bypassed.shape or (bypassed.isfinite().all() and (found - bypassed).abs().max() > near):
+                self._give_up(f"block {candidate} has another representation so than alone")
+                return
         self.block_evaluations = 0
+
+    def _give_up(self, reason: Any) -> None:
+        if self.stacks:
+            warnings.warn(
+                f"the network without each block runs by itself, which takes twice as long: {reason}", stacklevel=2
+            )
+        self.stacks = False
 
     def run(self, batch: Mapping[str, Any]) -> Measurements:
         """Measures one batch.
@@ -93,17 +112,21 @@ class BlockAblation:
             DataError: Labels are needed and are not there, one class index for each example.
         """
         inputs, labels = self._taken(batch)
-        # One example alone is bypassed: a table with a row for each network would be taken for a batch.
-        found = self._stacked(inputs, labels) if self.stacks and size_of(inputs) > 1 else None
+        found = self._stacked(inputs, labels) if self.stacks else None
+        if found is None and not (self._compares or self._needing["hidden_states"]):
+            found = _Forward(1, size_of(inputs), {}, features=torch.empty(1, size_of(inputs), 0))  # gradients alone
         found = found or self._one_by_one(inputs, labels)
-        measured = {name: torch.stack(of_blocks) for name, of_blocks in found.values.items()}
+        measured = {
+            name: torch.stack([of_blocks[index].to(found.features.device) for index in self.candidates])
+            for name, of_blocks in found.values.items()
+        }
         if found.losses is not None:
             measured |= dict.fromkeys(self._needing["losses"], found.losses[1:] - found.losses[:1])
         if self._needing["gradients"]:
             measured |= self._gradients(inputs, labels)
         reference, without = found.features[:1], found.features[1:]
         if self.reference_hook is not None and self._compares:
-            reference = self.reference_hook.read(inputs)[0][None]
+            reference = self.reference_hook.read(inputs)[0][None].to(without.device)
         if not self._compares:
             reference, without = reference[..., :0], reference.new_empty((len(self.candidates), reference.shape[1], 0))
         return Measurements(tuple(self.candidates), reference, without, measured)
@@ -123,10 +146,10 @@ class BlockAblation:
         """The whole network and all candidates in one forward; None where the model does not do that."""
         try:
             return self._forward(inputs, labels, 1 + len(self.candidates))
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, DataError):
             raise
-        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):
-            self.stacks = False  # what is wrong with the inputs themselves will be said again
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+            self._give_up(error)
             return None
 
     def _one_by_one(self, inputs: Mapping[str, Any], labels: Tensor | None) -> "_Forward":
@@ -154,25 +177,24 @@ class BlockAblation:
 
     def _read(self, inputs: Mapping[str, Any]) -> tuple[Tensor, Any]:
         """Representation and output; without a head that nobody reads, such as a language model's vocabulary."""
-        head = None if self._needing["losses"] else self.hook.head
-        with patched_forward({} if head is None else {head: _no_output_of(head)}):
-            return self.hook.read(inputs)
+        return self.hook.read(inputs, without_head=self._ends_at_head)
 
     def _forward(self, inputs: Mapping[str, Any], labels: Tensor | None, networks: int) -> "_Forward":
         """One forward of the whole network, and with it of those without a candidate, where `networks` is above 1."""
-        run = _Forward(networks, size_of(inputs), {name: [] for name in self._needing["hidden_states"]})
+        run = _Forward(networks, size_of(inputs), {name: {} for name in self._needing["hidden_states"]})
         positions = inputs.get("attention_mask")
         forwards = {block.module: self._growing(block, run, positions) for block in self.stack.blocks}
         if networks > 1:
             inputs = {k: torch.cat([v] * networks) if isinstance(v, Tensor) else v for k, v in inputs.items()}
-            forwards |= {module: _once(module, run) for module in self._run_once}
+            forwards |= {module: self._once(module, run) for module in self._run_once}
         with patched_forward(forwards):
             features, output = self._read(inputs)
         if networks > 1 and len(features) != networks * run.examples:
             raise ShapeError(f"{len(features)} representations of {networks} networks and {run.examples} examples.")
-        run.features = features.unflatten(0, (networks, -1))
+        order = [0, *(1 + run.added.index(index) for index in self.candidates)] if networks > 1 else [0]
+        run.features = features.unflatten(0, (networks, -1))[order]
         if self._needing["losses"] and labels is not None:
-            run.losses = _losses(output, labels.repeat(networks)).unflatten(0, (networks, -1))
+            run.losses = _losses(output, labels.repeat(networks)).unflatten(0, (networks, -1))[order]
         return run
 
     def _growing(self, block: Block, run: "_Forward", positions: Tensor | None) -> Callable:
@@ -187,17 +209,17 @@ class BlockAblation:
             if starts:
                 run.entries[block.index] = entry[:whole].clone()  # some blocks write into it
             if run.networks > 1:
-                cut = entry[: whole * run.active]
-                args, kwargs = tree_map(lambda v: cut if v is entry else run.cut(v, run.active), (args, kwargs))
+                args, kwargs = self._cut(module, run, run.active, (args, kwargs), entry)
             output = original(*args, **kwargs)
             self.stack.note_output(module, output)
             self.block_evaluations += run.active * run.examples
             after = output if isinstance(output, Tensor) else output[0]
-            added = [run.entries.pop(first) for first in skipping if first in run.entries]
-            if run.values:
-                for first, before in zip(skipping, added, strict=True):
-                    self._compare(first, before, after[: len(after) // run.active], run, positions)
-            run.active += len(added) if run.networks > 1 else 0
+            skipped = [first for first in skipping if first in run.entries]
+            added = [run.entries.pop(first) for first in skipped]
+            for first, before in zip(skipped, added, strict=True) if run.values else ():
+                self._compare(first, before, after[: len(after) // run.active], run, positions)
+            if run.networks > 1:
+                run.active, run.added = run.active + len(added), run.added + skipped
             run.held = run.active
             if run.networks == 1 or not added:
                 return output
@@ -215,31 +237,73 @@ class BlockAblation:
         module = self.stack.blocks[first].module
         before, after = _as_positions(before.to(after.device), module), _as_positions(after, module)
         for name, criterion in self._needing["hidden_states"].items():
-            run.values[name].append(criterion.of_block(before, after, _mask(before, positions), None))
+            if first in run.values[name]:
+                raise NotRemovableError(
+                    f"block {first} ({self.stack.names[first]!r}) has no score by {name!r}: it runs more than once. "
+                    " Leave it out of `candidates`, or choose a criterion that compares networks, e.g. cka."
+                )
+            run.values[name][first] = criterion.of_block(before, after, _mask(before, positions), None)
 
-    def _scaling_in_front(self, two: Mapping[str, Any], one: Mapping[str, Any]) -> set[nn.Module]:
-        """Modules that run once, in front of the first block, and return twice the rows for two examples."""
-        lengths: list[dict[nn.Module, list[int]]] = []
-        blocks = {block.module for block in self.stack.blocks}
+    def _cut(self, module: nn.Module, run: "_Forward", networks: int, given: Any, entry: Tensor | None = None) -> Any:
+        """Arguments with the rows of the first networks, in place of those of all; `entry` has rows of fewer."""
+        leaves, structure = tree_flatten(given)
+        growing = self._growing_arguments.get(module, [])
+        growing = growing if len(growing) == len(leaves) else [None] * len(leaves)
+        rows = None if entry is None else entry[: len(entry) // run.held * networks]
+        pairs = zip(leaves, growing, strict=True)
+        cut = [
+            rows if leaf is entry and entry is not None else run.cut(leaf, networks, grows) for leaf, grows in pairs
+        ]
+        return tree_unflatten(cut, structure)
+
+    def _once(self, module: nn.Module, run: "_Forward") -> Callable:
+        """A forward on the rows of one network, repeated for all."""
+        original = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = self._cut(module, run, 1, (args, kwargs))
+            output = original(*args, **kwargs)
+            return tree_map(lambda v: torch.cat([v] * run.networks) if isinstance(v, Tensor) else v, output)
+
+        return forward
+
+    def _look(self, two: Mapping[str, Any], one: Mapping[str, Any]) -> None:
+        """Sees in forwards of two examples and of one what grows with them, what runs once in front, and what last."""
+        blocks, head = {block.module for block in self.stack.blocks}, self.hook.head
+        outside = {*_outside_blocks(self.stack.model, blocks), *([] if head is None else [head])}
+        taken, given = [], []  # by module, the first dimensions of arguments, and of what is returned
         for inputs in (two, one):
-            found: dict[nn.Module, list[int]] = {}
-            lengths.append(found)
+            arguments: dict[nn.Module, list[int | None]] = {}
+            returned: dict[nn.Module, list[int | None]] = {}
 
-            def note(module: nn.Module, args: Any, output: Any, found: dict = found) -> None:
-                seen = module in found or not blocks.isdisjoint(found)
-                leaves = [value for value in tree_leaves(output) if isinstance(value, Tensor)]
-                found[module] = [] if seen else [len(value) if value.ndim else 0 for value in leaves]
+            def enter(module: nn.Module, args: Any, kwargs: Any, arguments: dict = arguments) -> None:
+                arguments[module] = _lengths((args, kwargs))
 
-            outside = _outside_blocks(self.stack.model, blocks)
-            handles = [module.register_forward_hook(note) for module in (*outside, *blocks)]
-            self._read(inputs)
-            for handle in handles:
-                handle.remove()
-        halved = lengths[1]
-        return {
-            module for module, rows in lengths[0].items()
-            if module not in blocks and rows and rows == [2 * length for length in halved.get(module, [])]
-        }  # fmt: skip
+            def leave(module: nn.Module, args: Any, output: Any, returned: dict = returned) -> None:
+                once_in_front = module not in returned and blocks.isdisjoint(returned)
+                returned[module] = _lengths(output) if once_in_front else []
+
+            modules = (*outside, *blocks)
+            handles = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in modules]
+            handles += [module.register_forward_hook(leave) for module in modules]
+            try:
+                self.hook.read(inputs)
+            finally:
+                for handle in handles:
+                    handle.remove()
+            taken.append(arguments)
+            given.append(returned)
+        for module, lengths in taken[0].items():
+            pairs = zip(lengths, taken[1].get(module, ()), strict=False)
+            self._growing_arguments[module] = [
+                None if two_rows is None or one_row is None else two_rows == 2 * one_row for two_rows, one_row in pairs
+            ]
+        for module in outside & set(given[0]):
+            doubled = [2 * length for length in given[1].get(module, ()) if length is not None]
+            if doubled and doubled == [length for length in given[0][module] if length is not None]:
+                self._run_once.add(module)
+        ran = list(given[0])
+        self._ends_at_head = not self._needing["losses"] and head in ran and blocks <= set(ran[: ran.index(head)])
 
     def _gradients(self, inputs: Mapping[str, Any], labels: Tensor) -> dict[str, Tensor]:
         """One forward and one backward; gradients of the loss at the output of each candidate."""
@@ -284,9 +348,10 @@ class _Forward:
     Args:
         networks: How often the inputs are repeated: once for the whole network, once for each candidate.
         examples: Rows of the inputs as they were.
-        values: {name: [one number for each example [N], for each candidate]} of criteria of hidden states.
+        values: {name: {candidate: one number for each example [N]}} of criteria of hidden states.
 
     Attributes:
+        added: Candidates in the order in which their rows came.
         held: Networks that the hidden state has rows of; a network's rows are neighbours.
         active: Networks that run through the next block; the others are still the whole network.
         entries: What a removal group that has begun was given.
@@ -296,8 +361,9 @@ class _Forward:
 
     networks: int
     examples: int
-    values: dict[str, list[Tensor]]
+    values: dict[str, dict[int, Tensor]]
     active: int = 1
+    added: list[int] = field(default_factory=list)
     entries: dict[int, Tensor] = field(default_factory=dict)
     features: Tensor = field(default_factory=lambda: torch.empty(0))
     losses: Tensor | None = None
@@ -305,28 +371,21 @@ class _Forward:
     def __post_init__(self) -> None:
         self.held = self.networks
 
-    def cut(self, value: Any, networks: int) -> Any:
-        """The rows of the first networks of a tensor that has rows of all; anything else as it is."""
-        if isinstance(value, Tensor) and value.ndim and len(value) % (self.networks * self.examples) == 0:
-            return value[: len(value) // self.networks * networks]
-        return value
+    def cut(self, value: Any, networks: int, grows: bool | None) -> Any:
+        """The rows of the first networks of a tensor that has rows of all; anything else as it is.
+
+        Where nobody has seen whether it grows with the examples, it does when its rows are a multiple of theirs.
+        """
+        if not isinstance(value, Tensor) or not value.ndim:
+            return value
+        if grows is None:
+            grows = len(value) % (self.networks * self.examples) == 0
+        return value[: len(value) // self.networks * networks] if grows else value
 
 
-def _once(module: nn.Module, run: _Forward) -> Callable:
-    """A forward on the rows of one network, repeated for all."""
-    original = module.forward
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = tree_map(lambda value: run.cut(value, 1), (args, kwargs))
-        output = original(*args, **kwargs)
-        return tree_map(lambda v: torch.cat([v] * run.networks) if isinstance(v, Tensor) else v, output)
-
-    return forward
-
-
-def _no_output_of(head: nn.Linear) -> Callable:
-    """A forward that computes nothing and takes no memory, in the shape of the output."""
-    return lambda states: states.new_zeros(()).expand(*states.shape[:-1], head.out_features)
+def _lengths(values: Any) -> list[int | None]:
+    """First dimension of each leaf; None where it is no tensor, or has none."""
+    return [len(leaf) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in tree_leaves(values)]
 
 
 def _outside_blocks(module: nn.Module, blocks: set[nn.Module]) -> Iterator[nn.Module]:

@@ -57,34 +57,31 @@ def hsic(statistics: Statistics, debiased: bool) -> Tensor:
     return trace + totals / ((n - 1) * (n - 2)) - 2 * product / (n - 2)
 
 
-def weighted_cka(xx: Statistics, xy: Statistics, yy: Statistics, weights: Tensor, *, debiased: bool = False) -> Tensor:
+def weighted_cka(xx: Statistics, xy: Statistics, yy: Statistics, weights: Tensor) -> Tensor:
     """CKA of many weighted sums of statistics, each [G, ...], without forming one: [K] for weights [K, G].
 
     HSIC is a polynomial of the weights whose coefficients are products of groups, so a resample costs G^3 and not D^2.
     """
-    own_x, cross, own_y = (_weighted_hsic(each, weights, debiased) for each in (xx, xy, yy))
+    own_x, cross, own_y = (_weighted_hsic(each, weights) for each in (xx, xy, yy))
     return cross / (own_x * own_y).sqrt()
 
 
-def _weighted_hsic(statistics: Statistics, weights: Tensor, debiased: bool) -> Tensor:
-    """`hsic` of weighted sums: the squares written out."""
-    rows, cross, x_sum, y_sum, x_by_y, y_by_x, x_norms, y_norms, norms = statistics
+def _weighted_hsic(statistics: Statistics, weights: Tensor) -> Tensor:
+    """`hsic` of weighted sums, the square written out; around the mean of all rows, where little cancels."""
+    rows, cross, x_sum, y_sum = statistics[:4]
+    x_mean, y_mean = x_sum.sum(0) / rows.sum(), y_sum.sum(0) / rows.sum()
+    cross = cross - x_mean[:, None] * y_sum[:, None]
+    x_sum, y_sum = x_sum - rows[:, None] * x_mean, y_sum - rows[:, None] * y_mean
+    cross = cross - x_sum[..., None] * y_mean
     n, groups = weights @ rows, len(rows)
 
-    def product(a: Tensor, b: Tensor) -> Tensor:
-        """(sum of w a) . (sum of w b)."""
-        return ((weights @ (a.flatten(1) @ b.flatten(1).mT)) * weights).sum(1)
+    def square(of_groups: Tensor) -> Tensor:
+        """Squared norm of each weighted sum."""
+        return ((weights @ (of_groups.flatten(1) @ of_groups.flatten(1).mT)) * weights).sum(1)
 
     triples = torch.einsum("gd,hde->ghe", x_sum, cross) @ y_sum.mT  # x_sum' cross y_sum, of any three groups
     through = ((weights @ triples.flatten(1)).unflatten(1, (groups, groups)) @ weights[..., None])[..., 0]
-    through = (through * weights).sum(1)
-    square, x_square, y_square = product(cross, cross), product(x_sum, x_sum), product(y_sum, y_sum)
-    if not debiased:
-        return square - 2 * through / n + x_square * y_square / n**2
-    weighted = weights @ norms
-    totals = (x_square - weights @ x_norms) * (y_square - weights @ y_norms)
-    between = through - product(x_sum, x_by_y) - product(y_sum, y_by_x) + weighted
-    return square - weighted + totals / ((n - 1) * (n - 2)) - 2 * between / (n - 2)
+    return square(cross) - 2 * (through * weights).sum(1) / n + square(x_sum) * square(y_sum) / n**2
 
 
 def centred_cross(statistics: Statistics) -> Tensor:

@@ -13,6 +13,7 @@ from har_prune.scoring.config import ExecutionPlan
 
 _MOST_EXAMPLES = 32  # timed at once on a CPU: with the rows of all candidates caches decide, and more is never faster
 _SMALLEST = 4
+_USUAL = 16
 
 
 def choose_execution_plan(
@@ -34,6 +35,8 @@ def choose_execution_plan(
         The plan. Timings decide, so two machines, and seldom two runs on one, may choose differently.
     """
     size = size_of(batch)
+    if size == 1:
+        return ExecutionPlan(micro_batch=_USUAL)  # one example says nothing about many
     on_cpu = device.type == "cpu"
     images = any(isinstance(v, Tensor) and v.ndim == 4 and v.is_floating_point() for v in batch.values())
     threads = torch.get_num_threads() if on_cpu else 1
@@ -49,7 +52,7 @@ def choose_execution_plan(
             seconds.append(clock() - start)
         return plans[seconds.index(min(seconds))] if seconds else plans[0]
 
-    usual = min(16, largest) if on_cpu else largest
+    usual = min(_USUAL, largest) if on_cpu else largest
     sizes = {2**power for power in range(int(math.log2(_SMALLEST)), 20)} | {usual}
     best = fastest(
         [ExecutionPlan(micro_batch=usual, channels_last=last) for last in ((True, False) if images else (False,))]

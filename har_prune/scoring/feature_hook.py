@@ -42,12 +42,22 @@ class FeatureHook:
         modules = self._modules if self._reads_input else []
         return modules[0] if len(modules) == 1 and isinstance(modules[0], nn.Linear) else None
 
-    def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
-        """Runs the model on a batch; returns its representation, [N, D], and its output."""
+    def read(self, batch: Mapping[str, Any], *, without_head: bool = False) -> tuple[Tensor, Any]:
+        """Runs the model on a batch; returns its representation, [N, D], and its output.
+
+        Args:
+            batch: Model inputs.
+            without_head: Stop in front of `head`; there is no output then.
+
+        Raises:
+            ShapeError: The module that was named does not run, or what it returns cannot be pooled.
+        """
         kept: list[Tensor] = []
 
         def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
             kept[:] = [next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))]
+            if without_head:
+                raise _ReachedError
 
         def after(module: nn.Module, args: tuple, output: Any) -> None:
             kept[:] = [output if isinstance(output, Tensor) else output[0]]
@@ -58,11 +68,19 @@ class FeatureHook:
             handles = [module.register_forward_hook(after) for module in self._modules]
         try:
             output = self.model(**batch)
+        except _ReachedError:
+            output = None
         finally:
             for handle in handles:
                 handle.remove()
+        if self._modules and not kept:
+            raise ShapeError("the module that was named as representation does not run in a forward of this model.")
         value = kept[0] if self._modules else _pooled_output(output)
         return _pool(value, batch.get("attention_mask"), self.model.main_input_name == "pixel_values"), output
+
+
+class _ReachedError(Exception):
+    """The head is next, and nobody needs what it computes."""
 
 
 def _head(model: PreTrainedModel) -> list[nn.Module]:
@@ -93,5 +111,5 @@ def _pool(value: Tensor, attention_mask: Tensor | None, image: bool) -> Tensor:
         raise ShapeError(f"a representation of shape {tuple(value.shape)} cannot be pooled to [N, D].")
     if attention_mask is None or attention_mask.shape != value.shape[:2]:
         return value.flatten(1, -2).mean(dim=1)
-    weights = attention_mask.to(value.dtype)[..., None]
+    weights = attention_mask.to(value.device, value.dtype)[..., None]
     return (value * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(torch.finfo(value.dtype).tiny)

@@ -20,7 +20,7 @@ from har_prune.scoring.config import RaceConfig, ScoringConfig
 from har_prune.scoring.criteria.base import refuse_race
 from har_prune.scoring.measure import Measurer
 from har_prune.scoring.race import run_race
-from har_prune.scoring.scores import CriterionCost, Scores
+from har_prune.scoring.scores import BlockScore, CriterionCost, Scores
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -67,7 +67,8 @@ def score_blocks(
         DegenerateFeaturesError: A score is undefined; the message names the block.
     """
     config, batches, stack = config or ScoringConfig(), checked(batches, "calibration"), stack_of(model)
-    accelerator = accelerator and accelerator_for(accelerator)
+    if accelerator is not None:
+        accelerator_for(accelerator)
     names = [criterion] if isinstance(criterion, str) else list(dict.fromkeys(criterion))
     if not names:
         raise UnknownCriterionError("there is no criterion to score by: name at least one, e.g. 'cka'.")
@@ -97,11 +98,12 @@ def score_blocks(
             if config.race is None:
                 for measurements in measurer.measure(stream):
                     aggregate.add(measurements)
-                _check_samples(measurer.samples, accelerator)
                 joined = aggregate.joined(accelerator)
+                _check_samples(measurer.samples, accelerator)
                 found = agreed(aggregate.scores(joined, measurer.samples), accelerator)
             else:
                 found, race = run_race(measurer, aggregate, stream, config.race, progress)
+                _check_samples(measurer.samples, accelerator)
             return Scores(
                 found, measurer.samples, measurer.execution_plan, measurer.block_evaluations(),
                 _costs(aggregate, chosen), race,
@@ -126,6 +128,14 @@ def _costs(aggregate: Aggregate, candidates: list[int]) -> dict[str, CriterionCo
         backward = depth if criterion.needs == "gradients" else 0
         found[name] = CriterionCost(forward.get(criterion.needs, depth), backward, aggregate.bytes.get(name, 0))
     return found
+
+
+def score_criteria(
+    model: PreTrainedModel | BlockStack, batches: Batches, criteria: list[str], **options: Any
+) -> dict[str, tuple[BlockScore, ...]]:
+    """`score_blocks` with several criteria, as 0.1 had it."""
+    warnings.warn("score_criteria is now score_blocks(model, batches, [...])", DeprecationWarning, stacklevel=2)
+    return dict(score_blocks(model, batches, criteria, **options).by_criterion)
 
 
 def race_blocks(model: PreTrainedModel | BlockStack, batches: Batches, race: RaceConfig, **options: Any) -> Scores:

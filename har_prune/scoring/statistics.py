@@ -72,8 +72,9 @@ class GroupedStatistics:
     def _weighted(statistics: Statistics, weights: Tensor, criterion: Criterion) -> Tensor:
         """Importance of weighted sums of groups, [K] for weights [K, G]."""
         weights = weights.to(statistics[0].device)
-        if hasattr(criterion, "of_groups"):
-            return criterion.of_groups(statistics, weights)
+        kind = next(kind for kind in type(criterion).__mro__ if {"importance", "of_groups"} & set(vars(kind)))
+        if vars(kind).get("of_groups"):  # not inherited by a class with another importance
+            return criterion.of_groups(statistics, weights)  # type: ignore[attr-defined]
         largest = max(total[0].numel() for total in statistics)
         parts = weights.split(max(1, _CHUNK_BYTES // (8 * largest)))
         return torch.cat([

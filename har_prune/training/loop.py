@@ -18,6 +18,7 @@ from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
 from har_prune.runtime.batches import LABELS, checked, fingerprint_of, inputs_of, to_device
+from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.processes import accelerator_for
 from har_prune.runtime.progress import Progress
@@ -126,6 +127,7 @@ class _Training:
 
     def begin(self) -> None:
         """Puts the network, the optimizer and the loader where they train."""
+        refuse_placed(self.model)
         self.own = OwnPrecision(self.model)
         self.model.to(self.accelerator.device).train()
         if _is_convolutional(self.model):  # measured on CPU: a ResNet-56 step takes 0.75 of the time

@@ -26,7 +26,7 @@ def _threads_come_back():
     ],
 )
 def test_threads_are_what_was_asked_for(asked, environment, processes, threads, monkeypatch):
-    monkeypatch.setattr(accelerator, "_cores", lambda: 8)
+    monkeypatch.setattr(accelerator, "cores", lambda: 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     if environment is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -5,7 +5,7 @@ import torch
 from families import TINY, cifar_resnet, har_transformer
 from torch.nn.functional import cross_entropy
 
-from har_prune import ScoringConfig, find_blocks, register_criterion, remove_blocks, score_blocks
+from har_prune import ScoringConfig, find_blocks, linear_cka, register_criterion, remove_blocks, score_blocks
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import DataError, DegenerateFeaturesError, ShapeError, UnknownCriterionError
 from har_prune.scoring.criteria import base as registry
@@ -236,16 +236,36 @@ def test_a_bootstrap_interval_holds_the_score():
     assert score_blocks(model, batches)[0].interval is None
 
 
-@pytest.mark.parametrize("name", ["cka", "cka_debiased"])
-def test_weights_of_groups_give_what_their_weighted_sums_give(name):
-    criterion = make_criterion(name, Task([None]))
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e3])
+def test_weights_of_groups_give_what_their_weighted_sums_give(mean):
+    criterion = make_criterion("cka", Task([None]))
     generator = torch.Generator().manual_seed(0)
     x, noise = torch.randn((2, 1, 320, 12), generator=generator, dtype=torch.float64)
-    measurements = Measurements((0,), x + 3.0, x + 0.5 * noise + 1.0)
+    measurements = Measurements((0,), x + mean, x + 0.5 * noise - mean / 2)
     statistics = [total[0] for total in criterion.statistics(measurements.rows(torch.arange(320).view(32, 10)))]
     weights = torch.randint(4, (50, 32), generator=generator).double()
-    summed = criterion.importance([torch.tensordot(weights, total, 1) for total in statistics])
-    torch.testing.assert_close(criterion.of_groups(statistics, weights), summed, rtol=1e-9, atol=1e-11)
+    exact = []
+    for weighting in weights:
+        rows = torch.repeat_interleave(torch.arange(320), weighting.long().repeat_interleave(10))
+        one, other = measurements.reference[0, rows] - mean, measurements.without[0, rows] + mean / 2
+        exact.append(1 - linear_cka(one, other))
+    torch.testing.assert_close(
+        criterion.of_groups(statistics, weights), torch.tensor(exact).double(), rtol=1e-7, atol=0
+    )
+
+
+def test_a_class_with_another_importance_has_intervals_of_its_own(own_criteria):
+    class Twice(registry._CRITERIA["cka"]):
+        def importance(self, statistics):
+            return 2 * super().importance(statistics)
+
+    register_criterion("twice")(Twice)
+    model = har_transformer()
+    config = ScoringConfig(interval=0.9)
+    scores = score_blocks(model, _batches(model, (64, 64)), ["cka", "twice", "cka_debiased"], config=config)
+    for one, two in zip(scores["cka"], scores["twice"], strict=True):
+        assert two.interval == pytest.approx([2 * bound for bound in one.interval], rel=1e-6)
+    assert all(score.interval[0] < score.importance < score.interval[1] for score in scores["cka_debiased"])
 
 
 def test_an_interval_covers_the_truth_as_often_as_it_says():

@@ -112,7 +112,7 @@ class CkaCriterion(_PairCriterion):
     def of_groups(self, statistics: Statistics, weights: Tensor) -> Tensor:
         """Importance for each weighting of groups, [K], as `Criterion.of_groups`."""
         parts = statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :]
-        return 1 - weighted_cka(*parts, weights, debiased=self.debiased)
+        return 1 - weighted_cka(*parts, weights)
 
 
 @register_criterion("cka_debiased")
@@ -123,6 +123,7 @@ class DebiasedCkaCriterion(CkaCriterion):
     """
 
     debiased = True
+    of_groups = None  # type: ignore[assignment]
 
 
 def sketch_error(width: int) -> float:
