@@ -24,6 +24,7 @@ from har_prune.data.batches import make_loader
 from har_prune.data.load import load_configured
 from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.metrics import evaluate_model
+from har_prune.pruning.config import PruneSettings
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.folds import folds_of
 from har_prune.recipe.load import load_recipe
@@ -33,7 +34,7 @@ from har_prune.reporting.folds import pooled_figures, summarise
 from har_prune.runtime.files import write_json
 from har_prune.training.loop import train_model
 
-CNN = {"model_type": "har_resnet", "hidden_sizes": [32, 64, 128], "depths": [1, 1, 1]}
+CNN: dict[str, Any] = {"model_type": "har_resnet", "hidden_sizes": [32, 64, 128], "depths": [1, 1, 1]}
 
 
 def window_statistics(windows: np.ndarray) -> np.ndarray:
@@ -93,7 +94,8 @@ def run(name: str, seeds: list[int], runs: Path, overrides: list[str]) -> list[d
                 if not kept.exists():
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     model = fold.model.model_copy(update={"config": CNN})
-                    made = prepare(fold.model_copy(update={"model": model}), data)
+                    plain = PruneSettings(target={"blocks": sum(CNN["depths"])})  # nothing to remove
+                    made = prepare(fold.model_copy(update={"model": model, "prune": plain}), data)
                     write_json(kept, forest(made, features, seed) if baseline != "CNN" else cnn(made, fold))
                 found.setdefault(subject, []).append(json.loads(kept.read_text()))
         rows.append({"data": name, "network": baseline, **summary(found)})

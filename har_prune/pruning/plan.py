@@ -100,6 +100,8 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
         refuse_race([settings.criterion])
     model = stack.model
     FeatureHook(model, settings.representation)
+    if settings.target.blocks == len(stack):
+        return  # a plain training; nothing has to be removable
     allowed = candidates(stack, settings, protected_blocks(stack, settings.protected))
     if not allowed:
         raise UnreachableTargetError(

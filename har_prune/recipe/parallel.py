@@ -74,6 +74,7 @@ def run_side_by_side(
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
+                process.join()
             if isinstance(error, BrokenProcessPool):
                 raise ProcessGroupError(
                     f"a fold's process died: {error} Is there enough memory for {wanted} of them? The .log files end "

@@ -1,11 +1,11 @@
 import pytest
-from families import cifar_resnet, har_transformer
+from families import cifar_resnet, har_resnet, har_transformer
 from pydantic import ValidationError
 
-from har_prune import BlockScore, PruneConfig, Target, find_blocks, remove_blocks
+from har_prune import PruneConfig, Target, find_blocks, remove_blocks
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import NotRemovableError, UnreachableTargetError
-from har_prune.pruning.plan import candidates, check_settings, protected_blocks, ranked
+from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 
 
 def _config(**fields):
@@ -39,9 +39,13 @@ def test_protected_blocks_stay_by_index_and_by_name_also_after_removals():
         protected_blocks(find_blocks(model), [5])
 
 
-def test_the_least_important_goes_and_the_earliest_of_equals():
-    scores = [BlockScore(i, str(i), importance, 8) for i, importance in enumerate([0.3, 0.1, 0.1, 0.2])]
-    assert ranked(scores) == [1, 2, 3, 0]
+def test_as_many_blocks_as_there_are_need_none_that_can_go():
+    model = har_resnet(depths=[1, 1, 1])
+    stack = find_blocks(model)
+    assert stack.removable == []
+    check_settings(stack, _config(target={"blocks": 3}), example_inputs(model))
+    with pytest.raises(UnreachableTargetError, match="no block may be removed"):
+        check_settings(stack, _config(target={"blocks": 2}), example_inputs(model))
 
 
 def test_a_target_out_of_reach_says_what_is_in_reach():

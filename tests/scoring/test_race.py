@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 from families import har_transformer
 
-from har_prune import RaceConfig, ScoringConfig, race_blocks, score_blocks
+from har_prune import BlockScore, Race, RaceConfig, Scores, ScoringConfig, race_blocks, score_blocks
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import UnknownCriterionError
 from har_prune.scoring.race import judge
@@ -47,6 +49,14 @@ def test_dropped_blocks_cost_nothing_from_then_on():
     assert seen[0] < race.samples, "block 0 was dropped before the end"
     cost = {index: 3 - index for index in range(4)}
     assert race.block_evaluations == 4 * race.samples + sum(cost[index] * seen[index] for index in seen)
+
+
+def test_the_least_important_goes_and_the_earliest_of_equals():
+    column = tuple(BlockScore(i, str(i), importance, 8) for i, importance in enumerate([0.3, 0.1, 0.1, 0.2]))
+    scores = Scores({"cka": column}, 8, None, 0, {})
+    assert scores.least() == [1, 2, 3, 0]
+    # Of a race those come first that it left, whatever a dropped block had when it was dropped.
+    assert replace(scores, race=Race("tie", (0, 3))).least() == [3, 0, 1, 2]
 
 
 def test_equal_blocks_are_a_tie_and_said_to_be_one():
