@@ -9,17 +9,35 @@ from pathlib import Path
 import pytest
 import tiny_folds
 import torch
-from accelerate import Accelerator, debug_launcher
+from accelerate import Accelerator, PartialState, cpu_offload, debug_launcher
 from families import TINY, har_transformer
 from tiny_data import loader
 
-from har_prune import RaceConfig, ScoringConfig, TrainConfig, score_blocks, train_model
+from har_prune import (
+    ExecutionPlan,
+    PruneConfig,
+    RaceConfig,
+    ScoringConfig,
+    TrainConfig,
+    evaluate_model,
+    find_blocks,
+    prune,
+    score_blocks,
+    train_model,
+)
+from har_prune.blocks import probe
 from har_prune.blocks.example_inputs import example_inputs
-from har_prune.errors import ProcessGroupError
+from har_prune.checkpoints.push import Pushed
+from har_prune.errors import NotRemovableError, ProcessGroupError, UnreachableTargetError
+from har_prune.pruning import loop as pruning_loop
+from har_prune.recipe import steps
 from har_prune.recipe.accelerator import make_accelerator
+from har_prune.recipe.load import load_recipe
 from har_prune.runtime.processes import accelerator_for
 from har_prune.scoring import race as race_module
 from har_prune.scoring.aggregate import Aggregate
+from har_prune.scoring.criteria.base import Task, make_criterion
+from har_prune.scoring.measure import Measurer
 from har_prune.training import loop
 
 
@@ -82,6 +100,30 @@ def test_the_main_process_ranks_for_all(tmp_path):
     one, other = _in_two(_ranking_with_other_bits, tmp_path / "ranking.pt")
     assert one == other
     assert sorted(one) == [0, 1, 2, 3]
+
+
+def _removing_with_other_bits(path):
+    torch.set_num_threads(1)
+    accelerator, remove = make_accelerator(num_threads=1), pruning_loop.without_blocks
+
+    def removing(stack, group, **options):
+        if not accelerator.is_main_process:
+            raise NotRemovableError("the comparison failed by a bit")
+        return remove(stack, group, **options)
+
+    pruning_loop.without_blocks = removing
+    torch.manual_seed(0)
+    batches = [{**batch, "labels": torch.arange(16) % 3} for batch in _batches(har_transformer(), 2, 16)]
+    config = PruneConfig(target={"blocks": 3}, heal=None, evaluate={"latency": False})
+    try:
+        prune(har_transformer(), None, batches, batches, config, accelerator=accelerator)
+    except UnreachableTargetError as error:
+        _everyone(str(error), path)
+
+
+def test_a_removal_that_one_process_refuses_ends_the_run_in_all(tmp_path):
+    for message in _in_two(_removing_with_other_bits, tmp_path / "removal.pt"):
+        assert "can be removed in some processes and not in all of them" in message
 
 
 def _trained(accelerator, **config):
@@ -201,6 +243,56 @@ def test_a_device_that_was_never_tried_is_refused(monkeypatch):
     monkeypatch.setattr(Accelerator, "device", torch.device("mps"))
     with pytest.raises(ProcessGroupError, match=r"works with mps, which .* never tried"):
         score_blocks(har_transformer(), [], accelerator=accelerator)
+
+
+def test_a_push_waits_for_the_processes_to_have_ended(root, tmp_path, monkeypatch):
+    """Others that wait for an upload are ended by NCCL before it is done."""
+    order = []
+    monkeypatch.setattr(steps, "launch", lambda *_: order.append("run"))
+    monkeypatch.setattr(PartialState, "destroy_process_group", lambda self: order.append("end"))
+    pushed = Pushed("me/model", "url", "commit")
+    monkeypatch.setattr(steps, "push_pruned", lambda *_, **__: order.append("push") or pushed)
+    overrides = [f"output_dir={tmp_path / 'out'}", "save.push_to_hub=me/model"]
+    steps.launch_recipe(load_recipe(root / "recipes" / "quickstart.yaml", overrides), "command")
+    assert order == ["run", "end", "push"]
+
+
+def test_a_scaler_starts_each_training_anew():
+    accelerator = make_accelerator(num_threads=1)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)  # as a training before it left it
+    scales, load = [], accelerator.scaler.load_state_dict
+    accelerator.scaler.load_state_dict = lambda state: scales.append(state["scale"]) or load(state)
+    train_model(har_transformer(2), loader(64, 0), None, TrainConfig(epochs=0.5, keep="last"), accelerator=accelerator)
+    assert scales[0] == 65536.0
+
+
+def test_a_placed_model_is_evaluated_where_it_is_and_refused_elsewhere():
+    model, data = har_transformer(2), loader(32, 1)
+    expected = evaluate_model(model, data)
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    model.hf_device_map = {"": "cpu"}
+    assert evaluate_model(model, data, make_accelerator(num_threads=1)).accuracy == expected.accuracy
+    with pytest.raises(ProcessGroupError, match=r"scored and evaluated where it is, but not trained or pruned"):
+        train_model(model, data, None, TrainConfig(epochs=1, keep="last"))
+    with pytest.raises(ProcessGroupError, match="not trained or pruned"):
+        prune(model, None, data, data, PruneConfig(target={"blocks": 1}, heal=None))
+
+
+def test_the_probe_takes_inputs_to_where_the_model_is(monkeypatch):
+    seen = []
+    monkeypatch.setattr(probe, "to_device", lambda inputs, device: seen.append(device) or inputs)
+    model = TINY["vit"].make()
+    assert probe.probe_containers(model, example_inputs(model))
+    assert seen == [model.device]
+
+
+def test_batch_normalisation_is_folded_under_autocast_too():
+    model = TINY["cifar_resnet"].make()
+    criteria = {"cka": make_criterion("cka", Task([]))}
+    config = ScoringConfig(precision="bf16", execution_plan=ExecutionPlan(micro_batch=4))
+    measurer = Measurer(find_blocks(model), [0, 1], criteria, example_inputs(model, batch_size=4), config)
+    twin = measurer._ablations[0].stack.model
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in twin.modules())
 
 
 def test_a_gpu_machine_asked_for_its_cpu_uses_its_cpu(monkeypatch):

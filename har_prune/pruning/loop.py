@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -299,7 +299,7 @@ class _Run:
                 smaller = without_blocks(stack, group, copy=needed)
             except NotRemovableError as error:
                 refused = error
-            if agreed(smaller is None, self.accelerator) != (smaller is None):
+            if len(set(gather_object([smaller is None]))) > 1:  # all of them stop, or one would wait for ever
                 raise UnreachableTargetError(f"block {index} can be removed in some processes and not in all of them.")
             if smaller is not None:
                 return group, smaller
