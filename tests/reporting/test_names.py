@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from har_prune import BlockScore, Cost, EvalMetrics
+from har_prune import BlockScore, Cost, EvalMetrics, Scores
 from har_prune.pruning.history import Calibration, PruningHistory, PruningStep, ScoredBlock
 from har_prune.reporting.folds import folds_report, folds_summary, plot_confusion
 from har_prune.reporting.heatmap import plot_scores, scores_table
@@ -56,16 +56,16 @@ def test_reports_stay_tables_and_hold_no_markup():
 def test_names_are_drawn_as_they_are(tmp_path):
     plot_confusion({"s1": [_history(BAD)]}, tmp_path / "confusion.png")
     plot_trajectory(_history(BAD), tmp_path / "trajectory.png")
-    scores = {name: [BlockScore(0, "a.0", 0.1, 8), BlockScore(1, "a.1", 0.2, 8)] for name in BAD}
-    plot_scores(scores, tmp_path / "scores.png")
+    column = (BlockScore(0, "a.0", 0.1, 8), BlockScore(1, "a.1", 0.2, 8))
+    plot_scores(Scores(dict.fromkeys(BAD, column), 8, None, 0, {}), tmp_path / "scores.png")
     for name in ("confusion", "trajectory", "scores"):
         assert imread(tmp_path / f"{name}.png").size
 
 
 def test_the_terminal_shows_brackets_and_no_escape_codes():
     console = Console(width=3000, record=True)
-    scores = {name: [BlockScore(0, name, 0.1, 8), BlockScore(1, "a.1", 0.2, 8)] for name in BAD}
-    console.print(scores_table(scores))
+    columns = {name: (BlockScore(0, name, 0.1, 8), BlockScore(1, "a.1", 0.2, 8)) for name in BAD}
+    console.print(scores_table(Scores(columns, 8, None, 0, {})))
     console.print(summary_table(_history(BAD)))
     text = console.export_text()
     assert "[/b]" in text
