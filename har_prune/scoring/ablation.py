@@ -96,7 +96,6 @@ class BlockAblation:
             if found.shape != bypassed.shape or (bypassed.isfinite().all() and (found - bypassed).abs().max() > near):
                 self._give_up(f"block {candidate} has another representation so than alone")
                 return
-        self.block_evaluations = 0
 
     def _give_up(self, reason: Any) -> None:
         if self.stacks:
@@ -240,7 +239,7 @@ class BlockAblation:
             if first in run.values[name]:
                 raise NotRemovableError(
                     f"block {first} ({self.stack.names[first]!r}) has no score by {name!r}: it runs more than once. "
-                    " Leave it out of `candidates`, or choose a criterion that compares networks, e.g. cka."
+                    "Leave it out of `candidates`, or choose a criterion that compares networks, e.g. cka."
                 )
             run.values[name][first] = criterion.of_block(before, after, _mask(before, positions), None)
 

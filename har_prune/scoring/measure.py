@@ -122,6 +122,7 @@ class Measurer:
         for ablation in found:
             with self._arithmetic():
                 ablation.check_stacking(_arranged(self._first, plan))
+            ablation.block_evaluations = 0
         return found
 
     def _prepared(self, model: PreTrainedModel, plan: ExecutionPlan) -> PreTrainedModel:
