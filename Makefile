@@ -1,9 +1,9 @@
-# make quickstart | test | lint | bench. Each makes the virtual environment first; nothing else has to be installed.
+# make quickstart | test | lint | docs | bench. Each makes the virtual environment first; nothing else has to be installed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lowest lint bench
+.PHONY: quickstart test lowest lint docs bench
 
 quickstart: $(VENV)/installed
 	$(BIN)/har-prune run quickstart
@@ -22,6 +22,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in site/; a warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --strict
 
 # The ResNet-56 and the images it needs: see the README, "CIFAR-10: a Keras ResNet-56".
 bench: $(VENV)/installed

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from har_prune.checkpoints.push import Pushed, push_pruned
     from har_prune.checkpoints.save import save_pruned
     from har_prune.errors import HarPruneError
-    from har_prune.evaluation.config import EvaluateConfig
+    from har_prune.evaluation.config import EvaluateConfig, RobustnessConfig
     from har_prune.evaluation.cost import Cost, measure_cost
     from har_prune.evaluation.latency import Latency, measure_latency
-    from har_prune.evaluation.macs import count_macs
+    from har_prune.evaluation.macs import count_macs, macs_by_module
     from har_prune.evaluation.measurement import register_measurement
     from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
+    from har_prune.evaluation.robustness.measure import Robustness, measure_robustness
+    from har_prune.evaluation.robustness.registry import register_corruption
     from har_prune.pruning.config import PruneConfig, Target
     from har_prune.pruning.history import PruningHistory, PruningStep
     from har_prune.pruning.loop import PruningResult, prune
@@ -64,7 +66,10 @@ _PUBLIC = {
     ),
     "checkpoints.save": ("save_pruned",),
     "errors": ("HarPruneError",),
-    "evaluation.config": ("EvaluateConfig",),
+    "evaluation.config": (
+        "EvaluateConfig",
+        "RobustnessConfig",
+    ),
     "evaluation.cost": (
         "Cost",
         "measure_cost",
@@ -73,12 +78,20 @@ _PUBLIC = {
         "Latency",
         "measure_latency",
     ),
-    "evaluation.macs": ("count_macs",),
+    "evaluation.macs": (
+        "count_macs",
+        "macs_by_module",
+    ),
     "evaluation.measurement": ("register_measurement",),
     "evaluation.metrics": (
         "EvalMetrics",
         "evaluate_model",
     ),
+    "evaluation.robustness.measure": (
+        "Robustness",
+        "measure_robustness",
+    ),
+    "evaluation.robustness.registry": ("register_corruption",),
     "pruning.config": (
         "PruneConfig",
         "Target",
@@ -163,6 +176,8 @@ __all__ = [
     "Pushed",
     "Race",
     "RaceConfig",
+    "Robustness",
+    "RobustnessConfig",
     "Scores",
     "ScoringConfig",
     "Target",
@@ -172,11 +187,14 @@ __all__ = [
     "evaluate_model",
     "find_blocks",
     "linear_cka",
+    "macs_by_module",
     "measure_cost",
     "measure_latency",
+    "measure_robustness",
     "prune",
     "push_pruned",
     "race_blocks",
+    "register_corruption",
     "register_criterion",
     "register_family",
     "register_measurement",

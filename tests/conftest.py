@@ -25,11 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):
-    """In CI a test on real data that was skipped, for whatever reason, has failed."""
+    """In CI a test on real data or in a browser that was skipped, for whatever reason, has failed."""
     report = yield
-    if os.environ.get("CI") and report.skipped and item.get_closest_marker("data"):
+    needs = next((name for name in ("data", "browser") if item.get_closest_marker(name)), None)
+    if os.environ.get("CI") and report.skipped and needs:
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} needs real data and was skipped; CI must run it"
+        report.longrepr = f"{item.nodeid} (marker {needs}) was skipped ({report.longrepr}); CI must run it"
     return report
 
 

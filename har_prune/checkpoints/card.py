@@ -11,6 +11,7 @@ from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.provenance import command_without_places, dataset_license, is_hub_id, provenances
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.names import in_markdown, printable
+from har_prune.reporting.robustness import robustness_markdown, robustness_of
 from har_prune.reporting.trajectory import trajectory_markdown
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -69,6 +70,7 @@ def model_card(
         dataset_license=_dataset_license(history),
         command=printable(command_without_places(command)) if command else None,
         trajectory=trajectory_markdown(history) if history else "",
+        robustness="\n".join(robustness_markdown(robustness_of(history))) if history else "",
         plotted=history is not None and len(history.iterations) > 1,
     )
     return str(card)

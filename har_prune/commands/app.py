@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from har_prune import __version__
-from har_prune.commands import convert, init, prune, push, recipes, run, score
+from har_prune.commands import convert, evaluate, gate, init, prune, push, recipes, report, run, score
 from har_prune.errors import HarPruneError
 from har_prune.runtime.console import console, error, quiet_libraries
 
@@ -76,6 +76,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "prune": prune.prune,
     "init": init.init,
     "score": score.score,
+    "evaluate": evaluate.evaluate,
+    "report": report.report,
+    "gate": gate.gate,
     "push": push.push,
     "convert": convert.convert,
 }

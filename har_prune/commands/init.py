@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from har_prune.commands.score import Data, DataRevision, DataSubset, Rename, Revision, TestSubject, Trust, renamed
+from har_prune.commands.options import (
+    Data,
+    DataRevision,
+    DataSubset,
+    Rename,
+    Revision,
+    TestSubject,
+    Trust,
+    data_config,
+)
 
 
 def init(
@@ -21,7 +30,6 @@ def init(
 ) -> None:
     """Looks at a checkpoint and a data set, and writes a commented recipe for them."""
     from har_prune.checkpoints.load import Checkpoint
-    from har_prune.data.config import DataConfig
     from har_prune.errors import OutputFolderError
     from har_prune.recipe.draft import draft
     from har_prune.recipe.load import load_recipe
@@ -31,14 +39,7 @@ def init(
 
     if output.exists():
         raise OutputFolderError(f"{output} exists: choose another --output, or remove it first.")
-    config = DataConfig(
-        name_or_path=data,
-        subset=data_subset,
-        revision=data_revision,
-        protocol="holdout" if test_subject else "official",
-        test_subjects=tuple(test_subject or ()),
-        rename_channels=renamed(rename_channel),
-    )
+    config = data_config(data, data_subset, data_revision, test_subject, rename_channel)
     source = Checkpoint(checkpoint, revision, trust_remote_code)
     text = draft(prepared_for(source, config, seed=0), source, config, output)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from har_prune.commands.run import DryRun, Plugins
-from har_prune.commands.score import (
+from har_prune.commands.options import (
     Data,
     DataRevision,
     DataSubset,
@@ -19,6 +18,7 @@ from har_prune.commands.score import (
     Trust,
     renamed,
 )
+from har_prune.commands.run import DryRun, Plugins
 
 
 def prune(

@@ -5,20 +5,18 @@ from typing import Annotated
 
 import typer
 
+from har_prune.commands.options import (
+    Data,
+    DataRevision,
+    DataSubset,
+    NumThreads,
+    Rename,
+    Revision,
+    TestSubject,
+    Trust,
+    data_config,
+)
 from har_prune.commands.run import Plugins
-
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the checkpoint.")]
-DataRevision = Annotated[str | None, typer.Option(help="The same of the data set.")]
-DataSubset = Annotated[str | None, typer.Option(help="Configuration of a data set that has several.")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code of the checkpoint; read it first.")]
-TestSubject = Annotated[
-    list[str] | None, typer.Option(help="Subject nobody looks at (sensor data without a test split); repeatable.")
-]
-Rename = Annotated[
-    list[str] | None, typer.Option(help="DATA=MODEL: a channel's name in the data and in the checkpoint. Repeatable.")
-]
-Data = Annotated[str, typer.Option(help="Folder or Hub id for load_dataset; 'synthetic' for a trial.")]
-NumThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads. [OMP_NUM_THREADS, else all cores]")]
 
 
 def score(
@@ -46,7 +44,6 @@ def score(
     """Ranks the removable blocks of a checkpoint by one or more criteria, in one pass over the data."""
     from har_prune.checkpoints.load import Checkpoint
     from har_prune.data.batches import make_loader
-    from har_prune.data.config import DataConfig
     from har_prune.recipe.accelerator import make_accelerator
     from har_prune.recipe.load import load_plugins
     from har_prune.recipe.prepare import prepared_for
@@ -62,15 +59,7 @@ def score(
     accelerator = make_accelerator(num_threads=num_threads)
     made = prepared_for(
         Checkpoint(checkpoint, revision, trust_remote_code),
-        DataConfig(
-            name_or_path=data,
-            subset=data_subset,
-            revision=data_revision,
-            protocol="holdout" if test_subject else "official",
-            test_subjects=tuple(test_subject or ()),
-            rename_channels=renamed(rename_channel),
-            batch_size=batch_size,
-        ),
+        data_config(data, data_subset, data_revision, test_subject, rename_channel, batch_size),
         seed,
     )
     batches = make_loader(made.data, made.calibration_rows(samples, seed), made.preprocess, batch_size)
@@ -91,16 +80,3 @@ def score(
         plot_scores(scores, partial)
     Console().print(scores_table(scores), costs_table(scores))
     say(f"Scores: {output / 'scores.json'}; heat map: {output / 'scores.png'}")
-
-
-def renamed(pairs: list[str] | None) -> dict[str, str] | None:
-    """New names by former ones.
-
-    Raises:
-        typer.BadParameter: One is not DATA=MODEL.
-    """
-    named = [pair.partition("=") for pair in pairs or ()]
-    wrong = next((pair for pair, parts in zip(pairs or (), named, strict=True) if not all(parts)), None)
-    if wrong is not None:
-        raise typer.BadParameter(f"--rename-channel {wrong!r} is not DATA=MODEL, e.g. ax=acc_x")
-    return {former: new for former, _, new in named} or None

@@ -80,6 +80,16 @@ class ImageInputs:
             values = (values - mean) / std
         return {"pixel_values": values.contiguous(memory_format=torch.channels_last)}
 
+    @property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """What the brightness 0 and the brightness 1 become, [C, 1, 1] each."""
+        processor = self.processor
+        scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+        mean, std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+        if processor.do_normalize:
+            mean, std = (torch.tensor(v)[:, None, None] for v in (processor.image_mean, processor.image_std))
+        return -mean / std, (scale - mean) / std
+
     def augmented(self, values: Tensor, augment: Callable[[Tensor], Tensor]) -> Tensor:
         """Normalised images [B, C, H, W], augmented as they are: pixels only change places."""
         return augment(values).contiguous(memory_format=torch.channels_last)
@@ -140,11 +150,20 @@ def preprocess_for(data: LabelledData, processor: Any, checkpoint: str, max_toke
     raise CheckpointError(f"checkpoint {checkpoint} has no {kinds[data.kind]}, and its inputs are made by one.")
 
 
-class _Rows(Dataset):
-    """Rows of a data set, fetched a whole batch at a time."""
+Change = Callable[[Any, int], Any]  # of a raw example ([H, W, 3], [T, C] or a text) and the number of its row
 
-    def __init__(self, data: LabelledData, rows: Sequence[int] | np.ndarray):
-        self.data, self.rows = data, np.asarray(rows)
+
+class LabelledRows(Dataset):
+    """Rows of a data set, fetched a whole batch at a time.
+
+    Args:
+        data: The data set.
+        rows: Numbers of its rows.
+        change: What becomes of each raw example first; None = nothing.
+    """
+
+    def __init__(self, data: LabelledData, rows: Sequence[int] | np.ndarray, change: Change | None = None):
+        self.data, self.rows, self.change = data, np.asarray(rows), change
 
     @cached_property
     def fingerprint(self) -> str:
@@ -165,7 +184,17 @@ class _Rows(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Raw, Tensor | None, Tensor]:
         rows, labels = self.rows[indices], self.data.labels
-        return self.data.raw(rows), None if labels is None else torch.from_numpy(labels[rows]), torch.tensor(indices)
+        raw = self.data.raw(rows) if self.change is None else self._changed(self.change, rows)
+        return raw, None if labels is None else torch.from_numpy(labels[rows]), torch.tensor(indices)
+
+    def _changed(self, change: Change, rows: np.ndarray) -> Raw:
+        raw, numbers = self.data.raw(rows), rows.tolist()
+        if isinstance(raw, list):
+            return [change(example, row) for example, row in zip(raw, numbers, strict=True)]
+        channels_first = self.data.kind == "image"
+        examples = (raw.permute(0, 2, 3, 1) if channels_first else raw).numpy()
+        found = torch.from_numpy(np.stack([change(*pair) for pair in zip(examples, numbers, strict=True)]))
+        return found.permute(0, 3, 1, 2) if channels_first else found
 
 
 class _Collate:
@@ -173,7 +202,7 @@ class _Collate:
         self.preprocess = preprocess
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        values, labels, index = batch  # as _Rows fetched it, not a list of examples
+        values, labels, index = batch  # as LabelledRows fetched it, not a list of examples
         inputs = self.preprocess(values)
         return {**(inputs if labels is None else {**inputs, LABELS: labels}), INDEX: index}
 
@@ -205,17 +234,26 @@ class Augment:
         return batch
 
 
-class TrainingLoader(DataLoader):
-    """A DataLoader whose batches are augmented where they are trained on.
+class LabelledLoader(DataLoader):
+    """Batches of a data set, and how they are made; in training they are augmented where they are trained on.
 
     Args:
+        rows: What they are made of.
+        preprocess: Preparation for the model.
         augment: Called with a batch and the number of the epoch; None = nothing is augmented.
         given: What a DataLoader takes.
     """
 
-    def __init__(self, *, augment: Callable[[Mapping[str, Any], int], dict[str, Any]] | None, **given: Any):
-        super().__init__(**given)
-        self.augment = augment
+    def __init__(
+        self,
+        rows: LabelledRows,
+        preprocess: Preprocess,
+        *,
+        augment: Callable[[Mapping[str, Any], int], dict[str, Any]] | None,
+        **given: Any,
+    ):
+        super().__init__(rows, collate_fn=_Collate(preprocess), **given)
+        self.source, self.preprocess, self.augment = rows, preprocess, augment
 
 
 def make_loader(
@@ -225,7 +263,8 @@ def make_loader(
     batch_size: int,
     *,
     augment: Sequence[str] | None = None,
-) -> DataLoader:
+    change: Change | None = None,
+) -> LabelledLoader:
     """Batches of some rows: in order, or shuffled and augmented for training.
 
     Args:
@@ -234,6 +273,7 @@ def make_loader(
         preprocess: Preparation for the model.
         batch_size: Examples in a batch; the last may be smaller, except in training.
         augment: Names of augmentations; an empty list shuffles only, None does neither.
+        change: What becomes of each raw example first: `(example, row)` -> example.
 
     Raises:
         DataError: An augmentation is not for this kind of data, or not for images that are read when needed.
@@ -248,12 +288,12 @@ def make_loader(
     if augment and not isinstance(data.values, np.ndarray):
         raise DataError(f"augmentations {', '.join(augment)} need images of one size that fit in memory.")
     on_gpu = uses_gpu()
-    return TrainingLoader(
-        dataset=_Rows(data, rows),
+    return LabelledLoader(
+        LabelledRows(data, rows, change),
+        preprocess,
         batch_size=batch_size,
         shuffle=training,
         drop_last=training and len(rows) >= batch_size,
-        collate_fn=_Collate(preprocess),
         augment=Augment(augment, data.kind, preprocess) if augment else None,
         # A GPU would wait for batches; on a CPU workers would take the cores that train.
         num_workers=min(4, os.cpu_count() or 1) if on_gpu and training else 0,

@@ -1,9 +1,10 @@
 """Multiply-accumulates of one example."""
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedModel
 
@@ -23,7 +24,6 @@ def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
 _MISSING = {aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
-@torch.no_grad()
 def count_macs(
     model: PreTrainedModel, example_inputs: dict[str, Tensor], convention: Literal["all", "paper"] = "all"
 ) -> int:
@@ -39,6 +39,44 @@ def count_macs(
     Raises:
         ShapeError: The inputs have no common batch size.
     """
+    return _counted(model, example_inputs, convention).get("", 0)
+
+
+def macs_by_module(
+    model: PreTrainedModel, example_inputs: dict[str, Tensor], opened: Collection[str] = ()
+) -> dict[str, int]:
+    """Counts the multiply-accumulates of each part of a network, for one example; together they are `count_macs`.
+
+    Args:
+        model: The network; runs once, in eval mode.
+        example_inputs: As for `count_macs`.
+        opened: Modules shown by themselves, e.g. `block.name` of all blocks; what holds one of them is shown as its
+            parts, anything else as one.
+
+    Returns:
+        MACs by dotted module path, in the order of the network; "(elsewhere)" for what no module of its own does.
+    """
+    counts = _counted(model, example_inputs, "all")
+    parts: dict[str, int] = {}
+
+    def add(name: str, module: nn.Module) -> None:
+        inside = f"{name}." if name else ""
+        if not name or any(path.startswith(inside) for path in opened):
+            for child, part in module.named_children():
+                add(inside + child, part)
+        else:
+            parts[name] = counts.get(name, 0)
+
+    add("", model)
+    elsewhere = counts.get("", 0) - sum(parts.values())
+    return {**parts, **({"(elsewhere)": elsewhere} if elsewhere else {})}
+
+
+@torch.no_grad()
+def _counted(
+    model: PreTrainedModel, example_inputs: dict[str, Tensor], convention: Literal["all", "paper"]
+) -> dict[str, int]:
+    """MACs of one example by dotted module path; "" is the whole network."""
     sizes = {len(value) for value in example_inputs.values()}
     if len(sizes) != 1:
         raise ShapeError(f"example inputs have batch sizes {sorted(sizes)}; expected one batch size for all of them.")
@@ -51,6 +89,13 @@ def count_macs(
     finally:
         model.train(was_training)
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    operations = counter.get_flop_counts().get("Global", {})
-    flops = sum(n for op, n in operations.items() if convention == "all" or op in _PAPER_OPERATIONS)
-    return flops // 2 // sizes.pop()
+    batch, root = sizes.pop(), type(model).__name__
+    return {
+        "" if name == "Global" else name.removeprefix(f"{root}."): sum(
+            flops for operation, flops in operations.items() if convention == "all" or operation in _PAPER_OPERATIONS
+        )
+        // 2
+        // batch
+        for name, operations in counter.get_flop_counts().items()
+        if name != root
+    }

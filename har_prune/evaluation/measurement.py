@@ -2,7 +2,8 @@
 
 To add a kind, write a frozen dataclass of values that fit into JSON, with `measure` and `figures`, and decorate it
 with `@register_measurement("name")`. The name is its key in step.json and history.json, and tables show its figures;
-what switches it on is a field of `EvaluateConfig`.
+what switches it on is a field of `EvaluateConfig`. A classmethod `check(config, data)`, where there is one, refuses
+what cannot be measured before anything is trained.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +28,7 @@ class Network:
         data: Labelled batches by split.
         config: What is wanted.
         accelerator: Device and processes; every process measures.
+        is_healed: False between two healings, where it says little how well a network does.
     """
 
     model: PreTrainedModel
@@ -35,6 +37,7 @@ class Network:
     data: Mapping[str, Iterable[Mapping[str, Any]]]
     config: EvaluateConfig
     accelerator: Accelerator
+    is_healed: bool = True
 
 
 class Measurement(Protocol):
@@ -83,15 +86,39 @@ _OF_EVERY_STEP = (
 )  # fmt: skip
 
 
+def check_all(config: EvaluateConfig, data: Mapping[str, Any]) -> None:
+    """Asks every kind that can tell whether it will be able to measure what is wanted.
+
+    Args:
+        config: What is wanted.
+        data: Labelled batches by split.
+
+    Raises:
+        HarPruneError: One of them will not.
+    """
+    for kind in _kinds().values():
+        if hasattr(kind, "check"):
+            kind.check(config, data)
+
+
 def measure_all(network: Network) -> dict[str, Any]:
     """What the registered kinds find; those that are not asked for are absent."""
-    found = {name: kind.measure(network) for name, kind in _KINDS.items()}
+    found = {name: kind.measure(network) for name, kind in _kinds().items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def from_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """Measurements by name, from plain values; a kind that nobody registered here stays what it is in the file."""
-    return {name: _KINDS[name](**value) if name in _KINDS else value for name, value in values.items()}
+    kinds = _kinds() if values else {}
+    return {name: kinds[name](**value) if name in kinds else value for name, value in values.items()}
+
+
+def _kinds() -> dict[str, Any]:
+    """All kinds; those that come with har_prune register themselves once somebody asks."""
+    from har_prune.evaluation import energy  # noqa: F401
+    from har_prune.evaluation.robustness import measure  # noqa: F401
+
+    return _KINDS
 
 
 def figures_of(measured: Mapping[str, Any]) -> dict[str, float]:

@@ -38,6 +38,8 @@ class EvalMetrics:
         per_group: {subject: {accuracy, samples}}; empty where the data have no subjects.
         trial_accuracy: Share of trials (an activity of a continuous recording) whose windows are most often given
             the right class, in [0, 1]; None where the data have no trials.
+        calibration_error: Expected calibration error of the class probabilities, in [0, 1], over 15 bins of equal
+            width (Guo et al. 2017, arXiv:1706.04599); None for a language model and in older records.
     """
 
     accuracy: float
@@ -50,6 +52,7 @@ class EvalMetrics:
     balanced_accuracy: float | None = None
     per_group: dict[str, dict[str, float]] = field(default_factory=dict)
     trial_accuracy: float | None = None
+    calibration_error: float | None = None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -130,11 +133,16 @@ def evaluate_model(
                 _refuse_unknown(labels, logits.shape[1])
                 losses = nn.functional.cross_entropy(logits, labels, reduction="none")
                 index = rows.get(INDEX, torch.empty(0, dtype=torch.long))
-                found.append((logits.argmax(dim=1).cpu(), labels.cpu(), losses.cpu(), index.cpu()))
+                predicted, sure = logits.argmax(dim=1), torch.empty(0)
+                if not language_model:
+                    sure = nn.functional.cross_entropy(logits, predicted, reduction="none").neg().exp()
+                found.append((predicted.cpu(), labels.cpu(), losses.cpu(), sure.cpu(), index.cpu()))
     finally:
         model.train(was_training)
-    predictions, labels, losses, index, names = _gathered(found, names, accelerator)
+    predictions, labels, losses, sure, index, names = _gathered(found, names, accelerator)
     quality = _quality(predictions, labels, losses, names)
+    if names is not None:
+        quality = replace(quality, calibration_error=calibration_error(sure.numpy(), (predictions == labels).numpy()))
     groups = getattr(getattr(batches, "dataset", None), "groups", {})
     if len(index) != len(labels) or not groups:
         return quality
@@ -142,7 +150,26 @@ def evaluate_model(
     return replace(quality, **_by_group(predictions.numpy(), labels.numpy(), of_examples))
 
 
-_Found = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # predictions, labels, losses and index of each batch
+# Predictions, labels, losses, probabilities of the predictions, and index of each batch.
+_Found = list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence and accuracy are apart, on the mean over all examples.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
+
+    Args:
+        confidence: Probability of each prediction, [N], in [0, 1].
+        right: Whether it is right, [N].
+        bins: Of equal width.
+
+    >>> calibration_error(np.array([0.9, 0.9]), np.array([True, False]))
+    0.4
+    """
+    place = np.minimum((confidence.astype(np.float64) * bins).astype(int), bins - 1)
+    apart = np.bincount(place, weights=confidence.astype(np.float64) - right, minlength=bins)
+    return float(np.abs(apart).sum() / len(confidence))
 
 
 def _by_group(predictions: np.ndarray, labels: np.ndarray, groups: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -169,7 +196,7 @@ def _by_group(predictions: np.ndarray, labels: np.ndarray, groups: Mapping[str, 
 
 def _gathered(
     found: _Found, names: list[str] | None, accelerator: Accelerator | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, list[str] | None]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[str] | None]:
     if accelerator is not None and accelerator.num_processes > 1:
         parts: list[Any] = [None] * accelerator.num_processes
         torch.distributed.all_gather_object(parts, (found, names))
@@ -177,8 +204,8 @@ def _gathered(
         names = next((part[1] for part in parts if part[1]), None)
     if not sum(len(batch[1]) for batch in found):
         raise DataError("there are no examples to evaluate on.")
-    predictions, labels, losses, index = (torch.cat(column) for column in zip(*found, strict=True))
-    return predictions, labels, losses, index, names
+    predictions, labels, losses, sure, index = (torch.cat(column) for column in zip(*found, strict=True))
+    return predictions, labels, losses, sure, index, names
 
 
 def _refuse_unknown(labels: Tensor, classes: int) -> None:

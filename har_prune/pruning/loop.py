@@ -17,7 +17,7 @@ from har_prune.blocks.rebuild import without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DivergedError, NotRemovableError, OutputFolderError, UnreachableTargetError
 from har_prune.evaluation.cost import Cost, measure_cost
-from har_prune.evaluation.measurement import Network, measure_all
+from har_prune.evaluation.measurement import Network, check_all, measure_all
 from har_prune.evaluation.metrics import evaluate_model
 from har_prune.pruning.config import RunConfig
 from har_prune.pruning.controls import control_network
@@ -150,6 +150,7 @@ class _Run:
         self.one_example = rows_of(example_inputs, slice(1))
         self.protected = protected_blocks(self.original, self.settings.protected)
         check_settings(self.original, self.settings, self.one_example)
+        check_all(config.evaluate, evaluate)
         self.folder: RunFolder | None = None
         if config.output_dir is not None:
             self.folder = RunFolder(config.output_dir, config.fingerprint, writes=accelerator.is_main_process)
@@ -274,7 +275,7 @@ class _Run:
             calibration=ranking.calibration,
             cost=cost,
             healing=healing,
-            **self._found(smaller.model),
+            **self._found(smaller.model, is_healed=healing is not None or self.config.heal is None),
             seconds=time.monotonic() - start,
         )
 
@@ -347,14 +348,20 @@ class _Run:
             found = measure_cost(model, self.one_example, original=original, latency=latency)
         return agreed(found, self.accelerator)
 
-    def _found(self, model: PreTrainedModel) -> dict[str, Any]:
-        """What a step records of a network once it is healed."""
+    def _found(self, model: PreTrainedModel, *, is_healed: bool = True) -> dict[str, Any]:
+        """What a step records of how well a network does."""
         metrics = {split: evaluate_model(model, data, self.accelerator) for split, data in self.evaluate.items()}
         for split, measured in metrics.items():
             if not math.isfinite(measured.loss):
                 raise DivergedError(f"iteration {len(self.steps)}: outputs on the {split} data are not finite.")
         network = Network(
-            model, self.original.model, self.one_example, self.evaluate, self.config.evaluate, self.accelerator
+            model,
+            self.original.model,
+            self.one_example,
+            self.evaluate,
+            self.config.evaluate,
+            self.accelerator,
+            is_healed,
         )
         return {"metrics": metrics, "measured": measure_all(network), "weights_sha256": weights_sha256(model)}
 

@@ -186,6 +186,23 @@ class RunFolder:
         return self.path / f"iteration-{number:03d}"
 
 
+def history_at(path: Path) -> PruningHistory:
+    """The record of a run that has ended.
+
+    Args:
+        path: The run's folder, the folder of its result, or history.json itself.
+
+    Raises:
+        OutputFolderError: There is none, or it cannot be read.
+    """
+    record = path / _HISTORY if path.is_dir() else path
+    if not record.is_file():
+        left = len(list(path.glob("iteration-*"))) if path.is_dir() else 0
+        why = f"the run there has {left} iteration(s) and has not ended" if left else "there is none"
+        raise OutputFolderError(f"{path} has no {_HISTORY}: {why}. Give the folder of a run that has ended.")
+    return _parsed(record, PruningHistory.from_json)
+
+
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.errors import RecipeError
 from har_prune.evaluation.macs import count_macs
+from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
 from har_prune.pruning.plan import candidates, protected_blocks
@@ -150,6 +151,7 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     }
     rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
     calibration = make_loader(data, rows, preprocess, recipe.data.batch_size)
+    check_all(recipe.evaluate, sets)
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
     folder.compare_data(data_fingerprints(train, calibration, sets))  # before the original is trained on them

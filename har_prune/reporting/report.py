@@ -2,6 +2,7 @@
 
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.names import in_markdown, printable
+from har_prune.reporting.robustness import robustness_markdown, robustness_of
 from har_prune.reporting.trajectory import trajectory_markdown
 
 
@@ -40,6 +41,7 @@ def run_report(history: PruningHistory, command: str) -> str:
         for name, row in per_class.items():
             figures = " | ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
             lines.append(f"| {in_markdown(name)} | {figures} | {row['support']} |")
+    lines += robustness_markdown(robustness_of(history))
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from har_prune.evaluation.latency import Latency
 from har_prune.evaluation.measurement import figures_of
+from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.reporting.names import in_figure, in_markdown
 
@@ -58,20 +59,29 @@ def _controls(history: PruningHistory) -> list[str]:
     names = list(history.after.metrics[split].figures)
     header = ["network", "blocks", "MACs", "examples of training", *(f"{split} {name}" for name in names)]
     lines = ["", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    healed = sum(step.healing.samples_seen for step in history.iterations[: history.selected + 1] if step.healing)
     for name, step in rows_of(history).items():
-        seen = healed if step is history.after else step.healing.samples_seen if step.healing else 0
+        seen = training_examples(history, step)
         figures = [f"{value:.2f}" for value in step.metrics[split].figures.values()]
         cells = [name, str(len(step.remaining)), f"{step.cost.macs:,}", f"{seen:,}", *figures]
         lines.append("| " + " | ".join(f"**{cell}**" if step is history.after else cell for cell in cells) + " |")
-    samples, accuracy = history.after.metrics[split].samples, history.after.metrics[split].accuracy
-    noise = 196 * math.sqrt(accuracy * (1 - accuracy) / samples)
+    samples, noise = history.after.metrics[split].samples, noise_of(history.after.metrics[split])
     return [
         *lines,
         "",
         "Each control was trained with as many examples, and on the same schedule, as the pruned network was healed. "
         f"{samples:,} examples leave an accuracy uncertain by {noise:.2f} points (95 %); another seed moves it too.",
     ]
+
+
+def training_examples(history: PruningHistory, step: PruningStep) -> int:
+    """Examples that a network of `rows_of` was trained on after the original was there."""
+    steps = history.iterations[: history.selected + 1] if step is history.after else (step,)
+    return sum(each.healing.samples_seen for each in steps if each.healing)
+
+
+def noise_of(metrics: EvalMetrics) -> float:
+    """Half-width in points of the 95 % interval that so many examples leave an accuracy."""
+    return 196 * math.sqrt(metrics.accuracy * (1 - metrics.accuracy) / metrics.samples)
 
 
 def latency_text(latency: Latency | None) -> str:
@@ -116,13 +126,13 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     accuracy_axes.legend()
 
     if len(history.iterations) > 1:
-        _draw_scores(figure, score_axes, history)
+        draw_scores(figure, score_axes, history)
     else:
         score_axes.set_axis_off()
     figure.savefig(path, dpi=120)
 
 
-def _draw_scores(figure: Any, score_axes: Any, history: PruningHistory) -> None:
+def draw_scores(figure: Any, score_axes: Any, history: PruningHistory) -> None:
     """The importance of every block in every iteration."""
     from matplotlib.colors import LogNorm
 

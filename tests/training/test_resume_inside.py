@@ -12,7 +12,7 @@ from tiny_data import loader, windows
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from har_prune import DistillConfig, Teacher, TrainConfig, find_blocks, train_model
-from har_prune.data.batches import SensorInputs, TrainingLoader, make_loader
+from har_prune.data.batches import SensorInputs, make_loader
 from har_prune.data.load import LabelledData
 from har_prune.errors import DataError, DivergedError, OutputFolderError
 from har_prune.models.har_transformer import HarFeatureExtractor
@@ -125,7 +125,7 @@ def test_the_average_has_statistics_of_its_own():
     torch.manual_seed(0)
     model = cifar_resnet().train()
     images = [{"pixel_values": torch.randn(3, 16, 16), "labels": torch.tensor(i % 3)} for i in range(32)]
-    train = TrainingLoader(dataset=images, batch_size=16, shuffle=True, augment=None)
+    train = DataLoader(images, batch_size=16, shuffle=True)
     config = TrainConfig(epochs=4, optimizer="sgd", learning_rate=0.1, keep="average", average_last=1.0)
     train_model(model, train, None, config)
     norm = model.cifar_resnet.embedder.normalization

@@ -1,0 +1,1 @@
+"""How a network does on corrupted, attacked and other data."""

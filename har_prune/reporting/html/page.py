@@ -1,0 +1,395 @@
+"""The page of one run or several: every figure has a table beside it that says the same."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from har_prune.errors import OutputFolderError
+from har_prune.evaluation.measurement import figures_of
+from har_prune.evaluation.metrics import EvalMetrics
+from har_prune.pruning.history import PruningHistory
+from har_prune.pruning.store import history_at
+from har_prune.reporting.html.figures import accuracy_figure, curves_figure, robustness_figure, scores_figure
+from har_prune.reporting.names import printable
+from har_prune.reporting.robustness import compared, robustness_of
+from har_prune.reporting.trajectory import latency_text, noise_of, rows_of, training_examples
+
+_HERE = Path(__file__).parent
+_LARGEST_CONFUSION = 32  # classes; a larger matrix nobody reads
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Args:
+        text: What is read.
+        value: The number as the record has it, for who wants to copy it.
+        shade: Share of the strongest background, in [0, 1].
+    """
+
+    text: str
+    value: float | None = None
+    shade: float | None = None
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table whose rows begin with a heading; `strong` is the row that stands out."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    strong: int | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: an anchor, a heading, a sentence, a figure, tables, and text as it is."""
+
+    anchor: str
+    title: str
+    lead: str = ""
+    figure: Markup | None = None
+    tables: Sequence[PageTable] = ()
+    text: str = ""
+    folded: bool = False
+
+
+def report_page(paths: Sequence[Path]) -> str:
+    """The page of the runs in some folders.
+
+    Args:
+        paths: Folders of runs that have ended, or their history.json.
+
+    Raises:
+        OutputFolderError: One of them has no record.
+    """
+    runs: dict[str, tuple[PruningHistory, Path]] = {}
+    for path in paths:
+        name, folder = _title(path), path if path.is_dir() else path.parent
+        while name in runs:
+            name += "'"
+        runs[name] = history_at(path), folder
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    histories = {name: history for name, (history, _) in runs.items()}
+    several = [] if len(runs) == 1 else [_side_by_side(histories)]
+    return environment.get_template("page.html.j2").render(
+        title="Pruning report: " + ", ".join(runs),
+        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),
+        several=several,
+        runs=[
+            _run(name, f"run{place}", history, folder) for place, (name, (history, folder)) in enumerate(runs.items())
+        ],
+    )
+
+
+def _title(path: Path) -> str:
+    """The last part of where a run lies: paths of somebody's disk have no place on a page that is passed on."""
+    parts = [part for part in path.resolve().parts if part not in ("history.json", "pruned")]
+    return printable(parts[-1]) if parts else "run"
+
+
+def _side_by_side(runs: Mapping[str, PruningHistory]) -> Section:
+    rows = []
+    for name, history in runs.items():
+        before, after = (step.metrics[history.shown_split] for step in (history.before, history.after))
+        speed = history.after.cost.latency.speedup if history.after.cost.latency else None
+        rows.append([
+            Cell(name), _blocks(history), _percent(history.macs_reduction(history.after)), _percent(before.accuracy),
+            _percent(after.accuracy), _figure_cell(speed),
+        ])  # fmt: skip
+    columns = ["run", "blocks", "MACs removed %", "accuracy %, original", "accuracy %, pruned", "times faster"]
+    table = PageTable("All runs", columns, rows)
+    return Section("all", "Side by side", figure=Markup(accuracy_figure(runs, "all")), tables=[table])
+
+
+def _run(name: str, anchor: str, history: PruningHistory, folder: Path) -> dict[str, Any]:
+    sections = [
+        Section(
+            f"{anchor}-accuracy", "Accuracy and cost", _lead(history),
+            Markup(accuracy_figure({name: history}, f"{anchor}a")), [_networks(history), _trajectory(history)],
+        ),
+        _scores(anchor, history),
+        _robustness(anchor, history),
+        _classes(anchor, history),
+        _training(anchor, folder),
+        _made_with(anchor, history),
+    ]  # fmt: skip
+    return {
+        "name": name,
+        "anchor": anchor,
+        "headline": _headline(history),
+        "cards": _cards(history),
+        "blocks": _block_map(history),
+        "sections": [section for section in sections if section is not None],
+    }
+
+
+def _headline(history: PruningHistory) -> str:
+    before, after, split = history.before, history.after, history.shown_split
+    name, old = next(iter(before.metrics[split].figures.items()))
+    new = after.metrics[split].figures[name]
+    latency = after.cost.latency
+    faster = ""
+    if latency is not None and latency.speedup is not None:
+        faster = (
+            f", {latency.speedup:.1f} times faster" if latency.is_steady else ", time not told: the machine was busy"
+        )
+    gone = len(before.remaining) - len(after.remaining)
+    return (
+        f"{gone} of {len(before.remaining)} blocks removed, {100 * history.macs_reduction(after):.1f} % of the "
+        f"multiply-accumulates gone{faster}; {split} {name} {old:.2f} → {new:.2f} ({new - old:+.2f})."
+    )
+
+
+def _lead(history: PruningHistory) -> str:
+    noise = noise_of(history.after.metrics[history.shown_split])
+    sentence = (
+        "The result stands beside its controls, each trained with as many examples on the same schedule."
+        if history.controls
+        else "This run had no controls: nothing says what the same training makes of a network that was not pruned."
+    )
+    return (
+        f"{sentence} A set of this size leaves an accuracy uncertain by {noise:.2f} points (95 %); another seed "
+        "moves it too."
+    )
+
+
+def _cards(history: PruningHistory) -> list[dict[str, Any]]:
+    """Before and after, with a bar each."""
+    before, after, split = history.before, history.after, history.shown_split
+    pairs: list[tuple[str, str, float | None, float | None, str]] = [
+        ("blocks", "blocks", len(before.remaining), len(after.remaining), "{:,.0f}"),
+        ("macs", "MACs", before.cost.macs, after.cost.macs, "{:,.0f}"),
+        ("parameters", "parameters", before.cost.parameters, after.cost.parameters, "{:,.0f}"),
+        ("size", "size, KiB", _kib(before.cost.size_bytes), _kib(after.cost.size_bytes), "{:,.0f}"),
+        (
+            "memory",
+            "activations, KiB",
+            _kib(before.cost.activation_bytes),
+            _kib(after.cost.activation_bytes),
+            "{:,.0f}",
+        ),
+    ]
+    if after.cost.latency is not None and after.cost.latency.is_steady:
+        old = after.cost.latency.original_ms or (before.cost.latency.median_ms if before.cost.latency else None)
+        pairs.append(("latency", "latency, ms", old, after.cost.latency.median_ms, "{:.2f}"))
+    known = after.metrics[split].figures
+    pairs += [
+        (name, f"{split} {name}", value, known[name], "{:.2f}")
+        for name, value in before.metrics[split].figures.items()
+    ]
+    return [
+        {
+            "key": key, "label": label, "before": Cell(form.format(old), old), "after": Cell(form.format(new), new),
+            "old": 100 * old / max(old, new), "new": 100 * new / max(old, new),
+        }
+        for key, label, old, new, form in pairs
+        if old and new is not None
+    ]  # fmt: skip
+
+
+def _kib(size: int | None) -> float | None:
+    return None if size is None else size / 1024
+
+
+def _block_map(history: PruningHistory) -> list[dict[str, Any]]:
+    """Every original block: kept, or gone in which iteration."""
+    gone = {block: step.iteration for step in history.iterations[: history.selected + 1] for block in step.removed}
+    return [{"index": block, "gone": gone.get(block)} for block in history.before.remaining]
+
+
+def _networks(history: PruningHistory) -> PageTable:
+    """The result beside original and controls."""
+    split = history.shown_split
+    columns = [
+        "network",
+        "blocks",
+        "MACs",
+        "examples of training",
+        *(f"{split} {name}" for name in history.before.metrics[split].figures),
+    ]
+    columns += list(figures_of(history.after.measured))
+    rows, strong = [], None
+    for place, (name, step) in enumerate(rows_of(history).items()):
+        strong = place if step is history.after else strong
+        measured = figures_of(step.measured)
+        rows.append([
+            Cell(name), _count(len(step.remaining)), _count(step.cost.macs), _count(training_examples(history, step)),
+            *(Cell(f"{value:.2f}", value) for value in step.metrics[split].figures.values()),
+            *(_figure_cell(measured.get(name)) for name in figures_of(history.after.measured)),
+        ])  # fmt: skip
+    return PageTable(f"Networks, on the {split} data", columns, rows, strong)
+
+
+def _trajectory(history: PruningHistory) -> PageTable:
+    first = history.before.metrics
+    columns = ["iteration", "removed", "blocks", "MACs", "MACs removed %", "parameters", "latency, ms (p90)", "healed"]
+    columns += [f"{split} {name}" for split, metrics in first.items() for name in metrics.figures]
+    rows = [
+        [
+            _count(step.iteration), Cell(", ".join(map(str, step.removed)) or "-"), _count(len(step.remaining)),
+            _count(step.cost.macs), _percent(history.macs_reduction(step)), _count(step.cost.parameters),
+            Cell(latency_text(step.cost.latency)), Cell("yes" if step.healing else "no"),
+            *(Cell(f"{value:.2f}", value) for split in first for value in step.metrics[split].figures.values()),
+        ]
+        for step in history.iterations
+    ]  # fmt: skip
+    return PageTable("Iterations", columns, rows, history.selected)
+
+
+def _scores(anchor: str, history: PruningHistory) -> Section | None:
+    pruned = history.iterations[1:]
+    if not pruned:
+        return None
+    rows = [
+        [
+            _count(step.iteration), _count(score.block), Cell(printable(score.name)),
+            Cell(f"{score.importance:.4g}", score.importance),
+            Cell("-" if score.interval is None else f"{score.interval[0]:.3g} to {score.interval[1]:.3g}"),
+            _count(score.samples), Cell("removed" if score.block in step.removed else ""),
+        ]
+        for step in pruned
+        for score in step.scores
+    ]  # fmt: skip
+    columns = ["iteration", "block", "name", "importance", "interval", "examples", ""]
+    calibration = pruned[0].calibration
+    how = calibration.criterion if calibration else "cka"
+    return Section(
+        f"{anchor}-scores", "Importance", f"Criterion: {printable(how)}; higher = keep. A cross: removed.",
+        Markup(scores_figure(history, f"{anchor}s")), [PageTable("Scores", columns, rows)], folded=True,
+    )  # fmt: skip
+
+
+def _robustness(anchor: str, history: PruningHistory) -> Section | None:
+    networks = robustness_of(history)
+    if not networks:
+        return None
+    first, rows = next(iter(networks.values())), compared(networks)
+    data = [(row.title, row.values) for row in rows if row.title == "as they are" or row.title in first.results]
+    table = PageTable(
+        f"Accuracy % on {first.samples:,} {first.split} examples, mean over severities", ["data", *networks],
+        [[Cell(printable(row.title)), *map(_figure_cell, row.values)] for row in rows],
+    )  # fmt: skip
+    return Section(
+        f"{anchor}-robustness", "Robustness", "Attacks use the gradients of the network they attack.",
+        Markup(robustness_figure(data, list(networks), f"{anchor}r")), [table],
+    )  # fmt: skip
+
+
+def _classes(anchor: str, history: PruningHistory) -> Section | None:
+    before, after = (step.metrics[history.shown_split] for step in (history.before, history.after))
+    if not after.per_class:
+        return None
+    tables = [_per_class(before, after)]
+    if after.per_group:
+        rows = [
+            [
+                Cell(printable(name)), _count(int(row["samples"])),
+                *(_percent(each.per_group[name]["accuracy"]) for each in (before, after)),
+            ]
+            for name, row in after.per_group.items()
+            if name in before.per_group
+        ]  # fmt: skip
+        tables.append(
+            PageTable("By subject", ["subject", "windows", "accuracy %, original", "accuracy %, pruned"], rows)
+        )
+    if 0 < len(after.confusion) <= _LARGEST_CONFUSION:
+        tables.append(_confusion(after))
+    return Section(f"{anchor}-classes", f"By class, {history.shown_split}", tables=tables)
+
+
+def _per_class(before: EvalMetrics, after: EvalMetrics) -> PageTable:
+    keys = ("recall", "precision", "f1")
+    columns = ["class", "examples", *(f"{key} %, {which}" for key in keys for which in ("original", "pruned"))]
+    rows = [
+        [
+            Cell(printable(name)), _count(int(row["support"])),
+            *(_percent(each[key]) for key in keys for each in (before.per_class.get(name, row), row)),
+        ]
+        for name, row in after.per_class.items()
+    ]  # fmt: skip
+    return PageTable("Recall, precision, F1", columns, rows)
+
+
+def _confusion(metrics: EvalMetrics) -> PageTable:
+    present = [index for index, row in enumerate(metrics.confusion) if sum(row)]
+    names = {index: str(index) for index in range(len(metrics.confusion))}
+    if len(present) == len(metrics.per_class):
+        names |= dict(zip(present, map(printable, metrics.per_class), strict=True))
+    rows = [
+        [Cell(names[index]), *(Cell(f"{n}", n, n / sum(metrics.confusion[index])) for n in metrics.confusion[index])]
+        for index in present
+    ]  # fmt: skip
+    return PageTable(
+        "Confusion of the pruned network: true class by row, predicted by column", ["", *names.values()], rows
+    )
+
+
+def _training(anchor: str, folder: Path) -> Section | None:
+    """Losses of metrics.jsonl, where it lies beside the record."""
+    file = folder / "metrics.jsonl"
+    series: dict[str, list[tuple[int, float]]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise OutputFolderError(
+                f"{file} is damaged ({error}): remove it, and the page has no training curves."
+            ) from error
+        for key, value in values.items():
+            name, _, what = key.rpartition("/")
+            if what == "loss" and isinstance(value, int | float):
+                series.setdefault(printable(name), []).append((values["step"], float(value)))
+    if not series:
+        return None
+    rows = [
+        [Cell(name), _count(points[-1][0]), *(Cell(f"{v:.4f}", v) for v in (points[0][1], points[-1][1]))]
+        for name, points in series.items()
+    ]
+    table = PageTable("Trainings", ["training", "steps", "first loss", "last loss"], rows)
+    return Section(
+        f"{anchor}-training", "Training", figure=Markup(curves_figure(series, f"{anchor}t")), tables=[table]
+    )
+
+
+def _made_with(anchor: str, history: PruningHistory) -> Section:
+    environment = dict(history.environment)
+    machine = environment.pop("machine", None) or {}
+    facts = {"seed": history.seed, **environment, **machine}
+    rows = [[Cell(printable(name)), Cell(printable(value))] for name, value in facts.items() if value is not None]
+    recipe = yaml.safe_dump(history.recipe, sort_keys=False, allow_unicode=True)
+    return Section(
+        f"{anchor}-made",
+        "Recipe, versions, machine",
+        tables=[PageTable("Made with", ["", ""], rows)],
+        text=recipe,
+        folded=True,
+    )
+
+
+def _blocks(history: PruningHistory) -> Cell:
+    return Cell(f"{len(history.before.remaining)} → {len(history.after.remaining)}")
+
+
+def _figure_cell(value: float | None) -> Cell:
+    return Cell("-") if value is None else Cell(f"{value:.2f}", value)
+
+
+def _count(value: int) -> Cell:
+    return Cell(f"{value:,}", value)
+
+
+def _percent(share: float) -> Cell:
+    return Cell(f"{100 * share:.2f}", 100 * share)
