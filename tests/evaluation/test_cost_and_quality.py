@@ -1,3 +1,5 @@
+import sys
+from functools import partial
 from types import SimpleNamespace
 from unittest import mock
 
@@ -11,11 +13,13 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from har_prune import (
+    EvaluateConfig,
     HarFeatureExtractor,
     Latency,
     count_macs,
     evaluate_model,
     find_blocks,
+    macs_by_module,
     measure_cost,
     measure_latency,
     remove_blocks,
@@ -23,8 +27,9 @@ from har_prune import (
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.data.batches import SensorInputs, make_loader
 from har_prune.data.load import LabelledData
-from har_prune.errors import ShapeError
+from har_prune.errors import RecipeError, ShapeError
 from har_prune.evaluation.cost import peak_activation_bytes
+from har_prune.evaluation.energy import Energy, estimate_energy
 from har_prune.evaluation.metrics import load_metric
 from har_prune.reporting.trajectory import latency_text
 
@@ -54,6 +59,30 @@ def test_attention_counts_with_every_implementation():
         for implementation in ("sdpa", "eager")
     }  # fmt: skip
     assert counts["sdpa"] == counts["eager"]
+
+
+@pytest.mark.parametrize("make", [cifar_resnet, partial(har_transformer, 3), llama])
+def test_macs_by_module_add_up_to_all_of_them(make):
+    model = make()
+    stack, inputs = find_blocks(model), example_inputs(model, batch_size=3)
+    parts = macs_by_module(model, inputs, stack.names)
+    assert sum(parts.values()) == count_macs(model, inputs)
+    assert set(stack.names) <= set(parts)
+    smaller = remove_blocks(model, [stack.removable[0]])
+    gone = parts[stack.names[stack.removable[0]]]
+    assert count_macs(model, inputs) - count_macs(smaller, inputs) == gone
+
+
+def test_energy_is_an_estimate_and_says_how_it_was_made(monkeypatch):
+    model = har_transformer(1)
+    found = estimate_energy(model, example_inputs(model, batch_size=1), seconds=1.5)
+    assert found.joules > 0
+    assert found.forwards > 10
+    assert found.method.startswith("codecarbon, ")
+    assert all("estimate" in name for name in found.figures)
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    with pytest.raises(RecipeError, match=r"pip install 'har_prune\[energy\]', or leave evaluate.energy out"):
+        Energy.check(EvaluateConfig(energy=True), {})
 
 
 def test_inputs_of_two_batch_sizes_are_refused():
