@@ -14,8 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import RESULTS
 
-from har_prune.reporting.html.figures import COLOURS, MARKERS
-from har_prune.reporting.trajectory import CONTROLS
+from har_prune.reporting.trajectory import COLOURS, CONTROLS, MARKERS
 
 
 def points(name: str) -> list[tuple[str, float | None, float, float]]:

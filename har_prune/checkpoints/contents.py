@@ -13,7 +13,7 @@ from har_prune.reporting.names import printable
 
 _OF_EVERY_SAVE = (
     *("config.json", "generation_config.json", SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME),
-    *("README.md", "history.json", "trajectory.png"),
+    *("README.md", "history.json", "trajectory.png", "robustness.png"),
 )
 # `save_pretrained` of tokenizers, image processors and feature extractors; vocabularies as `vocab_files_names` of
 # the tokenizers in transformers 5.23 call them.

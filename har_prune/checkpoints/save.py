@@ -18,6 +18,7 @@ from har_prune.checkpoints.load import Checkpoint, is_missing_folder, load_model
 from har_prune.checkpoints.provenance import without_places
 from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
 from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.robustness import plot_robustness
 from har_prune.reporting.trajectory import plot_trajectory
 from har_prune.runtime.files import whole_folder, write_json
 
@@ -72,6 +73,7 @@ def save_pruned(
                 write_json(folder / "history.json", published.to_json())
                 if len(history.iterations) > 1:
                     plot_trajectory(history, folder / "trajectory.png")
+                    plot_robustness(history, folder / "robustness.png")
             (folder / "README.md").write_text(model_card(model, history, command, processors), encoding="utf-8")
             _verify(model, folder, make_example_inputs(model) if example_inputs is None else example_inputs)
     except FileExistsError as error:

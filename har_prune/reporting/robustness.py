@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rich.table import Table
 
 from har_prune.evaluation.robustness.measure import Robustness, corruption_error
 from har_prune.pruning.history import PruningHistory
-from har_prune.reporting.names import in_markdown, in_terminal
-from har_prune.reporting.trajectory import rows_of
+from har_prune.reporting.names import in_figure, in_markdown, in_terminal
+from har_prune.reporting.trajectory import MARKERS, colour_of, rows_of
+
+AS_THEY_ARE = "as they are"
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ def compared(networks: Mapping[str, Robustness]) -> list[Row]:
         networks: By name, the original first: corruption errors are relative to it.
     """
     measured = list(networks.values())
-    rows = [Row("as they are", tuple(100 * each.accuracy for each in measured))]
+    rows = [Row(AS_THEY_ARE, tuple(100 * each.accuracy for each in measured))]
     for name in dict.fromkeys(name for each in measured for name in each.results):
         found = [each.results.get(name) for each in measured]
         rows.append(Row(name, tuple(100 * fmean(each["accuracy"]) if each else None for each in found)))
@@ -76,13 +81,41 @@ def robustness_table(measured: Robustness) -> Table:
     table.add_column("mean", justify="right")
     table.add_column("calibration error %", justify="right")
     blank = [""] * len(severities)
-    table.add_row("as they are", *blank, _text(100 * measured.accuracy), _text(100 * measured.calibration_error))
+    table.add_row(AS_THEY_ARE, *blank, _text(100 * measured.accuracy), _text(100 * measured.calibration_error))
     for name, row in measured.results.items():
         known = dict(zip(row["severities"], row["accuracy"], strict=True))
         cells = [_text(100 * known[severity]) if severity in known else "-" for severity in severities]
         means = 100 * fmean(row["accuracy"]), 100 * fmean(row["calibration_error"])
         table.add_row(in_terminal(name), *cells, *map(_text, means))
     return table
+
+
+def draw_robustness(axes: Any, networks: Mapping[str, Robustness]) -> None:
+    """Accuracy on each kind of data, one mark a network, on axes of matplotlib."""
+    first = next(iter(networks.values()))
+    rows = [row for row in compared(networks) if row.title == AS_THEY_ARE or row.title in first.results]
+    for place, (network, marker) in enumerate(zip(networks, cycle(MARKERS), strict=False)):
+        known = [(row.values[place], line) for line, row in enumerate(rows) if row.values[place] is not None]
+        axes.plot(*zip(*known, strict=True), marker, color=colour_of(place), markersize=5, label=in_figure(network))
+    axes.set_yticks(range(len(rows)), [in_figure(row.title) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("accuracy %, mean over severities")
+    axes.grid(alpha=0.25)
+
+
+def plot_robustness(history: PruningHistory, path: Path) -> None:
+    """Draws it as a PNG; nothing is written where it was not measured."""
+    networks = robustness_of(history)
+    if not networks:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    figure = Figure(figsize=(7, 1.3 + 0.24 * len(next(iter(networks.values())).results)), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw_robustness(figure.subplots(), networks)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 def _text(value: float | None) -> str:

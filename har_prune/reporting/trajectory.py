@@ -37,6 +37,16 @@ def trajectory_markdown(history: PruningHistory) -> str:
     return "\n".join(lines + _controls(history))
 
 
+# Okabe & Ito's colours that stand out from white and from black; shapes say the same.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#A8578A", "#777777", "#8C6D00")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+
+
+def colour_of(place: int) -> str:
+    """The colour of the line or mark that comes at some place."""
+    return COLOURS[place % len(COLOURS)]
+
+
 CONTROLS = {
     "scratch": "same architecture from scratch",
     "original": "original, trained on",

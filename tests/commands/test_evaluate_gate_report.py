@@ -126,6 +126,7 @@ def test_a_run_measures_robustness_of_what_stands_beside_each_other(root, tmp_pa
     for text in ((out / "report.md").read_text(), (out / "pruned" / "README.md").read_text()):
         assert "## Robustness, on 30 test examples" in text
         assert "| mean corruption error, % of the original's | 100.00 |" in text
+    assert (out / "pruned" / "robustness.png").read_bytes().startswith(b"\x89PNG")
     refused(run_recipe("quickstart", tmp_path / "b", "evaluate.robustness=[fog]"), "'fog' is for image data")
     assert not (tmp_path / "b").exists(), "refused before anything is trained or written"
 

@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as Picture
 from families import cifar_resnet, har_transformer
 from PIL import Image
 from transformers import ViTImageProcessor
@@ -274,6 +276,22 @@ def test_the_published_arrays_and_other_data_sets_are_read(tmp_path):
         measure_robustness(model, image_loader(data), config)
     with pytest.raises(DataError, match=r"labels\.npy does not exist"):
         measure_robustness(model, image_loader(data), RobustnessConfig(names=[f"npy:{tmp_path}"]))
+
+
+def test_another_data_set_is_read_with_its_own_order_of_classes(tmp_path):
+    data, features = images(), Features({"image": Picture(), "label": ClassLabel(names=["c", "a", "b"])})
+    order = [1, 2, 0]  # of a, b and c there
+    rows = {"image": list(data.values.transpose(0, 2, 3, 1)), "label": [order[label] for label in data.labels]}
+    (tmp_path / "other").mkdir()
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "other" / "test-00000-of-00001.parquet")
+    found = measure_robustness(cifar_resnet(), image_loader(data), RobustnessConfig(names=[f"data:{tmp_path}/other"]))
+    ((name, row),) = found.results.items()
+    assert name == "data:other", "no path of somebody's disk"
+    assert (row["severities"], row["accuracy"]) == ([0], [found.accuracy])
+    features["label"] = ClassLabel(names=["x", "y", "z"])
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "other" / "test-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"has the classes x, y, z, and the network tells a, b, c apart"):
+        measure_robustness(cifar_resnet(), image_loader(data), RobustnessConfig(names=[f"data:{tmp_path}/other"]))
 
 
 def test_what_cannot_be_measured_is_refused_with_what_can():

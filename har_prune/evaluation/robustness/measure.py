@@ -175,7 +175,10 @@ def _named(name: str, config: RobustnessConfig, source: LabelledLoader) -> Itera
         for title, severity, loader in _published(Path(name.removeprefix(_PUBLISHED)), config, source):
             yield _Trial(title, "corruption", severity, partial(_same, loader))
     elif name.startswith(_OTHER):
-        yield _Trial(name, "data", 0, partial(_same, _other(name.removeprefix(_OTHER), config, source)))
+        other = name.removeprefix(_OTHER)
+        # The record is published with the network: of a folder, only how it is called.
+        title = f"{_OTHER}{Path(other).name}" if Path(other).exists() else name
+        yield _Trial(title, "data", 0, partial(_same, _other(other, config, source)))
     else:
         for corruption in corruptions_for(source.source.data.kind, name):
             for severity in sorted(set(config.severities) & set(corruption.severities)):

@@ -4,15 +4,15 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
+from har_prune.evaluation.robustness.measure import Robustness
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.names import in_figure
-from har_prune.reporting.trajectory import draw_scores, noise_of, rows_of
+from har_prune.reporting.robustness import draw_robustness
+from har_prune.reporting.trajectory import COLOURS, MARKERS, colour_of, draw_scores, noise_of, rows_of
 
-# Okabe & Ito's colours that stand out from white and from black; shapes say the same.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#A8578A", "#777777", "#8C6D00")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _TEXT = "#010203"  # becomes the page's own colour
 _SIZE = (4.6, 3.3)  # inches; drawn small, so that letters can be read on a phone
 
@@ -53,7 +53,7 @@ def accuracy_figure(runs: Mapping[str, PruningHistory], salt: str) -> str:
     """Accuracy against MACs: every iteration, the controls, and the noise of a test set of this size."""
     with _figure() as figure:
         axes = figure.subplots()
-        for (title, history), colour in zip(runs.items(), _repeated(COLOURS), strict=False):
+        for (title, history), colour in zip(runs.items(), cycle(COLOURS), strict=False):
             split = history.shown_split
             name = next(iter(history.before.metrics[split].figures))
             point = {
@@ -74,14 +74,12 @@ def accuracy_figure(runs: Mapping[str, PruningHistory], salt: str) -> str:
                 noise = noise_of(history.before.metrics[split])
                 middle = point[id(history.before)]
                 axes.axhspan(
-                    middle - noise, middle + noise, color=COLOURS[4], alpha=0.2, linewidth=0, label="noise, 95 %"
+                    middle - noise, middle + noise, color=colour_of(4), alpha=0.2, linewidth=0, label="noise, 95 %"
                 )
             if len(runs) > 1:
                 axes.plot(history.after.cost.macs / 1e6, point[id(history.after)], "*", color=colour, markersize=11)
                 continue
-            for (network, step), marker, own in zip(
-                rows_of(history).items(), MARKERS, _repeated(COLOURS), strict=False
-            ):
+            for (network, step), marker, own in zip(rows_of(history).items(), MARKERS, cycle(COLOURS), strict=False):
                 is_result = step is history.after
                 axes.plot(
                     step.cost.macs / 1e6, point[id(step)], "*" if is_result else marker, color=own,
@@ -107,7 +105,7 @@ def curves_figure(series: Mapping[str, Sequence[tuple[int, float]]], salt: str) 
     """Training losses by step, one line a training."""
     with _figure() as figure:
         axes = figure.subplots()
-        for (name, points), colour in zip(series.items(), _repeated(COLOURS), strict=False):
+        for (name, points), colour in zip(series.items(), cycle(COLOURS), strict=False):
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=in_figure(name))
         axes.set(xlabel="optimiser step", ylabel="training loss")
         axes.grid(alpha=0.25)
@@ -115,21 +113,9 @@ def curves_figure(series: Mapping[str, Sequence[tuple[int, float]]], salt: str) 
         return _svg(figure, "Training losses", salt)
 
 
-def robustness_figure(rows: Sequence[tuple[str, Sequence[float | None]]], networks: Sequence[str], salt: str) -> str:
+def robustness_figure(networks: Mapping[str, Robustness], salt: str) -> str:
     """Accuracy on each kind of data, one mark a network."""
-    with _figure(1.3 + 0.24 * len(rows)) as figure:
-        axes = figure.subplots()
-        for place, (network, marker, colour) in enumerate(zip(networks, MARKERS, _repeated(COLOURS), strict=False)):
-            known = [(values[place], row) for row, (_, values) in enumerate(rows) if values[place] is not None]
-            axes.plot(*zip(*known, strict=True), marker, color=colour, markersize=5, label=in_figure(network))
-        axes.set_yticks(range(len(rows)), [in_figure(name) for name, _ in rows])
-        axes.invert_yaxis()
-        axes.set_xlabel("accuracy %, mean over severities")
-        axes.grid(alpha=0.25)
+    with _figure(1.5 + 0.24 * len(next(iter(networks.values())).results)) as figure:
+        draw_robustness(figure.subplots(), networks)
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         return _svg(figure, "Accuracy on corrupted, attacked and other data", salt)
-
-
-def _repeated(values: Sequence[str]) -> Iterator[str]:
-    while True:
-        yield from values

@@ -276,15 +276,14 @@ def _robustness(anchor: str, history: PruningHistory) -> Section | None:
     networks = robustness_of(history)
     if not networks:
         return None
-    first, rows = next(iter(networks.values())), compared(networks)
-    data = [(row.title, row.values) for row in rows if row.title == "as they are" or row.title in first.results]
+    first = next(iter(networks.values()))
     table = PageTable(
         f"Accuracy % on {first.samples:,} {first.split} examples, mean over severities", ["data", *networks],
-        [[Cell(printable(row.title)), *map(_figure_cell, row.values)] for row in rows],
+        [[Cell(printable(row.title)), *map(_figure_cell, row.values)] for row in compared(networks)],
     )  # fmt: skip
     return Section(
         f"{anchor}-robustness", "Robustness", "Attacks use the gradients of the network they attack.",
-        Markup(robustness_figure(data, list(networks), f"{anchor}r")), [table],
+        Markup(robustness_figure(networks, f"{anchor}r")), [table],
     )  # fmt: skip
 
 
