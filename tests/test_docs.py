@@ -35,14 +35,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What a test in this process cannot type, and which one does what it does.
 ELSEWHERE = {
-    "make ": ".ci/run",
-    "pip install ": ".ci/run",
-    "hf auth login": "tests/checkpoints/test_hub.py",
-    "har-prune push ": "tests/checkpoints/test_hub.py",
-    "har-prune run quickstart": "tests/test_run.py",
-    "torchrun ": "tests/test_processes.py",
-    "accelerate launch ": "tests/test_run.py",
-    "python -m data_prep wharf ": "tests/data_prep/test_publishers.py",
+    "make ": (".ci/run", "make "),
+    "pip install -c constraints.txt ": ("Makefile", "install -c constraints.txt "),
+    "hf auth login": ("tests/checkpoints/test_hub.py", "token"),
+    "har-prune push ": ("tests/checkpoints/test_hub.py", '"push"'),
+    "har-prune run quickstart": ("tests/test_run.py", '"quickstart"'),
+    "torchrun ": ("tests/test_processes.py", "nproc"),
+    "accelerate launch ": ("tests/test_run.py", "accelerate"),
+    "python -m data_prep wharf ": ("tests/data_prep/test_publishers.py", "wharf"),
 }
 
 
@@ -119,7 +119,8 @@ def test_commands_do_what_the_page_says(page, here):
                 if line.strip():
                     _typed(line)
             else:
-                assert (ROOT / other).exists()
+                test, word = other
+                assert word in (ROOT / test).read_text(), f"{test} does nothing like {line!r}"
 
 
 def _names():

@@ -88,8 +88,8 @@ _SEPARATORS = re.compile(r"([=,;'\"()\[\]{}\n]|:\s+)")
 def without_places(value: Any) -> Any:
     """Plain values in which paths that are absolute, or that begin with ~ or pass .., are cut to their last part.
 
-    >>> without_places({"data": ["/home/me/wharf/", "data/wharf", "owner/name"]})
-    {'data': ['wharf', 'data/wharf', 'owner/name']}
+    >>> without_places({"data": ["/home/me/wharf/", "data/wharf", "owner/name", "npy:/home/me/CIFAR-10-C"]})
+    {'data': ['wharf', 'data/wharf', 'owner/name', 'npy:CIFAR-10-C']}
     """
     if isinstance(value, dict):
         return {key: without_places(item) for key, item in value.items()}
@@ -115,6 +115,9 @@ def command_without_places(command: str) -> str:
 
 def _last_part(piece: str) -> str:
     text = piece.strip()
+    for prefix in ("npy:", "data:"):  # of evaluate.robustness
+        if text.startswith(prefix):
+            return prefix + _last_part(text.removeprefix(prefix))
     if text.startswith(("/", "~")) or ".." in text.split("/"):
         return text.rstrip("/").rpartition("/")[2]
     return piece

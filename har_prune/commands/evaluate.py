@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +51,7 @@ def evaluate(
     """Evaluates a checkpoint on the part of the data that tests: metrics, cost, calibration, robustness."""
     from har_prune.checkpoints.load import Checkpoint
     from har_prune.data.batches import make_loader
+    from har_prune.errors import OutputFolderError
     from har_prune.evaluation.config import EvaluateConfig
     from har_prune.evaluation.cost import measure_cost
     from har_prune.evaluation.macs import macs_by_module
@@ -58,13 +59,16 @@ def evaluate(
     from har_prune.evaluation.metrics import evaluate_model
     from har_prune.recipe.accelerator import make_accelerator
     from har_prune.recipe.load import load_plugins
-    from har_prune.recipe.original import load_original
     from har_prune.recipe.prepare import prepared_for
     from har_prune.reporting.evaluation import modules_table, network_table, robustness_tables
     from har_prune.runtime.console import Console, say
     from har_prune.runtime.environment import environment
     from har_prune.runtime.files import write_json
 
+    if (severity or samples) and not robustness:
+        raise typer.BadParameter("--severity and --samples go with --robustness")
+    if output.exists() and not output.is_dir():
+        raise OutputFolderError(f"{output} is a file: --output names a folder.")
     load_plugins(plugin or ())
     asked = {"names": robustness, "severities": severity, "samples": samples, "seed": seed} if robustness else None
     config = EvaluateConfig.model_validate({
@@ -72,22 +76,25 @@ def evaluate(
         "robustness": asked and {key: value for key, value in asked.items() if value is not None},
     })  # fmt: skip
     accelerator = make_accelerator(num_threads=num_threads)
-    made = prepared_for(
-        Checkpoint(checkpoint, revision, trust_remote_code),
-        data_config(data, data_subset, data_revision, test_subject, rename_channel, batch_size),
-        seed,
-    )
-    sets = {"test": make_loader(made.data, made.splits.test, made.preprocess, batch_size)}
-    check_all(config, sets)
-    models = {checkpoint: made.model}
-    if original is not None:
-        models = {original: load_original(Checkpoint(original, None, trust_remote_code), made.data)[0], **models}
-    first = next(iter(models.values()))
+    config_of_data = data_config(data, data_subset, data_revision, test_subject, rename_channel, batch_size)
+    sources = {checkpoint: Checkpoint(checkpoint, revision, trust_remote_code)}
+    if original is not None:  # each prepares the data in its own way
+        name = original if original != checkpoint else f"{original} (original)"
+        sources = {name: Checkpoint(original, None, trust_remote_code), **sources}
+    networks = {name: prepared_for(source, config_of_data, seed) for name, source in sources.items()}
+    sets = {
+        name: {"test": make_loader(made.data, made.splits.test, made.preprocess, batch_size)}
+        for name, made in networks.items()
+    }
+    for data_sets in sets.values():
+        check_all(config, data_sets)
+    first = next(iter(networks.values())).model
     record, found = {}, {}
-    for name, model in models.items():
-        metrics = evaluate_model(model, sets["test"], accelerator)
-        cost = measure_cost(model, made.one_example, original=first)
-        network = Network(model, first, made.one_example, sets, config, accelerator)
+    for name, made in networks.items():
+        metrics = evaluate_model(made.model, sets[name]["test"], accelerator)
+        alike = first if _takes(first, made.one_example) else None
+        cost = measure_cost(made.model, made.one_example, original=alike)
+        network = Network(made.model, first, made.one_example, sets[name], config, accelerator)
         found[name] = (metrics, cost, measure_all(network))
         record[name] = {
             "metrics": asdict(metrics),
@@ -104,3 +111,15 @@ def evaluate(
     )
     Console().print(modules_table(made.model, parts), network_table(found), *robustness_tables(found))
     say(f"Figures: {output / 'evaluation.json'}")
+
+
+def _takes(model: Any, example_inputs: dict[str, Any]) -> bool:
+    """Whether a network runs on another one's example: only then do the two take turns in one measurement of time."""
+    from har_prune.errors import CheckpointError
+    from har_prune.recipe.prepare import try_on
+
+    try:
+        try_on(model, example_inputs)
+    except CheckpointError:
+        return False
+    return True

@@ -66,14 +66,18 @@ def estimate_energy(model: PreTrainedModel, example_inputs: dict[str, Tensor], s
     """
     tracker = _tracker()
     inputs, forwards = to_device(example_inputs, model.device), 0
+    was_training = model.training
     model.eval()
-    model(**inputs)
-    tracker.start()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    try:
         model(**inputs)
-        forwards += 1
-    tracker.stop()
+        tracker.start()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            model(**inputs)
+            forwards += 1
+    finally:
+        tracker.stop()
+        model.train(was_training)
     data = tracker.final_emissions_data
     kinds = [str(getattr(part, "_mode", "")) for part in getattr(tracker, "_hardware", [])]
     counted = any("rapl" in kind or "power_gadget" in kind for kind in kinds)

@@ -141,7 +141,7 @@ def evaluate_model(
         model.train(was_training)
     predictions, labels, losses, sure, index, names = _gathered(found, names, accelerator)
     quality = _quality(predictions, labels, losses, names)
-    if names is not None:
+    if names is not None and bool(sure.isfinite().all()):  # a loss that is not says what happened
         quality = replace(quality, calibration_error=calibration_error(sure.numpy(), (predictions == labels).numpy()))
     groups = getattr(getattr(batches, "dataset", None), "groups", {})
     if len(index) != len(labels) or not groups:

@@ -235,12 +235,14 @@ class PruningHistory:
         """The inverse of `to_json`, also after a trip through a file, and for histories of earlier versions.
 
         Raises:
-            FormatError: A later version wrote it.
+            FormatError: A later version wrote it, or it is damaged.
         """
         value = dict(value)
         if _format_of(value, value.get("environment", {}).get("har_prune")) == 0:
             value = upgraded_history(value)
         value.pop("format")
+        if not 0 <= value["selected"] < len(value["iterations"]):
+            raise FormatError(f"iteration {value['selected']} is selected, and there are {len(value['iterations'])}.")
         return cls(**{
             **value,
             "iterations": tuple(PruningStep.from_json(step) for step in value["iterations"]),

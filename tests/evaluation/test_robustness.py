@@ -14,7 +14,7 @@ from transformers import ViTImageProcessor
 from har_prune import HarFeatureExtractor
 from har_prune.data.batches import ImageInputs, SensorInputs, make_loader
 from har_prune.data.load import LabelledData
-from har_prune.errors import DataError
+from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.config import RobustnessConfig
 from har_prune.evaluation.metrics import calibration_error, evaluate_model
 from har_prune.evaluation.robustness import registry
@@ -272,7 +272,7 @@ def test_the_published_arrays_and_other_data_sets_are_read(tmp_path):
     assert row["accuracy"][0] == evaluate_model(model, image_loader(data)).accuracy
     assert row["severities"] == [1, 2]
     np.save(folder / "snow.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"snow\.npy is no plain array .*pickles, are refused"):
+    with pytest.raises(DataError, match=r"snow\.npy is no plain array, or no whole one .*pickles, are refused"):
         measure_robustness(model, image_loader(data), config)
     with pytest.raises(DataError, match=r"labels\.npy does not exist"):
         measure_robustness(model, image_loader(data), RobustnessConfig(names=[f"npy:{tmp_path}"]))
@@ -292,6 +292,39 @@ def test_another_data_set_is_read_with_its_own_order_of_classes(tmp_path):
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "other" / "test-00000-of-00001.parquet")
     with pytest.raises(DataError, match=r"has the classes x, y, z, and the network tells a, b, c apart"):
         measure_robustness(cifar_resnet(), image_loader(data), RobustnessConfig(names=[f"data:{tmp_path}/other"]))
+
+
+def test_classes_that_are_numbers_are_told_apart_by_their_numbers(tmp_path):
+    names = [str(number) for number in range(12)]
+    data = images(24)
+    own = LabelledData("image", data.values, np.arange(24) % 12, [f"class {name}" for name in names], data.splits)
+    features = Features({"image": Picture(), "label": ClassLabel(names=sorted(names))})  # 0, 1, 10, 11, 2, ...
+    rows = {"image": list(data.values.transpose(0, 2, 3, 1)), "label": [str(label) for label in own.labels]}
+    (tmp_path / "other").mkdir()
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "other" / "test-00000-of-00001.parquet")
+    model = cifar_resnet(num_labels=12)
+    found = measure_robustness(model, image_loader(own), RobustnessConfig(names=[f"data:{tmp_path}/other"]))
+    assert found.results["data:other"]["accuracy"] == [found.accuracy]
+
+
+def test_outputs_that_are_not_finite_are_said_so():
+    model = cifar_resnet()
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(float("nan"))
+    assert evaluate_model(model, image_loader()).calibration_error is None
+    with pytest.raises(DivergedError, match="outputs on the examples as they are are not finite"):
+        measure_robustness(model, image_loader(), RobustnessConfig(names=["fog"]))
+
+
+def test_a_channel_without_axes_is_left_where_it_is():
+    sensor = Sensor(50.0, ["heart_rate", *SENSOR.channels], ["1/min", *SENSOR.units])
+    clean = np.concatenate([np.full((100, 1), 60, np.float32), window()], axis=1)
+    for name in ("mounting_rotation", "other_wrist"):
+        made = one("sensor", name).applied(clean, 1, 0, 0, sensor)
+        assert np.array_equal(made[:, 0], clean[:, 0])
+        assert np.array_equal(made[:, 1:], one("sensor", name).applied(window(), 1, 0, 0, SENSOR))
+    with pytest.raises(DataError, match="no channels NAME_x, NAME_y, NAME_z are among left, right"):
+        one("sensor", "other_wrist").applied(window()[:, :2], 1, 0, 0, Sensor(50.0, ["left", "right"], ["g", "g"]))
 
 
 def test_what_cannot_be_measured_is_refused_with_what_can():
@@ -321,6 +354,10 @@ def test_a_corruption_of_ones_own_has_a_name_in_recipes(monkeypatch):
     assert list(found.results) == ["upside_down"]
     with pytest.raises(ValueError, match="registered already"):
         register_corruption("upside_down", "image")
+    with pytest.raises(ValueError, match="corruption 'fog' is registered already"):
+        register_corruption("fog", "image")
+    with pytest.raises(ValueError, match="mean something else"):
+        register_corruption("fgsm", "image")
     with pytest.raises(ValueError, match="none of image, sensor, text"):
         register_corruption("loud", "audio")
     assert isinstance(one("image", "upside_down"), Corruption)

@@ -1,9 +1,10 @@
 """Measures a network on corrupted, attacked and other data."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -14,10 +15,10 @@ from transformers import PreTrainedModel
 
 from har_prune.data.batches import LabelledLoader, SensorInputs, make_loader, preprocess_for
 from har_prune.data.load import LabelledData, load_data
-from har_prune.errors import DataError
+from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.config import EvaluateConfig, RobustnessConfig
 from har_prune.evaluation.measurement import Network, register_measurement
-from har_prune.evaluation.metrics import evaluate_model
+from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
 from har_prune.evaluation.robustness.attacks import ATTACKS, EPSILONS, Attack, AttackedBatches, PixelScale
 from har_prune.evaluation.robustness.registry import Corruption, Sensor, corruptions_for
 from har_prune.runtime.progress import Progress
@@ -100,14 +101,13 @@ def measure_robustness(
             or another data set has other classes.
     """
     source = _sampled(_readable(loader), config)
-    model.eval()
-    clean = evaluate_model(model, source, accelerator)
+    clean = _finite(evaluate_model(model, source, accelerator), "the examples as they are")
     results: dict[str, dict[str, Any]] = {}
     trials = _trials(config, source)
     bar = Progress("robustness", len(trials), accelerator)
     for trial in bar.counting(trials):
         bar.note(trial.name)
-        found = evaluate_model(model, trial.batches(model), accelerator)
+        found = _finite(evaluate_model(model, trial.batches(model), accelerator), trial.name)
         empty: dict[str, Any] = {"sort": trial.sort, "severities": [], "accuracy": [], "calibration_error": []}
         row = results.setdefault(trial.name, empty)
         row["severities"].append(trial.severity)
@@ -115,6 +115,12 @@ def measure_robustness(
         row["calibration_error"].append(found.calibration_error)
     bar.close()
     return Robustness(split, clean.samples, config.seed, clean.accuracy, clean.calibration_error or 0.0, results)
+
+
+def _finite(found: EvalMetrics, what: str) -> EvalMetrics:
+    if not math.isfinite(found.loss):
+        raise DivergedError(f"robustness: outputs on {what} are not finite.")
+    return found
 
 
 def corruption_error(measured: Robustness, original: Robustness) -> float | None:
@@ -127,8 +133,8 @@ def corruption_error(measured: Robustness, original: Robustness) -> float | None
         original: Of the network it came from, on the same examples.
 
     Returns:
-        The mean over corruptions of its errors summed over severities, over those of the original; None where they
-        share none, or the original makes no error.
+        The mean, over all corruptions that were measured of both, of its errors summed over severities, over those
+        of the original; None where there are none, or one on which only this network errs.
     """
     ratios = []
     for name, row in measured.results.items():
@@ -136,8 +142,9 @@ def corruption_error(measured: Robustness, original: Robustness) -> float | None
         if row["sort"] != "corruption" or known is None or known["severities"] != row["severities"]:
             continue
         errors, wanted = (sum(1 - value for value in each["accuracy"]) for each in (row, known))
-        if wanted > 0:
-            ratios.append(errors / wanted)
+        if wanted == 0 and errors > 0:
+            return None
+        ratios += [errors / wanted] if wanted else []
     return 100 * fmean(ratios) if ratios else None
 
 
@@ -181,6 +188,7 @@ def _named(name: str, config: RobustnessConfig, source: LabelledLoader) -> Itera
         yield _Trial(title, "data", 0, partial(_same, _other(other, config, source)))
     else:
         for corruption in corruptions_for(source.source.data.kind, name):
+            _try_out(source, corruption, config.seed)
             for severity in sorted(set(config.severities) & set(corruption.severities)):
                 yield _Trial(
                     corruption.name, "corruption", severity,
@@ -199,7 +207,7 @@ def _attacked(
 
 
 def _corrupted(
-    source: LabelledLoader, corruption: Corruption, severity: int, seed: int, model: PreTrainedModel
+    source: LabelledLoader, corruption: Corruption, severity: int, seed: int, model: PreTrainedModel | None
 ) -> LabelledLoader:
     rows, facts = source.source, source.source.data.sensor
     sensor = None
@@ -210,6 +218,19 @@ def _corrupted(
         return corruption.applied(example, severity, seed, row, sensor)
 
     return make_loader(rows.data, rows.rows, source.preprocess, source.batch_size or 1, change=change)
+
+
+def _try_out(source: LabelledLoader, corruption: Corruption, seed: int) -> None:
+    """One example, so that what cannot be spoiled this way is refused before anything is trained."""
+    rows = source.source
+    one = make_loader(rows.data, rows.rows[:1], source.preprocess, 1)
+    (clean,), (spoiled,) = list(one), list(_corrupted(one, corruption, corruption.severities[0], seed, None))
+    for name, value in clean.items():
+        if rows.data.kind != "text" and spoiled[name].shape != value.shape:
+            raise DataError(
+                f"corruption {corruption.name!r} makes {name} of shape {tuple(spoiled[name].shape)} out of "
+                f"{tuple(value.shape)}: an example keeps its shape."
+            )
 
 
 def _readable(loader: Any) -> LabelledLoader:
@@ -256,6 +277,8 @@ def _published(
             f"{_PUBLISHED}{folder} has images, and these are {source.source.data.kind} data: leave it out."
         )
     labels = _array(folder / f"{_LABELS}.npy")
+    if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in "iu":
+        raise DataError(f"{folder / _LABELS}.npy holds {labels.dtype} {labels.shape}; whole numbers [N] are wanted.")
     files = sorted(path for path in folder.glob("*.npy") if path.stem != _LABELS)
     if not files:
         raise DataError(f"{folder} has no corrupted images: NAME.npy [N, H, W, 3] beside labels.npy is wanted.")
@@ -283,30 +306,46 @@ def _published(
 
 def _array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: {_PUBLISHED}FOLDER is where NAME.npy and labels.npy lie.") from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise DataError(
-            f"{path} is no plain array ({error}); arrays of objects, which are pickles, are refused."
+            f"{path} is no plain array, or no whole one ({error}); arrays of objects, which are pickles, are refused."
         ) from error
+    if not isinstance(found, np.ndarray):
+        raise DataError(f"{path} is an archive of several arrays; one array is wanted.")
+    return found
 
 
 def _other(name: str, config: RobustnessConfig, source: LabelledLoader) -> LabelledLoader:
     """Another data set of the same kind and classes: its test split, or all of it where there is none."""
-    own, other = source.source.data, load_data(name)
+    own, other = source.source.data, _loaded(name, _written(name))
     if other.kind != own.kind or other.labels is None:
         raise DataError(f"{_OTHER}{name} has {other.kind} data, and {own.kind} data with classes are wanted.")
     if set(other.label_names) == set(own.label_names):
         places = np.array([own.label_names.index(label) for label in other.label_names])
         other = replace(other, labels=places[other.labels], label_names=own.label_names)
-    elif [label.isdecimal() for label in other.label_names] != [True] * len(own.label_names):
+    elif set(other.label_names) == {str(number) for number in range(len(own.label_names))}:
+        numbers = np.array([int(label) for label in other.label_names])
+        other = replace(other, labels=numbers[other.labels], label_names=own.label_names)
+    else:
         raise DataError(
             f"{_OTHER}{name} has the classes {', '.join(other.label_names[:12])}, and the network tells "
-            f"{', '.join(own.label_names[:12])} apart: the same names, or as many numbers, are wanted."
+            f"{', '.join(own.label_names[:12])} apart: the same names, or the numbers from 0, are wanted."
         )
     rows = np.flatnonzero(other.splits == "test")
     return _served(source, other, rows if len(rows) else np.arange(len(other)), config)
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str, written: float) -> LabelledData:
+    """Once for all networks of a run; `written` is when a folder last was."""
+    return load_data(name)
+
+
+def _written(name: str) -> float:
+    return max((path.stat().st_mtime for path in Path(name).rglob("*")), default=0.0)
 
 
 def _split(data: Mapping[str, Any]) -> str:

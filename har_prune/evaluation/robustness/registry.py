@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from har_prune.errors import DataError, did_you_mean
+from har_prune.evaluation.robustness.attacks import ATTACKS
 
 Kind = Literal["image", "sensor", "text"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -69,6 +70,7 @@ class Corruption:
 
 
 _CORRUPTIONS: dict[str, Corruption] = {}
+_loaded = False
 
 
 def register_corruption(
@@ -85,8 +87,11 @@ def register_corruption(
     Raises:
         ValueError: The name is taken, or there is no such kind of data.
     """
+    _load()
     if name in _CORRUPTIONS:
         raise ValueError(f"corruption {name!r} is registered already")
+    if name in (*ATTACKS, *(each.group for each in _CORRUPTIONS.values())) or ":" in name:
+        raise ValueError(f"corruption {name!r}: attacks, groups and names with a colon mean something else")
     if kind not in ("image", "sensor", "text"):
         raise ValueError(f"corruption {name!r}: kind {kind!r} is none of image, sensor, text")
 
@@ -117,5 +122,9 @@ def corruptions_for(kind: str, name: str) -> list[Corruption]:
 
 
 def _load() -> None:
-    """Registers what comes with har_prune, once somebody asks."""
+    """Registers what comes with har_prune, before anybody asks, or registers a corruption of their own."""
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True  # the modules below register theirs while they are imported
     from har_prune.evaluation.robustness import images, sensors, texts  # noqa: F401

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.random import RandomState
 
+from har_prune.errors import DataError
 from har_prune.evaluation.robustness.registry import Sensor, register_corruption
 
 Window = np.ndarray[Any, np.dtype[np.float32]]
@@ -27,14 +28,19 @@ def _strengths(window: Window, sensor: Sensor) -> np.ndarray:
 
 
 def _triads(window: Window, sensor: Sensor) -> list[list[int]]:
-    """Channels x, y, z of each sensor: by their names where all have them, else three by three."""
-    names = [name.rpartition("_") for name in sensor.channels]
-    if names and all(axis in ("x", "y", "z") and base for base, _, axis in names):
-        places = {(base, axis): channel for channel, (base, _, axis) in enumerate(names)}
-        bases = dict.fromkeys(base for base, _, _ in names)
-        found = [[places[base, axis] for axis in "xyz" if (base, axis) in places] for base in bases]
-        return [triad for triad in found if len(triad) == 3]
-    return [[first, first + 1, first + 2] for first in range(0, window.shape[1] - 2, 3)]
+    """Channels x, y, z of each sensor: by their names (NAME_x), three by three where they have none."""
+    found = [[first, first + 1, first + 2] for first in range(0, window.shape[1] - 2, 3)]
+    if sensor.channels:
+        places = {name: channel for channel, name in enumerate(sensor.channels)}
+        bases = dict.fromkeys(name.removesuffix("_x") for name in sensor.channels if name.endswith("_x"))
+        axes = [[f"{base}_{axis}" for axis in "xyz"] for base in bases]
+        found = [[places[name] for name in triad] for triad in axes if set(triad) <= set(places)]
+    if not found:
+        raise DataError(
+            f"no channels NAME_x, NAME_y, NAME_z are among {', '.join(sensor.channels)}, and a mounting has three: "
+            "leave mounting_rotation and other_wrist out, and name the others."
+        )
+    return found
 
 
 def _at(window: Window, places: np.ndarray) -> np.ndarray:

@@ -70,12 +70,11 @@ def accuracy_figure(runs: Mapping[str, PruningHistory], salt: str) -> str:
                 marker=".",
                 label=label,
             )
-            if len(runs) == 1:
-                noise = noise_of(history.before.metrics[split])
-                middle = point[id(history.before)]
+            if len(runs) == 1 and history.before.metrics[split].task == "classification":
+                noise, middle = noise_of(history.after.metrics[split]), point[id(history.before)]
                 axes.axhspan(
                     middle - noise, middle + noise, color=colour_of(4), alpha=0.2, linewidth=0, label="noise, 95 %"
-                )
+                )  # fmt: skip
             if len(runs) > 1:
                 axes.plot(history.after.cost.macs / 1e6, point[id(history.after)], "*", color=colour, markersize=11)
                 continue
@@ -87,7 +86,7 @@ def accuracy_figure(runs: Mapping[str, PruningHistory], salt: str) -> str:
                 )  # fmt: skip
             axes.set_ylabel(in_figure(f"{split} {name}"))
         if len(runs) > 1:
-            axes.set_ylabel("accuracy %")
+            axes.set_ylabel(in_figure(name))
         axes.set_xlabel("MACs of one example, millions")
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)

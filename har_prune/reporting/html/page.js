@@ -10,10 +10,11 @@ document.querySelectorAll("thead th").forEach((heading) => {
     const rows = heading.closest("table").tBodies[0];
     const place = [...heading.parentElement.children].indexOf(heading);
     const down = heading.getAttribute("aria-sort") === "ascending";
-    const key = (row) => row.children[place].dataset.value ?? row.children[place].textContent;
-    const order = (a, b) => key(a).localeCompare(key(b), "en", { numeric: true });
-    const numbers = (a, b) => Number(key(a)) - Number(key(b)) || order(a, b);
-    const compare = [...rows.rows].every((row) => key(row).trim() !== "" && !Number.isNaN(Number(key(row)))) ? numbers : order;
+    const value = (row) => row.children[place].dataset.value;
+    const text = (row) => row.children[place].textContent;
+    const words = (a, b) => text(a).localeCompare(text(b), "en", { numeric: true });
+    // What was not measured stands behind what was.
+    const compare = (a, b) => (value(a) && value(b) ? value(a) - value(b) : (value(a) ? 0 : 1) - (value(b) ? 0 : 1) || words(a, b));
     heading.parentElement.querySelectorAll("[aria-sort]").forEach((each) => each.removeAttribute("aria-sort"));
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
     rows.append(...[...rows.rows].sort((a, b) => (down ? compare(b, a) : compare(a, b))));

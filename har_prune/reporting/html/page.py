@@ -1,4 +1,4 @@
-"""The page of one run or several: every figure has a table beside it that says the same."""
+"""The page of one run or several: every figure has a table beside it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from har_prune.checkpoints.provenance import without_places
 from har_prune.errors import OutputFolderError
 from har_prune.evaluation.measurement import figures_of
 from har_prune.evaluation.metrics import EvalMetrics
@@ -111,6 +112,8 @@ def _side_by_side(runs: Mapping[str, PruningHistory]) -> Section:
         ])  # fmt: skip
     columns = ["run", "blocks", "MACs removed %", "accuracy %, original", "accuracy %, pruned", "times faster"]
     table = PageTable("All runs", columns, rows)
+    if len({next(iter(history.before.metrics[history.shown_split].figures)) for history in runs.values()}) > 1:
+        return Section("all", "Side by side", "Runs of different tasks have no axis in common.", tables=[table])
     return Section("all", "Side by side", figure=Markup(accuracy_figure(runs, "all")), tables=[table])
 
 
@@ -154,15 +157,17 @@ def _headline(history: PruningHistory) -> str:
 
 
 def _lead(history: PruningHistory) -> str:
-    noise = noise_of(history.after.metrics[history.shown_split])
     sentence = (
         "The result stands beside its controls, each trained with as many examples on the same schedule."
         if history.controls
         else "This run had no controls: nothing says what the same training makes of a network that was not pruned."
     )
+    metrics = history.after.metrics[history.shown_split]
+    if metrics.task != "classification":
+        return sentence
     return (
-        f"{sentence} A set of this size leaves an accuracy uncertain by {noise:.2f} points (95 %); another seed "
-        "moves it too."
+        f"{sentence} A set of this size leaves an accuracy uncertain by {noise_of(metrics):.2f} points (95 %), and "
+        "another seed moves it too."
     )
 
 
@@ -342,15 +347,14 @@ def _training(anchor: str, folder: Path) -> Section | None:
     series: dict[str, list[tuple[int, float]]] = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:
-            values = json.loads(line)
-        except ValueError as error:
+            values = dict(json.loads(line))
+            losses = {key: float(value) for key, value in values.items() if key.endswith("/loss")}
+            for key, loss in losses.items():
+                series.setdefault(printable(key.removesuffix("/loss")), []).append((int(values["step"]), loss))
+        except (ValueError, TypeError, KeyError) as error:
             raise OutputFolderError(
                 f"{file} is damaged ({error}): remove it, and the page has no training curves."
             ) from error
-        for key, value in values.items():
-            name, _, what = key.rpartition("/")
-            if what == "loss" and isinstance(value, int | float):
-                series.setdefault(printable(name), []).append((values["step"], float(value)))
     if not series:
         return None
     rows = [
@@ -368,7 +372,7 @@ def _made_with(anchor: str, history: PruningHistory) -> Section:
     machine = environment.pop("machine", None) or {}
     facts = {"seed": history.seed, **environment, **machine}
     rows = [[Cell(printable(name)), Cell(printable(value))] for name, value in facts.items() if value is not None]
-    recipe = yaml.safe_dump(history.recipe, sort_keys=False, allow_unicode=True)
+    recipe = yaml.safe_dump(without_places(history.recipe), sort_keys=False, allow_unicode=True)
     return Section(
         f"{anchor}-made",
         "Recipe, versions, machine",
