@@ -77,7 +77,7 @@ DIGESTS = {
     "shot_noise": "f21a21102c55",
     "impulse_noise": "c799f7860deb",
     "defocus_blur": "efd34f545b65",
-    "glass_blur": "3811bc0480bd",
+    "glass_blur": "225f02bf010d",
     "motion_blur": "ffb37559848b",
     "zoom_blur": "330db4a6a05b",
     "snow": "7f52517c22cc",

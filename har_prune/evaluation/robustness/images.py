@@ -1,9 +1,9 @@
 """The 15 + 4 corruptions of CIFAR-10-C, made from clean images.
 
 Source: Hendrycks & Dietterich 2019, arXiv:1903.12261, with the strengths of its CIFAR-10-C. Lengths in pixels are
-those of a side of 32 and grow with the image. Written anew in numpy, SciPy and Pillow; three differ from what the
-authors used: frost has no photographs and is called `frost_like`, spatter's edges come from a gradient and not from
-Canny's detector, and glass blur swaps pixels where the published code (by aliasing) copies them.
+those of a side of 32 and grow with the image. Written anew in numpy, SciPy and Pillow; two differ from what the
+authors used: frost has no photographs and is called `frost_like`, and spatter's edges come from a gradient and not
+from Canny's detector.
 
 Images are [H, W, 3] uint8; inside a function, floats in [0, 1].
 """
@@ -84,7 +84,10 @@ def defocus_blur(image: Pixels, severity: int, random: RandomState) -> Pixels:
 
 @register_corruption("glass_blur", "image")
 def glass_blur(image: Pixels, severity: int, random: RandomState) -> Pixels:
-    """Swaps neighbouring pixels, between two blurs: frosted glass."""
+    """Each pixel takes the place of a neighbour, between two blurs: frosted glass.
+
+    The published code means to swap them; its assignment of views copies, and so its images are made.
+    """
     sigma, reach, rounds = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))[severity - 1]
     sigma, reach = sigma * _unit(image), max(1, round(reach * _unit(image)))
     blurred = _bytes(_smooth(_floats(image), sigma))
@@ -96,7 +99,7 @@ def glass_blur(image: Pixels, severity: int, random: RandomState) -> Pixels:
             for column in range(width - reach, reach, -1):
                 across, down = moves[row][column]
                 here, there = row * width + column, (row + down) * width + column + across
-                order[here], order[there] = order[there], order[here]
+                order[here] = order[there]
     shuffled = blurred.reshape(-1, 3)[order].reshape(image.shape)
     return _bytes(_smooth(_floats(shuffled), sigma))
 
