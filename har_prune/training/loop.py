@@ -244,7 +244,8 @@ class _Training:
             quality = evaluate_model(self.model, validation, self.accelerator)
         if self.own is not None:
             self.own.restore()
-        if not _is_finite(self.model) or (validation is not None and quality is None):
+        judged = validation is None or (quality is not None and math.isfinite(quality.loss))
+        if not judged or not _is_finite(self.model):
             raise DivergedError(f"{self.name}: weights or outputs became NaN or infinite: lower learning_rate.")
         epoch = self.kept.epoch or self.step / self.steps_per_epoch
         return TrainingResult(epoch, self.step, self.samples, quality)

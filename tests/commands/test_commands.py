@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 
+import har_checkpoint
 import pytest
 from accelerate.state import AcceleratorState
 from typer.testing import CliRunner
@@ -12,6 +13,11 @@ from typer.testing import CliRunner
 from har_prune.commands.app import app
 from har_prune.recipe.load import load_recipe, shipped_recipes
 from har_prune.runtime.console import console
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return har_checkpoint.make(tmp_path_factory.mktemp("checkpoint") / "model")
 
 
 def _har_prune(*arguments):

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import har_checkpoint
 import pytest
 from console import refused, run_recipe
 from tiny_history import history
@@ -10,6 +11,11 @@ from typer.testing import CliRunner
 from har_prune import EvalMetrics, Latency
 from har_prune.commands.app import app
 from har_prune.pruning.history import PruningHistory
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return har_checkpoint.make(tmp_path_factory.mktemp("checkpoint") / "model")
 
 
 def _har_prune(*arguments):
