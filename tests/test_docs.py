@@ -89,6 +89,7 @@ def place(tmp_path_factory):
 @pytest.fixture
 def here(place, monkeypatch):
     monkeypatch.chdir(place)
+    registry._load()  # what comes along is registered once in a process, and not into a copy
     for module, name in (
         (families, "_FAMILIES"), (base, "_CRITERIA"), (measurement, "_KINDS"), (registry, "_CORRUPTIONS"),
     ):  # fmt: skip
