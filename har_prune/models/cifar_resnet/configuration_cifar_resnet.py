@@ -15,6 +15,8 @@ class CifarResNetConfig(PreTrainedConfig):
         image_size: Height and width of the images in pixels.
         hidden_sizes: Width of each stage. The first is also the width of the stem.
         depths: Residual blocks in each stage; ResNet-(6n+2) has (n, n, n).
+        inner_sizes: Width between the two convolutions of each block, one entry a block through all stages; None =
+            that of its stage.
         padding: "symmetric" (PyTorch's) or "tensorflow" ("same": a stride-2 convolution pads 0 before and 1 after).
         shortcut: Where the width changes: "projection" (1x1 convolution) or "zero_pad" (subsample, pad channels).
         projection_norm: Batch normalisation behind the projection.
@@ -30,6 +32,7 @@ class CifarResNetConfig(PreTrainedConfig):
     image_size: int = 32
     hidden_sizes: list[int] | tuple[int, ...] = (16, 32, 64)
     depths: list[int] | tuple[int, ...] = (9, 9, 9)
+    inner_sizes: list[int] | tuple[int, ...] | None = None
     padding: str = "symmetric"
     shortcut: str = "projection"
     projection_norm: bool = True
@@ -57,6 +60,11 @@ class CifarResNetConfig(PreTrainedConfig):
             raise ValueError(
                 f"depths={list(self.depths)} and hidden_sizes={list(self.hidden_sizes)}: one entry a stage, "
                 "each depth at least 1"
+            )
+        inner = self.inner_sizes
+        if inner is not None and (len(inner) != sum(self.depths) or min(inner) < 1):
+            raise ValueError(
+                f"inner_sizes={list(inner)}: one entry for each of the {sum(self.depths)} blocks, each at least 1"
             )
 
     def validate_choices(self):

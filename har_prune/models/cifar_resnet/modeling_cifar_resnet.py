@@ -48,11 +48,11 @@ class ZeroPadShortcut(nn.Module):
 class CifarResNetLayer(nn.Module):
     """Basic residual block: two 3x3 convolutions; post-activation. [B, C, H, W] -> [B, C', H/stride, W/stride]."""
 
-    def __init__(self, config: CifarResNetConfig, in_channels: int, out_channels: int, stride: int):
+    def __init__(self, config: CifarResNetConfig, in_channels: int, out_channels: int, stride: int, inner: int):
         super().__init__()
-        self.conv1 = conv3x3(config, in_channels, out_channels, stride)
-        self.norm1 = batch_norm(config, out_channels)
-        self.conv2 = conv3x3(config, out_channels, out_channels)
+        self.conv1 = conv3x3(config, in_channels, inner, stride)
+        self.norm1 = batch_norm(config, inner)
+        self.conv2 = conv3x3(config, inner, out_channels)
         self.norm2 = batch_norm(config, out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if (in_channels, stride) != (out_channels, 1):
@@ -74,10 +74,10 @@ class CifarResNetLayer(nn.Module):
 class CifarResNetStage(nn.Module):
     """Blocks of one width; the first may change width and halve the resolution."""
 
-    def __init__(self, config: CifarResNetConfig, in_channels: int, out_channels: int, stride: int, depth: int):
+    def __init__(self, config: CifarResNetConfig, in_channels: int, out_channels: int, stride: int, inner: list[int]):
         super().__init__()
-        first = CifarResNetLayer(config, in_channels, out_channels, stride)
-        rest = [CifarResNetLayer(config, out_channels, out_channels, 1) for _ in range(depth - 1)]
+        first = CifarResNetLayer(config, in_channels, out_channels, stride, inner[0])
+        rest = [CifarResNetLayer(config, out_channels, out_channels, 1, width) for width in inner[1:]]
         self.layers = nn.Sequential(first, *rest)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
@@ -111,10 +111,15 @@ class CifarResNetEncoder(nn.Module):
     def __init__(self, config: CifarResNetConfig):
         super().__init__()
         widths = [config.hidden_sizes[0], *config.hidden_sizes]
-        self.stages = nn.ModuleList(
-            CifarResNetStage(config, widths[stage], widths[stage + 1], 1 if stage == 0 else 2, depth)
-            for stage, depth in enumerate(config.depths)
-        )
+        self.stages = nn.ModuleList()
+        blocks = 0
+        for stage, depth in enumerate(config.depths):
+            inner = [widths[stage + 1]] * depth
+            if config.inner_sizes is not None:
+                inner = list(config.inner_sizes[blocks : blocks + depth])
+            stride = 1 if stage == 0 else 2
+            self.stages.append(CifarResNetStage(config, widths[stage], widths[stage + 1], stride, inner))
+            blocks += depth
 
     def forward(self, hidden_states: Tensor) -> list[Tensor]:
         """Returns the input and the output of every stage."""

@@ -13,6 +13,8 @@ class HarResNetConfig(PreTrainedConfig):
         window_size: Samples in the longest window.
         hidden_sizes: Width of each stage. The first is also the width of the stem; every later stage halves the rate.
         depths: Residual blocks in each stage.
+        inner_sizes: Width between the two convolutions of each block, one entry a block through all stages; None =
+            that of its stage.
         stem_kernel_size: Samples the first convolution sees; odd.
         kernel_size: Samples the other convolutions see; odd.
         classifier_dropout: Dropout before the classification head, in [0, 1).
@@ -26,6 +28,7 @@ class HarResNetConfig(PreTrainedConfig):
     window_size: int = 128
     hidden_sizes: list[int] | tuple[int, ...] = (32, 64, 128)
     depths: list[int] | tuple[int, ...] = (3, 3, 3)
+    inner_sizes: list[int] | tuple[int, ...] | None = None
     stem_kernel_size: int = 7
     kernel_size: int = 5
     classifier_dropout: float | int = 0.2
@@ -51,6 +54,11 @@ class HarResNetConfig(PreTrainedConfig):
             raise ValueError(
                 f"depths={list(self.depths)} and hidden_sizes={list(self.hidden_sizes)}: one entry a stage, "
                 "each depth at least 1"
+            )
+        inner = self.inner_sizes
+        if inner is not None and (len(inner) != sum(self.depths) or min(inner) < 1):
+            raise ValueError(
+                f"inner_sizes={list(inner)}: one entry for each of the {sum(self.depths)} blocks, each at least 1"
             )
         if min(self.num_channels, self.window_size, *self.hidden_sizes) < 1:
             raise ValueError("num_channels, window_size and hidden_sizes must be at least 1")

@@ -19,11 +19,11 @@ def batch_norm(config: HarResNetConfig, channels: int) -> nn.BatchNorm1d:
 class HarResNetLayer(nn.Module):
     """Basic residual block: two convolutions; post-activation. [B, C, T] -> [B, C', T / stride]."""
 
-    def __init__(self, config: HarResNetConfig, in_channels: int, out_channels: int, stride: int):
+    def __init__(self, config: HarResNetConfig, in_channels: int, out_channels: int, stride: int, inner: int):
         super().__init__()
-        self.conv1 = convolution(in_channels, out_channels, config.kernel_size, stride)
-        self.norm1 = batch_norm(config, out_channels)
-        self.conv2 = convolution(out_channels, out_channels, config.kernel_size)
+        self.conv1 = convolution(in_channels, inner, config.kernel_size, stride)
+        self.norm1 = batch_norm(config, inner)
+        self.conv2 = convolution(inner, out_channels, config.kernel_size)
         self.norm2 = batch_norm(config, out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if (in_channels, stride) != (out_channels, 1):
@@ -58,12 +58,15 @@ class HarResNetEncoder(nn.Module):
     def __init__(self, config: HarResNetConfig):
         super().__init__()
         self.stages = nn.ModuleList()
-        width = config.hidden_sizes[0]
+        width, blocks = config.hidden_sizes[0], 0
         for stage, (wider, depth) in enumerate(zip(config.hidden_sizes, config.depths)):  # noqa: B905 (as transformers)
-            first = HarResNetLayer(config, width, wider, 1 if stage == 0 else 2)
-            rest = [HarResNetLayer(config, wider, wider, 1) for _ in range(depth - 1)]
+            inner = [wider] * depth
+            if config.inner_sizes is not None:
+                inner = list(config.inner_sizes[blocks : blocks + depth])
+            first = HarResNetLayer(config, width, wider, 1 if stage == 0 else 2, inner[0])
+            rest = [HarResNetLayer(config, wider, wider, 1, between) for between in inner[1:]]
             self.stages.append(HarResNetStage([first, *rest]))
-            width = wider
+            width, blocks = wider, blocks + depth
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         """Input and output of every stage, and the mask of the last, [B, 1, T']."""

@@ -22,6 +22,9 @@ class HarTransformerConfig(PreTrainedConfig):
         num_hidden_layers: Depth: the number of residual blocks.
         num_attention_heads: Attention heads per block.
         intermediate_size: Width of the feed-forward layer.
+        block_attention_heads: Attention heads left in each block, one entry a block; None = `num_attention_heads` in
+            all. A head is as wide as in a block that has them all.
+        block_intermediate_sizes: Width of each block's feed-forward layer, likewise; None = `intermediate_size`.
         hidden_act: Activation of the feed-forward layer, a key of `transformers.activations.ACT2FN`.
         hidden_dropout_prob: Dropout on the embeddings and at the end of each residual branch, in [0, 1).
         attention_probs_dropout_prob: Dropout on the attention probabilities, in [0, 1).
@@ -44,6 +47,8 @@ class HarTransformerConfig(PreTrainedConfig):
     num_hidden_layers: int = 8
     num_attention_heads: int = 4
     intermediate_size: int = 128
+    block_attention_heads: list[int] | tuple[int, ...] | None = None
+    block_intermediate_sizes: list[int] | tuple[int, ...] | None = None
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.0
@@ -94,6 +99,12 @@ class HarTransformerConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
             )
+        for name in ("block_attention_heads", "block_intermediate_sizes"):
+            widths = getattr(self, name)
+            if widths is not None and (len(widths) != self.num_hidden_layers or min(widths) < 1):
+                raise ValueError(
+                    f"{name}={list(widths)}: {self.num_hidden_layers} entries, one a block, each at least 1"
+                )
 
     def validate_choices(self):
         """`pooling` and `norm_position` are known words."""

@@ -99,15 +99,16 @@ class HarTransformerEmbeddings(nn.Module):
 class HarTransformerAttention(nn.Module):
     """Multi-head self-attention: SDPA, or written out when the probabilities are asked for."""
 
-    def __init__(self, config: HarTransformerConfig):
+    def __init__(self, config: HarTransformerConfig, heads: int):
         super().__init__()
         self.config = config
-        self.num_attention_heads = config.num_attention_heads
+        self.num_attention_heads = heads
         self.dropout_prob = config.attention_probs_dropout_prob
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        width = heads * (config.hidden_size // config.num_attention_heads)
+        self.query = nn.Linear(config.hidden_size, width)
+        self.key = nn.Linear(config.hidden_size, width)
+        self.value = nn.Linear(config.hidden_size, width)
+        self.output = nn.Linear(width, config.hidden_size)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, output_attentions: bool = False
@@ -133,15 +134,20 @@ class HarTransformerAttention(nn.Module):
 class HarTransformerLayer(GradientCheckpointingLayer):
     """One residual block: attention and feed-forward, each on a shortcut. [B, P, H] -> [B, P, H]."""
 
-    def __init__(self, config: HarTransformerConfig):
+    def __init__(self, config: HarTransformerConfig, index: int):
         super().__init__()
+        heads, width = config.num_attention_heads, config.intermediate_size
+        if config.block_attention_heads is not None:
+            heads = config.block_attention_heads[index]
+        if config.block_intermediate_sizes is not None:
+            width = config.block_intermediate_sizes[index]
         self.pre_norm = config.norm_position == "pre"
-        self.attention = HarTransformerAttention(config)
+        self.attention = HarTransformerAttention(config, heads)
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = nn.Sequential(
-            nn.Linear(config.hidden_size, config.intermediate_size),
+            nn.Linear(config.hidden_size, width),
             ACT2FN[config.hidden_act],
-            nn.Linear(config.intermediate_size, config.hidden_size),
+            nn.Linear(width, config.hidden_size),
         )
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = HarTransformerDropout(config.hidden_dropout_prob)
@@ -184,7 +190,7 @@ class HarTransformerModel(HarTransformerPreTrainedModel):
     def __init__(self, config: HarTransformerConfig):
         super().__init__(config)
         self.embeddings = HarTransformerEmbeddings(config)
-        self.layers = nn.ModuleList([HarTransformerLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([HarTransformerLayer(config, i) for i in range(config.num_hidden_layers)])
         # The blocks of a post-norm encoder end in a normalisation of their own.
         self.norm = (
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
