@@ -1,6 +1,7 @@
 """The depth of a network as its config states it: the config of a smaller one, and what it records of itself."""
 
 import operator
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -18,10 +19,27 @@ _USUAL_PER_LAYER_FIELDS = ("layer_types",)  # has one meaning throughout transfo
 
 def smaller_config(stack: BlockStack, removed: list[int], model_class: type[PreTrainedModel]) -> Any:
     """The whole model's config with the fields of the tower that loses blocks edited."""
+    return edited_config(stack, lambda fields: _edit(stack, removed, fields), model_class, f"without blocks {removed}")
+
+
+def edited_config(
+    stack: BlockStack, edit: Callable[[dict[str, Any]], None], model_class: type[PreTrainedModel], network: str
+) -> Any:
+    """The whole model's config with the fields of the blocks' tower edited.
+
+    Args:
+        stack: The blocks.
+        edit: Changes the fields of their tower in place.
+        model_class: Class of the model that the config is for.
+        network: What it describes, for errors: "without blocks [3]".
+
+    Raises:
+        NotRemovableError: There is no such config, or its class refuses.
+    """
     if stack.config_path is None:
         raise NotRemovableError(
             f"the config of {type(stack.model).__name__} does not hold the config of the blocks' tower, so no config "
-            "could state the smaller depth: remove the blocks from that tower as a model of its own."
+            "could state the smaller network: prune that tower as a model of its own."
         )
     config = stack.model.config
     config_class, whole = type(config), config.to_dict()
@@ -31,14 +49,14 @@ def smaller_config(stack: BlockStack, removed: list[int], model_class: type[PreT
         whole.pop("num_labels", None)
         whole = config_class(**whole).to_dict()  # with the field that names the blocks
     fields = reduce(operator.getitem, stack.config_path, whole)
-    _edit(stack, removed, fields)
+    edit(fields)
     for level in (whole, fields):
         level.pop("num_labels", None)  # follows from id2label; giving both is an error in some versions
     try:
         return config_class(**whole)
     except (ValueError, TypeError, LookupError, AttributeError, StrictDataclassError) as error:
         raise NotRemovableError(
-            f"{config_class.__name__} refuses to describe the network without blocks {removed}: {error}"
+            f"{config_class.__name__} refuses to describe the network {network}: {error}"
         ) from error
 
 

@@ -23,6 +23,33 @@ def _any_block(stage: int, position: int, block: nn.Module) -> str | None:
 
 
 @dataclass(frozen=True)
+class WidthKind:
+    """A width inside the blocks of an architecture: units that can be taken out, and how the config counts them.
+
+    Args:
+        name: What the units are: "channels", "intermediate" (feed-forward units), "heads".
+        rows: Modules inside a block that make the units, in equal parts of dimension 0 of what they hold: of weights,
+            biases and statistics of a normalisation. Several for gated feed-forwards, and for query, key and value.
+        columns: Modules that read them, in equal parts of dimension 1 of their weights.
+        fields: Config fields in proportion to the number of units. One value for all blocks, or with `per_block` a
+            list with one entry a block.
+        per_block: Whether blocks may differ.
+        counted_by: Config field with the number of units of a block. None = `columns` reads one column a unit.
+        counted_in: Likewise, dotted path below a block of the attribute that holds it.
+        scope: Module inside a block all of whose work is in proportion to the units; None = `rows` and `columns` are.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    fields: tuple[str, ...]
+    per_block: bool = False
+    counted_by: str | None = None
+    counted_in: str | None = None
+    scope: str | None = None
+
+
+@dataclass(frozen=True)
 class Family:
     """Where the blocks of an architecture are and how its config tells their number.
 
@@ -40,6 +67,7 @@ class Family:
         example_inputs: config -> inputs for one small forward, where the generic ones do not fit.
         rebuilt_as: Class of a model -> the class a smaller one has, where the stock config cannot say which blocks
             are left.
+        widths: What can be narrowed inside the blocks, as far as the config can say so.
     """
 
     containers: str
@@ -51,6 +79,7 @@ class Family:
     period: int = 1
     example_inputs: Callable[[Any], dict] | None = None
     rebuilt_as: Mapping[type, type] = field(default_factory=dict)
+    widths: tuple[WidthKind, ...] = ()
 
 
 _FAMILIES: dict[str, Callable[[Any], Family]] = {}
@@ -103,18 +132,58 @@ def _without_shortcut(stage: int, position: int, block: nn.Module) -> str | None
     return None if block.use_residual else _CHANGES_SHAPE
 
 
+def _feed_forward(into: tuple[str, ...], out: str, field: str = "intermediate_size") -> WidthKind:
+    return WidthKind("intermediate", into, (out,), (field,))
+
+
+_VIT_FEED_FORWARD = _feed_forward(("mlp.fc1",), "mlp.fc2")
+_BERT_FEED_FORWARD = _feed_forward(("intermediate.dense",), "output.dense")
+_GATED_FEED_FORWARD = _feed_forward(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj")
+# A query group goes with its key and value head. Only where the width of a head is a field of its own.
+_GROUPED_HEADS = WidthKind(
+    "heads",
+    rows=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    columns=("self_attn.o_proj",),
+    fields=("num_attention_heads", "num_key_value_heads"),
+    counted_by="num_key_value_heads",
+    scope="self_attn",
+)
+
+
 # har_prune's own
 
 
 @register_family("har_transformer")
 def _har_transformer(config: PreTrainedConfig) -> Family:
-    return Family("layers", "num_hidden_layers")
+    widths = (
+        WidthKind(
+            "intermediate", ("feed_forward.0",), ("feed_forward.2",), ("block_intermediate_sizes",), per_block=True
+        ),
+        WidthKind(
+            "heads",
+            rows=("attention.query", "attention.key", "attention.value"),
+            columns=("attention.output",),
+            fields=("block_attention_heads",),
+            per_block=True,
+            counted_in="attention.num_attention_heads",
+            scope="attention",
+        ),
+    )
+    fields = tuple(field for kind in widths for field in kind.fields)
+    return Family("layers", "num_hidden_layers", per_layer_fields=fields, widths=widths)
 
 
 @register_family("har_resnet")
 @register_family("cifar_resnet")
 def _cifar_resnet(config: PreTrainedConfig) -> Family:
-    return Family("encoder.stages.*.layers", "depths", why_fixed=_with_projection)
+    inner = WidthKind("channels", ("conv1", "norm1"), ("conv2",), ("inner_sizes",), per_block=True)
+    return Family(
+        "encoder.stages.*.layers",
+        "depths",
+        per_layer_fields=("inner_sizes",),
+        why_fixed=_with_projection,
+        widths=(inner,),
+    )
 
 
 # Images
@@ -142,7 +211,7 @@ def _mobilenet_v2(config: PreTrainedConfig) -> Family:
 @register_family("deit")
 @register_family("vit")
 def _vit(config: PreTrainedConfig) -> Family:
-    return Family("layers", "num_hidden_layers")
+    return Family("layers", "num_hidden_layers", widths=(_VIT_FEED_FORWARD,))
 
 
 @register_family("dinov2")
@@ -165,24 +234,25 @@ def _swin(config: PreTrainedConfig) -> Family:
 @register_family("roberta")
 @register_family("bert")
 def _bert(config: PreTrainedConfig) -> Family:
-    return Family("encoder.layer", "num_hidden_layers")
+    return Family("encoder.layer", "num_hidden_layers", widths=(_BERT_FEED_FORWARD,))
 
 
 @register_family("distilbert")
 def _distilbert(config: PreTrainedConfig) -> Family:
-    return Family("transformer.layer", "n_layers")
+    return Family("transformer.layer", "n_layers", widths=(_feed_forward(("ffn.lin1",), "ffn.lin2", "hidden_dim"),))
 
 
 @register_family("wav2vec2")
 def _wav2vec2(config: PreTrainedConfig) -> Family:
     # Lists about the convolutions before the blocks.
     stem = ("conv_dim", "conv_stride", "conv_kernel", "tdnn_dim", "tdnn_kernel", "tdnn_dilation")
-    return Family("encoder.layers", "num_hidden_layers", unrelated_fields=stem)
+    inner = _feed_forward(("feed_forward.intermediate_dense",), "feed_forward.output_dense")
+    return Family("encoder.layers", "num_hidden_layers", unrelated_fields=stem, widths=(inner,))
 
 
 @register_family("patchtst")
 def _patchtst(config: PreTrainedConfig) -> Family:
-    return Family("encoder.layers", "num_hidden_layers")
+    return Family("encoder.layers", "num_hidden_layers", widths=(_feed_forward(("ff.0",), "ff.3", "ffn_dim"),))
 
 
 @register_family("patchtsmixer")
@@ -200,11 +270,16 @@ def _gpt2(config: PreTrainedConfig) -> Family:
 
 @register_family("llama")
 def _llama(config: PreTrainedConfig) -> Family:
-    return Family("layers", "num_hidden_layers")
+    return Family("layers", "num_hidden_layers", widths=(_GATED_FEED_FORWARD, _GROUPED_HEADS))
+
+
+@register_family("qwen2")
+def _qwen2(config: PreTrainedConfig) -> Family:
+    return Family("layers", "num_hidden_layers", per_layer_fields=("layer_types",), widths=(_GATED_FEED_FORWARD,))
 
 
 @register_family("gemma3_text")
 @register_family("qwen3")
-@register_family("qwen2")
 def _with_layer_types(config: PreTrainedConfig) -> Family:
-    return Family("layers", "num_hidden_layers", per_layer_fields=("layer_types",))
+    widths = (_GATED_FEED_FORWARD, _GROUPED_HEADS)
+    return Family("layers", "num_hidden_layers", per_layer_fields=("layer_types",), widths=widths)

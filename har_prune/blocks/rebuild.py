@@ -5,8 +5,9 @@ right by construction, and the result is by definition what `from_pretrained` wi
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -76,21 +77,67 @@ def without_blocks(
     """
     removed = stack.check_removable(indices)
     inputs = example_inputs or stack.inputs or make_example_inputs(stack.model)
-    _refuse_unreadable(stack.model)
+    refuse_unreadable(stack.model)
     model_class = class_without_blocks(stack)
     names = _new_names(stack, removed)
     state = {new: value for key, value in stack.model.state_dict().items() if (new := names(key)) is not None}
     config = smaller_config(stack, removed, model_class)
+    smaller = build_checked(
+        Smaller(
+            stack, f"without blocks {removed}", config, copied(state) if copy else state, names,
+            bypassed=lambda: stack.bypassed(removed), gone=[stack.blocks[index].module for index in removed],
+        ),
+        model_class,
+        inputs,
+    )  # fmt: skip
+    return _stack_without(stack, removed, smaller, names)
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A smaller network, before it is built.
+
+    Args:
+        stack: Blocks of the network it is made from.
+        description: What it is, for errors: "without blocks [3]".
+        config: Its config.
+        state: Its weights, by their names in it.
+        names: Name of a parameter before -> its name in the smaller network; None for what is gone.
+        bypassed: Inside this, the network it is made from computes what the smaller one has to.
+        gone: Modules that have to run for the comparison to say anything.
+    """
+
+    stack: BlockStack
+    description: str
+    config: Any
+    state: dict[str, Tensor]
+    names: Callable[[str], str | None]
+    bypassed: Callable[[], AbstractContextManager]
+    gone: list[nn.Module]
+
+    @property
+    def cannot(self) -> str:
+        """Start of an error."""
+        return f"{self.stack.config.model_type} cannot express a network {self.description}: "
+
+
+def build_checked(smaller: Smaller, model_class: type[PreTrainedModel], inputs: dict[str, Tensor]) -> PreTrainedModel:
+    """Builds a smaller network and compares it with the one it is made from, what is gone bypassed.
+
+    Raises:
+        NotRemovableError: It cannot be built, or computes something else.
+    """
+    model = smaller.stack.model
+    refuse_unreadable(model)
     try:
-        smaller = build_from(stack.model, model_class, config, copied(state) if copy else state)
+        built = build_from(model, model_class, smaller.config, smaller.state)
     except _OF_BUILDING as error:
         raise NotRemovableError(
-            f"{stack.config.model_type} cannot express a network without blocks {removed}: the weights that are left "
-            f"do not fit a model built from the edited config ({error})"
+            f"{smaller.cannot}the weights that are left do not fit a model built from the edited config ({error})"
         ) from error
-    _carry_over(stack.model, smaller, names)
-    _check_equals_bypassed(stack, removed, smaller, inputs)
-    return _stack_without(stack, removed, smaller, names)
+    _carry_over(model, built, smaller.names)
+    _check_equals_bypassed(smaller, built, inputs)
+    return built
 
 
 def _stack_without(
@@ -178,16 +225,21 @@ def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _refuse_unreadable(model: PreTrainedModel) -> None:
+def refuse_unreadable(model: PreTrainedModel) -> None:
+    """Refuses a model whose weights cannot be moved.
+
+    Raises:
+        NotRemovableError: They are packed, or not here.
+    """
     if getattr(model, "is_quantized", False) or getattr(model.config, "quantization_config", None) is not None:
         raise NotRemovableError(
             "this model is quantised, and its packed weights cannot be rebuilt: load the checkpoint it was quantised "
-            "from, remove the blocks there, and quantise the result."
+            "from, prune that, and quantise the result."
         )
     if any(value.is_meta for value in model.state_dict().values()):
         raise NotRemovableError(
             "some weights of this model are offloaded (device_map) and cannot be moved: load it without offload to "
-            "remove blocks. Scoring works on it as it is."
+            "prune it. Scoring works on it as it is."
         )
 
 
@@ -238,40 +290,37 @@ def _carry_over(model: PreTrainedModel, smaller: PreTrainedModel, names: Callabl
         smaller.gradient_checkpointing_enable()
 
 
-def _check_equals_bypassed(
-    stack: BlockStack, removed: list[int], smaller: PreTrainedModel, inputs: dict[str, Tensor]
-) -> None:
-    model, cannot = stack.model, f"{stack.config.model_type} cannot express a network without blocks {removed}: "
+def _check_equals_bypassed(smaller: Smaller, built: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
+    stack, cannot = smaller.stack, smaller.cannot
+    model = stack.model
     inputs = {name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
     ran: set[nn.Module] = set()
-    handles = [
-        stack.blocks[index].module.register_forward_pre_hook(lambda module, args: ran.add(module)) for index in removed
-    ]
+    handles = [module.register_forward_pre_hook(lambda module, args: ran.add(module)) for module in smaller.gone]
     try:
-        with stack.bypassed(removed), computing_in_float32(model):
+        with smaller.bypassed(), computing_in_float32(model):
             expected = outputs_of(model, inputs)
     except _OF_BUILDING as error:
-        raise NotRemovableError(f"{cannot}without them it does not run ({type(error).__name__}: {error}).") from error
+        raise NotRemovableError(f"{cannot}so it does not run ({type(error).__name__}: {error}).") from error
     finally:
         for handle in handles:
             handle.remove()
-    if len(ran) < len(removed):
+    if len(ran) < len(smaller.gone):
         raise NotRemovableError(
-            f"the example inputs ({', '.join(inputs)}) never reach blocks {removed}, so nothing can be checked: give "
-            "example_inputs that run this part of the model."
+            f"the example inputs ({', '.join(inputs)}) never reach all that is gone of a network "
+            f"{smaller.description}, so nothing can be checked: give example_inputs that run this part of the model."
         )
     try:
-        with computing_in_float32(smaller), _same_tables(model, smaller, stack):
-            actual = outputs_of(smaller, inputs)
+        with computing_in_float32(built), _same_tables(model, built, stack):
+            actual = outputs_of(built, inputs)
     except _OF_BUILDING as error:
         raise NotRemovableError(f"{cannot}what its config builds does not run ({error}).") from error
     if not all(bool(tensor.isfinite().all()) for tensor in expected):
         raise NotRemovableError("the outputs of this model are not finite: its weights hold NaN or infinity.")
     if not (found := difference(expected, actual)) <= TOLERANCE:
         raise NotRemovableError(
-            f"{cannot}rebuilt from its config it differs from the original with those blocks bypassed by {found:.1e} "
+            f"{cannot}rebuilt from its config it differs from the original with what is gone bypassed by {found:.1e} "
             f"of the largest output (allowed {TOLERANCE:.0e}). Some layer depends on its position, or the model draws "
-            "at random; remove other blocks."
+            "at random; remove something else."
         )
 
 

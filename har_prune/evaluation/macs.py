@@ -39,7 +39,7 @@ def count_macs(
     Raises:
         ShapeError: The inputs have no common batch size.
     """
-    return _counted(model, example_inputs, convention).get("", 0)
+    return macs_of_modules(model, example_inputs, convention).get("", 0)
 
 
 def macs_by_module(
@@ -56,7 +56,7 @@ def macs_by_module(
     Returns:
         MACs by dotted module path, in the order of the network; "(elsewhere)" for what no module of its own does.
     """
-    counts = _counted(model, example_inputs, "all")
+    counts = macs_of_modules(model, example_inputs)
     parts: dict[str, int] = {}
 
     def add(name: str, module: nn.Module) -> None:
@@ -73,10 +73,19 @@ def macs_by_module(
 
 
 @torch.no_grad()
-def _counted(
-    model: PreTrainedModel, example_inputs: dict[str, Tensor], convention: Literal["all", "paper"]
+def macs_of_modules(
+    model: PreTrainedModel, example_inputs: dict[str, Tensor], convention: Literal["all", "paper"] = "all"
 ) -> dict[str, int]:
-    """MACs of one example by dotted module path; "" is the whole network."""
+    """MACs of one example by dotted path of every module, what it holds included; "" is the whole network.
+
+    Args:
+        model: The network; runs once, in eval mode.
+        example_inputs: As for `count_macs`.
+        convention: Likewise.
+
+    Raises:
+        ShapeError: The inputs have no common batch size.
+    """
     sizes = {len(value) for value in example_inputs.values()}
     if len(sizes) != 1:
         raise ShapeError(f"example inputs have batch sizes {sorted(sizes)}; expected one batch size for all of them.")

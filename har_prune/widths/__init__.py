@@ -1,0 +1,1 @@
+"""What can be narrowed inside residual blocks: found, masked, taken out."""
