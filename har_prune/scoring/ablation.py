@@ -160,7 +160,7 @@ class BlockAblation:
             self.block_evaluations += (len(self.stack) - len(group)) * size_of(inputs)
             found.features = torch.cat([found.features, features[None]])
             if found.losses is not None and labels is not None:
-                found.losses = torch.cat([found.losses, _losses(output, labels)[None]])
+                found.losses = torch.cat([found.losses, losses_of(output, labels)[None]])
         return found
 
     @contextmanager
@@ -193,7 +193,7 @@ class BlockAblation:
         order = [0, *(1 + run.added.index(index) for index in self.candidates)] if networks > 1 else [0]
         run.features = features.unflatten(0, (networks, -1))[order]
         if self._needing["losses"] and labels is not None:
-            run.losses = _losses(output, labels.repeat(networks)).unflatten(0, (networks, -1))[order]
+            run.losses = losses_of(output, labels.repeat(networks)).unflatten(0, (networks, -1))[order]
         return run
 
     def _growing(self, block: Block, run: "_Forward", positions: Tensor | None) -> Callable:
@@ -327,7 +327,7 @@ class BlockAblation:
 
         ends = [self.stack.removal_group(candidate)[-1] for candidate in self.candidates]
         with torch.enable_grad(), patched_forward({block.module: listening(block) for block in self.stack.blocks}):
-            loss = _losses(self.stack.model(**inputs), labels).sum()
+            loss = losses_of(self.stack.model(**inputs), labels).sum()
             # Not backward(): the user's parameters keep the gradients they have.
             found = torch.autograd.grad(loss, [outputs[end] for end in ends])
         values: dict[str, list[Tensor]] = {name: [] for name in self._needing["gradients"]}
@@ -414,7 +414,7 @@ def _mask(states: Tensor, attention_mask: Tensor | None) -> Tensor:
     return torch.ones(states.shape[:2], dtype=torch.float64, device=states.device)
 
 
-def _losses(output: Any, labels: Tensor) -> Tensor:
+def losses_of(output: Any, labels: Tensor) -> Tensor:
     """Cross-entropy of each example in nats, [N]."""
     logits = getattr(output, "logits", None)
     if logits is None or logits.ndim != 2:
