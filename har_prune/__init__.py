@@ -23,7 +23,7 @@ from har_prune.models.pruned_mobilenet_v2 import (
 )
 
 if TYPE_CHECKING:
-    from har_prune.blocks.families import Family, register_family
+    from har_prune.blocks.families import Family, WidthKind, register_family
     from har_prune.blocks.find import find_blocks
     from har_prune.blocks.rebuild import remove_blocks
     from har_prune.blocks.stack import BlockStack
@@ -38,23 +38,30 @@ if TYPE_CHECKING:
     from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
     from har_prune.evaluation.robustness.measure import Robustness, measure_robustness
     from har_prune.evaluation.robustness.registry import register_corruption
-    from har_prune.pruning.config import PruneConfig, Target
+    from har_prune.pruning.config import PruneConfig
     from har_prune.pruning.history import PruningHistory, PruningStep
     from har_prune.pruning.loop import PruningResult, prune
+    from har_prune.pruning.target import Target
     from har_prune.scoring.cka import CkaMoments, linear_cka
     from har_prune.scoring.config import CalibrationConfig, ExecutionPlan, RaceConfig, ScoringConfig
     from har_prune.scoring.criteria.base import register_criterion
+    from har_prune.scoring.criteria.units import register_unit_criterion
     from har_prune.scoring.score import race_blocks, score_blocks, score_criteria
     from har_prune.scoring.scores import BlockScore, Race, Scores
+    from har_prune.scoring.units import score_units
     from har_prune.training.config import DistillConfig, HealConfig, TrainConfig
     from har_prune.training.distill import Teacher
     from har_prune.training.loop import train_model
+    from har_prune.widths.find import find_widths
+    from har_prune.widths.rebuild import remove_units
+    from har_prune.widths.stack import Width, WidthStack
 
 __version__ = "0.2.0"
 
 _PUBLIC = {
     "blocks.families": (
         "Family",
+        "WidthKind",
         "register_family",
     ),
     "blocks.find": ("find_blocks",),
@@ -92,10 +99,7 @@ _PUBLIC = {
         "measure_robustness",
     ),
     "evaluation.robustness.registry": ("register_corruption",),
-    "pruning.config": (
-        "PruneConfig",
-        "Target",
-    ),
+    "pruning.config": ("PruneConfig",),
     "pruning.history": (
         "PruningHistory",
         "PruningStep",
@@ -104,6 +108,7 @@ _PUBLIC = {
         "PruningResult",
         "prune",
     ),
+    "pruning.target": ("Target",),
     "scoring.cka": (
         "CkaMoments",
         "linear_cka",
@@ -115,6 +120,7 @@ _PUBLIC = {
         "ScoringConfig",
     ),
     "scoring.criteria.base": ("register_criterion",),
+    "scoring.criteria.units": ("register_unit_criterion",),
     "scoring.score": (
         "race_blocks",
         "score_blocks",
@@ -125,6 +131,7 @@ _PUBLIC = {
         "Race",
         "Scores",
     ),
+    "scoring.units": ("score_units",),
     "training.config": (
         "DistillConfig",
         "HealConfig",
@@ -132,6 +139,12 @@ _PUBLIC = {
     ),
     "training.distill": ("Teacher",),
     "training.loop": ("train_model",),
+    "widths.find": ("find_widths",),
+    "widths.rebuild": ("remove_units",),
+    "widths.stack": (
+        "Width",
+        "WidthStack",
+    ),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -183,9 +196,13 @@ __all__ = [
     "Target",
     "Teacher",
     "TrainConfig",
+    "Width",
+    "WidthKind",
+    "WidthStack",
     "count_macs",
     "evaluate_model",
     "find_blocks",
+    "find_widths",
     "linear_cka",
     "macs_by_module",
     "measure_cost",
@@ -198,10 +215,13 @@ __all__ = [
     "register_criterion",
     "register_family",
     "register_measurement",
+    "register_unit_criterion",
     "remove_blocks",
+    "remove_units",
     "save_pruned",
     "score_blocks",
     "score_criteria",
+    "score_units",
     "train_model",
 ]
 

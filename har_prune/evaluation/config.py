@@ -2,9 +2,29 @@
 
 from typing import Any
 
+import torch
 from pydantic import Field, field_validator
 
 from har_prune.runtime.settings import Settings
+
+
+class LatencyBudget(Settings):
+    """Most time that a forward may take, and how it is taken."""
+
+    at_most: float = Field(gt=0, description="milliseconds, median")
+    batch: int = Field(1, ge=1, description="examples in a forward")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: one for a small network, else all")
+    device: str | None = Field(None, description="cpu or cuda; null: where the run computes")
+
+    @field_validator("device")
+    @classmethod
+    def _here(cls, device: str | None) -> str | None:
+        kind = (device or "cpu").partition(":")[0]
+        if kind not in ("cpu", "cuda"):
+            raise ValueError(f"latency is measured on cpu or cuda; this is {device!r}")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {device!r} is not here: this machine has no CUDA GPU. Give cpu, or run it there")
+        return device
 
 
 class RobustnessConfig(Settings):

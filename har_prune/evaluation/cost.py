@@ -1,5 +1,6 @@
 """What a network costs: work, size, memory and time of one example."""
 
+import copy
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
+from har_prune.evaluation.config import LatencyBudget
 from har_prune.evaluation.latency import Latency, measure_latency
 from har_prune.evaluation.macs import count_macs
 from har_prune.runtime.batches import to_device
+from har_prune.runtime.devices import uses_gpu
 
 # Below, a second thread gains 10 % on an idle machine and costs up to 1000 times on a busy one, where it spins.
 _SMALL_MACS = 100_000_000
@@ -45,6 +48,7 @@ def measure_cost(
     *,
     original: PreTrainedModel | None = None,
     latency: bool = True,
+    budget: LatencyBudget | None = None,
 ) -> Cost:
     """Measures what one example costs; the model comes back as it was.
 
@@ -53,16 +57,41 @@ def measure_cost(
         example_inputs: Model inputs of one example, [1, ...] each.
         original: The unpruned network, which takes turns with this one where time is measured; None = `model` is it.
         latency: Whether to measure time. A small network on a CPU is timed on one thread.
+        budget: How time is measured, where there is a budget of it; it is measured then in any case.
     """
     macs = count_macs(model, example_inputs)
-    alone = 1 if macs < _SMALL_MACS and model.device.type == "cpu" else None
     return Cost(
         macs=macs,
         parameters=model.num_parameters(),
         size_bytes=sum(_stored(model).values()),
         activation_bytes=peak_activation_bytes(model, example_inputs),
-        latency=measure_latency(model, example_inputs, original=original or model, threads=alone) if latency else None,
+        latency=timed(model, example_inputs, original or model, budget) if latency or budget else None,
     )
+
+
+def timed(
+    model: PreTrainedModel, example_inputs: dict[str, Tensor], original: PreTrainedModel, budget: LatencyBudget | None
+) -> Latency:
+    """Time of a forward, in turns with another network, under the conditions of a budget.
+
+    Args:
+        model: The network.
+        example_inputs: Model inputs of one example.
+        original: The network it takes turns with.
+        budget: Batch, threads and device; None = one example, where the network is.
+    """
+    threads, limit = None, None
+    if budget is not None:
+        threads, limit = budget.threads, budget.at_most
+        example_inputs = {name: torch.cat([value] * budget.batch) for name, value in example_inputs.items()}
+        device = torch.device(budget.device or ("cuda" if uses_gpu() else "cpu"))
+        if device.type != model.device.type:
+            same = original is model
+            model = copy.deepcopy(model).to(device)
+            original = model if same else copy.deepcopy(original).to(device)
+    if threads is None and model.device.type == "cpu" and count_macs(model, example_inputs) < _SMALL_MACS:
+        threads = 1
+    return measure_latency(model, example_inputs, original=original, threads=threads, budget_ms=limit)
 
 
 def _stored(model: PreTrainedModel) -> dict[int, int]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -14,6 +15,7 @@ from har_prune.runtime.batches import size_of, to_device
 
 # A p90 above this many medians says that something else ran on the machine: 758 ms was seen for 0.7.
 _STEADY = 1.5
+_PATIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Latency:
         device: Where it ran, e.g. "cpu" or "cuda:0".
         dtype: Type of the weights, e.g. "float32".
         original_ms: Median of the unpruned network, measured in turns with this one; None where there was none.
+        interval_ms: 95 % interval of the median, by order statistics; None in records before 0.2.
     """
 
     median_ms: float
@@ -37,6 +40,16 @@ class Latency:
     device: str | None
     dtype: str | None
     original_ms: float | None = None
+    interval_ms: tuple[float, float] | None = None
+
+    @property
+    def upper_ms(self) -> float:
+        """Upper end of the interval of the median: a budget above it holds."""
+        return self.median_ms if self.interval_ms is None else self.interval_ms[1]
+
+    def is_undecided(self, budget_ms: float) -> bool:
+        """Whether a budget lies inside the interval of the median, so that nothing says whether it holds."""
+        return self.interval_ms is not None and self.interval_ms[0] <= budget_ms < self.interval_ms[1]
 
     @property
     def is_steady(self) -> bool:
@@ -58,6 +71,7 @@ def measure_latency(
     threads: int | None = None,
     warmup: int = 5,
     repeats: int = 30,
+    budget_ms: float | None = None,
 ) -> Latency:
     """Measures the time of one forward in eval mode.
 
@@ -68,6 +82,7 @@ def measure_latency(
         threads: CPU threads; None = as many as are set.
         warmup: Forwards that are not counted.
         repeats: Forwards that are; at least 2.
+        budget_ms: Where given, up to ten times as many are counted, until the interval of the median lies on one side.
 
     Raises:
         ValueError: Fewer than 2 repeats.
@@ -80,11 +95,15 @@ def measure_latency(
     with _on_threads(threads):
         used = torch.get_num_threads()
         try:
-            for number in range(warmup + repeats):
+            for number in range(warmup + repeats * (1 if budget_ms is None else _PATIENCE)):
                 for network, found in zip(networks, times, strict=True):
                     seconds = _one_forward(network.eval(), example_inputs)
                     if number >= warmup:
                         found.append(1000 * seconds)
+                if len(times[0]) >= repeats and budget_ms is not None:
+                    low, high = _interval(times[0])
+                    if not low <= budget_ms < high:
+                        break
         finally:
             for network, was_training in zip(networks, before, strict=True):
                 network.train(was_training)
@@ -96,7 +115,14 @@ def measure_latency(
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         original_ms=None if original is None else statistics.median(times[-1]),
+        interval_ms=_interval(times[0]),
     )
+
+
+def _interval(times: list[float]) -> tuple[float, float]:
+    """95 % interval of the median: half of all forwards are faster, so ranks around it are binomial."""
+    ordered, low = sorted(times), int(binom.ppf(0.025, len(times), 0.5))
+    return ordered[max(low - 1, 0)], ordered[min(len(times) - low, len(times) - 1)]
 
 
 def _one_forward(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> float:

@@ -82,7 +82,7 @@ def register_measurement(name: str) -> Callable[[Kind], Kind]:
 # Keys of a step that are no measurements of this registry.
 _OF_EVERY_STEP = (
     "format", "iteration", "removed", "remaining", "scores", "calibration", "cost", "metrics", "healing",
-    "weights_sha256", "seconds",
+    "weights_sha256", "seconds", "removed_units", "units", "choice",
 )  # fmt: skip
 
 

@@ -7,40 +7,12 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field, model_validator
 
 from har_prune.evaluation.config import EvaluateConfig
+from har_prune.pruning.target import Target
 from har_prune.runtime.settings import Settings
 from har_prune.scoring.config import CalibrationConfig
 from har_prune.training.config import HealConfig
 
 Control = Literal["scratch", "original", "random", "last"]
-
-
-class Target(Settings):
-    """When to stop. With `min_accuracy` alone the network gets as shallow as that allows."""
-
-    macs_reduction: float | None = Field(
-        None, gt=0, lt=1, description="share of the unpruned MACs to remove, at least"
-    )
-    blocks: int | None = Field(None, ge=1, description="blocks to leave")
-    min_accuracy: float | None = Field(None, gt=0, le=1, description="validation accuracy never to fall below")
-
-    @model_validator(mode="after")
-    def _one_goal(self) -> "Target":
-        if self.macs_reduction is None and self.blocks is None and self.min_accuracy is None:
-            raise ValueError("give at least one of macs_reduction, blocks and min_accuracy")
-        if self.macs_reduction is not None and self.blocks is not None:
-            raise ValueError("give macs_reduction or blocks, not both")
-        return self
-
-    @property
-    def only_accuracy(self) -> bool:
-        """Whether nothing but the accuracy limits."""
-        return self.macs_reduction is None and self.blocks is None
-
-    def is_met(self, macs_reduction: float, blocks: int) -> bool:
-        """Whether a network is small enough; False as long as only the accuracy limits."""
-        if self.macs_reduction is not None:
-            return macs_reduction >= self.macs_reduction
-        return self.blocks is not None and blocks <= self.blocks
 
 
 Controls = Annotated[
@@ -64,10 +36,35 @@ def check_controls(controls: tuple[Control, ...], heal: HealConfig | None) -> No
         raise ValueError(f"controls name one of them twice: {', '.join(controls)}")
 
 
+class WidthSettings(Settings):
+    """How units inside blocks are chosen."""
+
+    criterion: str = Field("l1_norm", description="importance of a unit: l1_norm, activation, taylor, random")
+    kinds: tuple[str, ...] | None = Field(
+        None, min_length=1, description="what is narrowed, e.g. [channels]; null: all that the network has"
+    )
+    ranking: Literal["network", "layer"] = Field(
+        "network",
+        description="network: units of all blocks together, each importance over the mean of its block; layer: the "
+        "same share of every block",
+    )
+    min_units: int = Field(1, ge=1, description="units that stay in each block")
+    step: float = Field(
+        0.05, gt=0, lt=1, description="share of the unpruned MACs that goes in a step in which no block can"
+    )
+
+
 class PruneSettings(Settings):
-    """How blocks are chosen."""
+    """How blocks, and units inside them, are chosen."""
 
     target: Target
+    structures: tuple[Literal["blocks", "widths"], ...] = Field(
+        ("blocks",),
+        min_length=1,
+        description="what is removed; [blocks, widths]: at each step a block, or units of as many MACs (under a "
+        "latency budget: of as many milliseconds), whichever leaves the representation closer to the reference by CKA",
+    )
+    widths: WidthSettings = WidthSettings()
     criterion: str = Field("cka", description='an importance criterion, or "consensus(a, b, ...)"')
     calibration: CalibrationConfig = CalibrationConfig()
     reference: Literal["current", "original"] = Field(
@@ -81,6 +78,16 @@ class PruneSettings(Settings):
     protected: tuple[int | str, ...] = Field(
         (), description="blocks that stay: their indices or names in the given network"
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> "PruneSettings":
+        if len(set(self.structures)) < len(self.structures):
+            raise ValueError(f"structures name one of them twice: {', '.join(self.structures)}")
+        if self.structures == ("widths",) and self.target.blocks is not None:
+            raise ValueError("target.blocks asks for fewer blocks, and structures: [widths] removes none")
+        if self.widths != WidthSettings() and "widths" not in self.structures:
+            raise ValueError("widths would change nothing: give structures: [blocks, widths], or leave widths out")
+        return self
 
     @property
     def floor(self) -> int:

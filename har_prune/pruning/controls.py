@@ -8,25 +8,35 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.blocks.find import find_blocks
 from har_prune.blocks.rebuild import without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UnreachableTargetError
+from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
+from har_prune.pruning.structures import WITHIN, UnitQueue
+from har_prune.scoring.units import score_units
+from har_prune.widths.find import find_widths
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def control_network(
-    name: str, original: BlockStack, pruned: BlockStack, settings: PruneSettings, protected: set[int], seed: int
+    name: str,
+    original: BlockStack,
+    pruned: BlockStack,
+    settings: PruneSettings,
+    protected: set[int],
+    seed: int,
 ) -> BlockStack:
     """A network to compare a pruned one with, before it is trained.
 
     Args:
         name: "scratch": the pruned network's architecture from random weights. "original": the unpruned network.
             "random" and "last": as many blocks removed as of the pruned one, drawn at random or the last removable
-            ones, under the same guards.
+            ones, under the same guards; where units go, as many MACs of units drawn at random or the last of each.
         original: The unpruned network; left as it is.
         pruned: The pruned network; left as it is.
         settings: The guards.
@@ -48,7 +58,28 @@ def control_network(
     while (more := len(stack) - len(pruned)) > 0:
         allowed = [i for i in candidates(stack, settings, protected) if len(stack.removal_group(i)) <= more]
         stack = _one_less(stack, pick(allowed), copies=stack is original)
+    if "widths" in settings.structures:
+        stack = _as_narrow(stack, pruned, settings, name, seed)
     return stack
+
+
+def _as_narrow(stack: BlockStack, pruned: BlockStack, settings: PruneSettings, name: str, seed: int) -> BlockStack:
+    """Without as many MACs of units as the pruned network lacks."""
+    inputs = pruned.inputs or example_inputs(pruned.model)
+    more = count_macs(stack.model, inputs) - count_macs(pruned.model, inputs)
+    if more <= 0:
+        return stack
+    widths = find_widths(stack, settings.widths.kinds)
+    if name == "random":
+        importance = score_units(widths, (), "random", seed=seed)
+    else:  # the last of each
+        importance = [torch.arange(width.units, 0, -1, dtype=torch.float64) for width in widths.widths]
+    removal = UnitQueue(widths, importance, inputs, settings.widths).saving(more, WITHIN)
+    if removal is None:
+        raise UnreachableTargetError(
+            "a control needs as many units removed as the pruned network, and no more can go."
+        )
+    return removal.built(copy=True)
 
 
 def _one_less(stack: BlockStack, order: list[int], *, copies: bool) -> BlockStack:

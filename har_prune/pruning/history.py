@@ -76,6 +76,21 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """How an iteration chose between a block and units inside blocks.
+
+    Args:
+        taken: "blocks" or "widths".
+        similarity: {structure: CKA, to the reference, of the representation it would leave}; the higher was taken.
+        macs: {structure: multiply-accumulates it would leave}.
+    """
+
+    taken: str
+    similarity: dict[str, float]
+    macs: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Healing:
     """How a network was trained after a removal.
 
@@ -106,6 +121,9 @@ class PruningStep:
         weights_sha256: Digest of the weights, to tell networks apart.
         seconds: Time the iteration took. A timing: differs between runs.
         measured: What else was measured, by name (see `evaluation.measurement`); each is a key of its own in JSON.
+        removed_units: {kind: units inside blocks removed in this iteration}.
+        units: {kind: units of each remaining block}; empty where only blocks are removed.
+        choice: How it was chosen between blocks and units, where both could go.
     """
 
     iteration: int
@@ -119,6 +137,9 @@ class PruningStep:
     weights_sha256: str
     seconds: float
     measured: dict[str, Any] = field(default_factory=dict)
+    removed_units: dict[str, int] = field(default_factory=dict)
+    units: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    choice: Choice | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name not in _FORMER:
@@ -152,7 +173,9 @@ class PruningStep:
             "remaining": tuple(known["remaining"]),
             "scores": tuple(_scored_block(score) for score in known["scores"]),
             "calibration": _calibration(known["calibration"]),
-            "cost": Cost(**{**known["cost"], "latency": latency and Latency(**latency)}),
+            "cost": Cost(**{**known["cost"], "latency": latency and _latency(latency)}),
+            "units": {kind: tuple(units) for kind, units in known.get("units", {}).items()},
+            "choice": (choice := known.get("choice")) and Choice(**choice),
             "metrics": {split: EvalMetrics(**metrics) for split, metrics in known["metrics"].items()},
             "healing": known["healing"] and Healing(**known["healing"]),
             "measured": measurement.from_json(value),
@@ -265,6 +288,11 @@ def _format_of(value: dict[str, Any], version: str | None) -> int:
 def _scored_block(value: dict[str, Any]) -> ScoredBlock:
     interval = value["interval"]
     return ScoredBlock(**{**value, "interval": None if interval is None else tuple(interval)})
+
+
+def _latency(value: dict[str, Any]) -> Latency:
+    interval = value.get("interval_ms")
+    return Latency(**{**value, "interval_ms": None if interval is None else tuple(interval)})
 
 
 def _calibration(value: dict[str, Any] | None) -> Calibration | None:

@@ -13,18 +13,19 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.blocks.find import find_blocks, stack_of
-from har_prune.blocks.rebuild import without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DivergedError, NotRemovableError, OutputFolderError, UnreachableTargetError
 from har_prune.evaluation.cost import Cost, measure_cost
 from har_prune.evaluation.measurement import Network, check_all, measure_all
 from har_prune.evaluation.metrics import evaluate_model
+from har_prune.pruning.choose import Chooser
 from har_prune.pruning.config import RunConfig
 from har_prune.pruning.controls import control_network
-from har_prune.pruning.history import Healing, PruningHistory, PruningStep, ScoredBlock
+from har_prune.pruning.history import Choice, Healing, PruningHistory, PruningStep, ScoredBlock
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
-from har_prune.pruning.ranking import rank_candidates
+from har_prune.pruning.ranking import Ranking, rank_candidates
 from har_prune.pruning.store import RunFolder
+from har_prune.pruning.structures import Removal
 from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
 from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
@@ -34,6 +35,7 @@ from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.config import HealConfig, TrainConfig
 from har_prune.training.distill import Teacher
 from har_prune.training.loop import train_model
+from har_prune.widths.find import find_widths
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -180,8 +182,8 @@ class _Run:
         selected = max(step.iteration for step in self.steps if self._holds_floor(step))
         newest = self._load(len(self.steps) - 1)
         result = newest if selected == len(self.steps) - 1 else self._load(selected)
-        while removable := self._next_candidates(newest):
-            newest, step = self._iterate(newest, removable)
+        while not self._has_ended(newest):
+            newest, step = self._iterate(newest)
             self._keep(step, newest.model)
             if self._holds_floor(step):
                 selected, result = step.iteration, newest
@@ -198,21 +200,35 @@ class _Run:
         if self.folder:
             self.folder.save_history(history)
         target = self.settings.target
-        met = target.is_met(history.macs_reduction(history.after), len(history.after.remaining))
+        met = target.is_met(history.before.cost, history.after.cost, len(history.after.remaining))
         return PruningResult(result.model, history, met or target.only_accuracy)
 
-    def _next_candidates(self, stack: BlockStack) -> list[int]:
-        """Blocks that may go next; none when the run is over."""
+    def _has_ended(self, stack: BlockStack) -> bool:
         last = self.steps[-1]
-        if (self._counts(last) and not self._holds_floor(last)) or self._is_final(stack, last.cost):
+        return (self._counts(last) and not self._holds_floor(last)) or self._is_final(stack, last.cost)
+
+    def _candidates(self, stack: BlockStack) -> list[int]:
+        """Blocks that may go next."""
+        if "blocks" not in self.settings.structures:
             return []
         return candidates(stack, self.settings, self.protected)
 
     def _is_final(self, stack: BlockStack, cost: Cost) -> bool:
         """Whether the target is met, or nothing is left to remove."""
-        reduction = 1 - cost.macs / self.steps[0].cost.macs
-        target = self.settings.target
-        return target.is_met(reduction, len(stack)) or not candidates(stack, self.settings, self.protected)
+        if self.settings.target.is_met(self.steps[0].cost, cost, len(stack)):
+            return True
+        return not self._candidates(stack) and not self._chooser.narrows(stack)
+
+    @property
+    def _chooser(self) -> Chooser:
+        return Chooser(
+            self.settings,
+            self.calibration,
+            self.original.model,
+            self.one_example,
+            self.steps[0].cost.macs,
+            self.accelerator,
+        )
 
     def _holds_floor(self, step: PruningStep) -> bool:
         """Whether a network may be the result as far as accuracy goes."""
@@ -243,49 +259,69 @@ class _Run:
             healing=None,
             **self._found(model),
             seconds=time.monotonic() - start,
+            units=self._units(self.original),
         )
 
-    def _iterate(self, stack: BlockStack, removable: list[int]) -> tuple[BlockStack, PruningStep]:
+    def _iterate(self, stack: BlockStack) -> tuple[BlockStack, PruningStep]:
         start, iteration = time.monotonic(), len(self.steps)
+        seed = self.config.seed + iteration
         # A calibration loader that draws at random has to draw the same in a resumed run.
-        set_seed(self.config.seed + iteration)
-        ranking = rank_candidates(
-            stack,
-            self.calibration,
-            self.settings,
-            removable,
-            original=self.original.model,
-            seed=self.config.seed + iteration,
-            execution_plan=self._execution_plan(),
-            accelerator=self.accelerator,
-        )
-        victims, smaller = self._remove_least(stack, ranking.order)
+        set_seed(seed)
+        ranking = self._ranking(stack, seed)
+        removal, choice, smaller = self._remove_least(stack, ranking, seed)
         smaller.config.har_prune["criterion"] = self.settings.criterion
         cost = self._cost(smaller.model)
         healing = self._heal(smaller, cost, iteration)
         originals = stack.original_indices
         return smaller, PruningStep(
             iteration=iteration,
-            removed=tuple(originals[victim] for victim in victims),
+            removed=removal.removed,
             remaining=tuple(smaller.original_indices),
             scores=tuple(
                 ScoredBlock(originals[score.index], score.name, score.importance, score.samples, score.interval)
-                for score in ranking.scores
+                for score in (ranking.scores if ranking else ())
             ),
-            calibration=ranking.calibration,
+            calibration=ranking.calibration if ranking else None,
             cost=cost,
             healing=healing,
             **self._found(smaller.model, is_healed=healing is not None or self.config.heal is None),
             seconds=time.monotonic() - start,
+            removed_units=removal.removed_units,
+            units=self._units(smaller),
+            choice=choice,
         )
+
+    def _ranking(self, stack: BlockStack, seed: int) -> Ranking | None:
+        """Blocks that may go, from the least important; None where none may."""
+        removable = self._candidates(stack)
+        if not removable:
+            return None
+        return rank_candidates(
+            stack,
+            self.calibration,
+            self.settings,
+            removable,
+            original=self.original.model,
+            seed=seed,
+            execution_plan=self._execution_plan(),
+            accelerator=self.accelerator,
+        )
+
+    def _units(self, stack: BlockStack) -> dict[str, tuple[int, ...]]:
+        """Units of each block, where they may go."""
+        if "widths" not in self.settings.structures:
+            return {}
+        return find_widths(stack, self.settings.widths.kinds).units
 
     def _execution_plan(self) -> ExecutionPlan | None:
         """How this run has cut the work of scoring so far: a resumed run has to compute the same bits."""
-        record = self.steps[-1].calibration
-        return ExecutionPlan(**record.execution_plan) if record and record.execution_plan else None
+        plans = [step.calibration.execution_plan for step in self.steps if step.calibration]
+        return ExecutionPlan(**plans[-1]) if plans and plans[-1] else None
 
-    def _remove_least(self, stack: BlockStack, ranking: list[int]) -> tuple[list[int], BlockStack]:
-        """Removes the least important block whose removal the config of this family can express.
+    def _remove_least(
+        self, stack: BlockStack, ranking: Ranking | None, seed: int
+    ) -> tuple[Removal, Choice | None, BlockStack]:
+        """Removes what is least important among what the config of this family can express.
 
         The network of the iteration before hands its weights over, unless it may yet be the result.
 
@@ -293,18 +329,20 @@ class _Run:
             UnreachableTargetError: None of them can be.
         """
         needed = stack is self.original or self.settings.target.min_accuracy is not None
-        for index in ranking:
-            group = stack.removal_group(index)
+        refused: Exception | str = "there are none"
+        for removal, choice in self._chooser.options(stack, ranking, seed):
             smaller = None
             try:
-                smaller = without_blocks(stack, group, copy=needed)
+                smaller = removal.built(copy=needed)
             except NotRemovableError as error:
                 refused = error
             if len(set(gather_object([smaller is None]))) > 1:  # all of them stop, or one would wait for ever
-                raise UnreachableTargetError(f"block {index} can be removed in some processes and not in all of them.")
+                raise UnreachableTargetError("a removal works in some processes and not in all of them.")
             if smaller is not None:
-                return group, smaller
-        raise UnreachableTargetError(f"none of the candidates {sorted(ranking)} can be removed: {refused}")
+                return removal, choice, smaller
+        raise UnreachableTargetError(
+            f"none of the candidates {sorted(ranking.order) if ranking else 'inside blocks'} can be removed: {refused}"
+        )
 
     def _heal(self, stack: BlockStack, cost: Cost, iteration: int) -> Healing | None:
         """Trains when it is due."""
@@ -345,7 +383,8 @@ class _Run:
         found: Any = None
         if self.accelerator.is_main_process:
             original, latency = self.original.model, self.config.evaluate.latency
-            found = measure_cost(model, self.one_example, original=original, latency=latency)
+            budget = self.settings.target.latency_ms
+            found = measure_cost(model, self.one_example, original=original, latency=latency, budget=budget)
         return agreed(found, self.accelerator)
 
     def _found(self, model: PreTrainedModel, *, is_healed: bool = True) -> dict[str, Any]:
@@ -405,6 +444,7 @@ class _Run:
             healing=healing,
             **self._found(stack.model),
             seconds=time.monotonic() - start,
+            units=self._units(stack),
         )
         if self.folder:
             self.folder.save_control(name, step, stack.model)

@@ -1,17 +1,25 @@
 """Planning: which blocks may go, which one goes next, what can be reached at all. Plain values, no training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from har_prune.blocks.depth import smaller_config
-from har_prune.blocks.rebuild import class_without_blocks
+from har_prune.blocks.rebuild import class_without_blocks, without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UnreachableTargetError, did_you_mean
-from har_prune.evaluation.macs import count_macs
+from har_prune.evaluation.cost import measure_cost
 from har_prune.pruning.config import PruneSettings
+from har_prune.pruning.history import PruningStep
+from har_prune.pruning.structures import UnitQueue
+from har_prune.pruning.target import Target
 from har_prune.scoring.criteria.base import members, refuse_race
+from har_prune.scoring.criteria.units import make_unit_criterion
 from har_prune.scoring.feature_hook import FeatureHook
+from har_prune.widths.find import find_widths
+from har_prune.widths.rebuild import without_units
 
 
 def protected_blocks(stack: BlockStack, protected: Iterable[int | str]) -> set[int]:
@@ -92,44 +100,114 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
 
     Raises:
         UnknownCriterionError, ShapeError: No such criterion or representation.
-        NotRemovableError, UndeclaredLayerListError: No config could state a smaller depth.
+        NotRemovableError, UndeclaredLayerListError: No config could state a smaller depth, or a smaller width.
         UnreachableTargetError: Nothing may be removed, or removing all that may go is not enough; says what is.
     """
     members(settings.criterion)
     if settings.calibration.race is not None:
         refuse_race([settings.criterion])
-    model = stack.model
-    FeatureHook(model, settings.representation)
-    if settings.target.blocks == len(stack):
+    FeatureHook(stack.model, settings.representation)
+    target = settings.target
+    if "widths" in settings.structures:
+        make_unit_criterion(settings.widths.criterion)
+        find_widths(stack, settings.widths.kinds)
+    elif target.budgets == {"blocks": len(stack)}:
         return  # a plain training; nothing has to be removable
     allowed = candidates(stack, settings, protected_blocks(stack, settings.protected))
-    if not allowed:
+    if not allowed and "widths" not in settings.structures:
         raise UnreachableTargetError(
             f"no block may be removed: of {len(stack)} blocks {len(stack.removable)} are removable, and guards="
             f"{settings.guards!r}, min_blocks_per_stage={settings.min_blocks_per_stage} and "
             f"{len(settings.protected)} protected blocks leave none. Loosen one of them."
         )
-    smaller_config(stack, stack.removal_group(allowed[0]), class_without_blocks(stack))
+    if allowed:
+        smaller_config(stack, stack.removal_group(allowed[0]), class_without_blocks(stack))
+    _check_budgets(stack, settings, inputs)
+
+
+def smallest(stack: BlockStack, settings: PruneSettings, inputs: dict[str, Tensor]) -> BlockStack:
+    """The smallest network that settings allow, by cost; which blocks and units are left would be up to the scores.
+
+    Its weights are those of the network, not copies.
+
+    Raises:
+        NotRemovableError: The config of this family cannot express it.
+    """
     most = most_removals(stack, settings, protected_blocks(stack, settings.protected))
-    before = count_macs(model, inputs)
-    with stack.bypassed(most):
-        count_macs(model, inputs)  # the first bypassed forward still runs a block to see what it returns
-        after = count_macs(model, inputs)
-    reachable, left = 1 - after / before, len(stack) - len(most)
+    if most and "blocks" in settings.structures:
+        stack = without_blocks(stack, most, example_inputs=stack.inputs or inputs, copy=False)
+    if "widths" in settings.structures:
+        widths = find_widths(stack, settings.widths.kinds)
+        ranked = [torch.arange(width.units, dtype=torch.float64) for width in widths.widths]
+        queue = UnitQueue(widths, ranked, inputs, settings.widths)
+        if len(queue):
+            stack = without_units(
+                widths, queue.first(len(queue)).units, example_inputs=stack.inputs or inputs, copy=False
+            )
+    return stack
+
+
+def _check_budgets(stack: BlockStack, settings: PruneSettings, inputs: dict[str, Tensor]) -> None:
+    """Refuses budgets that the smallest network does not hold, and those that the network holds as it is.
+
+    Raises:
+        UnreachableTargetError: Likewise; says what can be reached.
+    """
     target = settings.target
-    if target.macs_reduction is not None and target.macs_reduction > reachable:
+    if target.only_accuracy:
+        return
+    try:
+        least = smallest(stack, settings, inputs)
+    except NotRemovableError:
+        return  # a family that can express single removals only: how far it gets will be seen
+    original = stack.model
+    before = measure_cost(original, inputs, latency=False, budget=target.latency_ms)
+    after = measure_cost(least.model, inputs, original=original, latency=False, budget=target.latency_ms)
+    left = f"{len(least)} of {len(stack)} blocks{', narrowed' if 'widths' in settings.structures else ''}"
+    for name, found in target.unmet(before, after, len(least)).items():
+        wanted, latency = target.budgets[name], after.latency
+        if name == "latency_ms":
+            wanted = wanted.at_most
+            if latency and latency.interval_ms and latency.is_undecided(wanted):
+                low, high = latency.interval_ms
+                raise UnreachableTargetError(
+                    f"target latency_ms={wanted} cannot be decided: the smallest network that settings allow ({left}) "
+                    f"takes {low:.3g} to {high:.3g} ms on this machine, and the budget lies in this spread. Ask for "
+                    "more, or measure on a quieter machine."
+                )
         raise UnreachableTargetError(
-            f"target macs_reduction={target.macs_reduction} cannot be reached: removing all {len(most)} blocks that "
-            f"may go reduces the MACs by {reachable:.4f}. Ask for at most {int(reachable * 1e4) / 1e4}, or "
-            "loosen the guards."
-        )
-    if target.blocks is not None and target.blocks < left:
-        raise UnreachableTargetError(
-            f"target blocks={target.blocks} cannot be reached: at least {left} of {len(stack)} blocks stay. "
-            f"Ask for {left} or more, or loosen the guards."
+            f"target {name}={wanted} cannot be reached: the smallest network that settings allow ({left}) has "
+            f"{found}. Ask for at {'most' if name == 'macs_reduction' else 'least'} {found}, or loosen the guards."
         )
     if target.blocks is not None and target.blocks > len(stack):
         raise UnreachableTargetError(
-            f"target blocks={target.blocks}: this network has {len(stack)} blocks. Ask for {left} to "
+            f"target blocks={target.blocks}: this network has {len(stack)} blocks. Ask for {len(least)} to "
             f"{len(stack) - 1}, or for {len(stack)}, which removes nothing and only trains."
         )
+    if target.budgets.keys() != {"blocks"} and target.is_met(before, before, len(stack)):
+        raise UnreachableTargetError(
+            f"the network holds its target as it is ({', '.join(target.budgets)}): nothing would be removed. Ask for "
+            "less."
+        )
+
+
+def steps_left(steps: Sequence[PruningStep], target: Target) -> float | None:
+    """How many more steps a latency budget will take, by a line through the networks timed so far: work against time.
+
+    Args:
+        steps: Of a run, in order.
+        target: Its budgets.
+
+    Returns:
+        Steps like the last one, not rounded; None without a budget, or while there is no line.
+    """
+    timed = [step for step in steps if step.cost.latency is not None]
+    if target.latency_ms is None or len(timed) < 2 or timed[-1].cost.macs >= timed[-2].cost.macs:
+        return None
+    work = np.array([step.cost.macs for step in timed], dtype=float)
+    time = np.array([step.cost.latency.median_ms for step in timed if step.cost.latency])
+    slope, offset = np.polyfit(work, time, 1)
+    if slope <= 0:
+        return None
+    wanted = (target.latency_ms.at_most - offset) / slope
+    return max(0.0, (work[-1] - wanted) / (work[-2] - work[-1]))

@@ -5,6 +5,8 @@ from pydantic import ValidationError
 from har_prune import PruneConfig, Target, find_blocks, remove_blocks
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import NotRemovableError, UnreachableTargetError
+from har_prune.evaluation.cost import Cost
+from har_prune.evaluation.latency import Latency
 from har_prune.pruning.plan import candidates, check_settings, protected_blocks
 
 
@@ -57,7 +59,7 @@ def test_a_target_out_of_reach_says_what_is_in_reach():
         check_settings(find_blocks(model), _config(target={"macs_reduction": 0.9}), inputs)
     advised = float(str(caught.value).split("at most ")[1].split(",")[0])
     check_settings(find_blocks(model), _config(target={"macs_reduction": advised}), inputs)
-    with pytest.raises(UnreachableTargetError, match="blocks=1 cannot be reached: at least 2 of 4"):
+    with pytest.raises(UnreachableTargetError, match=r"blocks=1 cannot be reached.*\(2 of 4 blocks\) has 2"):
         check_settings(find_blocks(model), _config(target={"blocks": 1}, min_blocks_per_stage=2), inputs)
     with pytest.raises(UnreachableTargetError, match="this network has 4 blocks"):
         check_settings(find_blocks(model), _config(target={"blocks": 5}), inputs)
@@ -69,7 +71,26 @@ def test_a_target_out_of_reach_says_what_is_in_reach():
 def test_a_target_has_one_goal():
     with pytest.raises(ValidationError, match="at least one of"):
         Target()
-    with pytest.raises(ValidationError, match="not both"):
-        Target(blocks=3, macs_reduction=0.5)
-    assert Target(macs_reduction=0.5).is_met(0.5, 9)
-    assert not Target(min_accuracy=0.5).is_met(0.9, 1)
+    before, after = Cost(100, 1000, 2**20, 0), Cost(50, 600, 2**19, 0, Latency(2.0, 2.2, 1, 1, "cpu", "float32"))
+    assert Target(macs_reduction=0.5).is_met(before, after, 9)
+    assert not Target(min_accuracy=0.5).is_met(before, after, 1)
+
+
+@pytest.mark.parametrize(
+    ("holds", "does_not"),
+    [
+        ({"macs_reduction": 0.5}, {"macs_reduction": 0.51}),
+        ({"parameters": 600}, {"parameters": 599}),
+        ({"size_mib": 0.5}, {"size_mib": 0.499}),
+        ({"blocks": 3}, {"blocks": 2}),
+        ({"latency_ms": 2.1}, {"latency_ms": {"at_most": 2.0}}),
+    ],
+)
+def test_all_budgets_have_to_hold_and_a_latency_by_its_interval(holds, does_not):
+    latency = Latency(2.0, 2.2, 1, 1, "cpu", "float32", interval_ms=(1.95, 2.05))
+    before, after = Cost(100, 1000, 2**20, 0), Cost(50, 600, 2**19, 0, latency)
+    assert Target(**holds).is_met(before, after, 3)
+    assert not Target(**does_not).is_met(before, after, 3)
+    others = {"macs_reduction": 0.4, "parameters": 700, "size_mib": 0.6, "blocks": 4, "latency_ms": 3}
+    assert Target(**{**others, **holds}).is_met(before, after, 3)
+    assert list(Target(**{**others, **does_not}).unmet(before, after, 3)) == list(does_not)

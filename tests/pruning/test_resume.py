@@ -66,7 +66,7 @@ def uninterrupted(tmp_path_factory):
         ("har_prune.training.loop", "evaluate_model", 2),  # in the middle of the first healing
         ("har_prune.runtime.files", "_sync", 6),  # an iteration is being written
         ("os", "rename", 2),  # the first iteration is complete and not yet in place
-        ("har_prune.pruning.loop", "without_blocks", 2),
+        ("har_prune.pruning.structures", "without_blocks", 2),
         ("har_prune.training.loop", "evaluate_model", 3),  # in the middle of the second healing
         ("os", "rename", 3),
         ("os", "replace", 6),  # all iterations are there, history.json is not

@@ -1,0 +1,208 @@
+import json
+
+import pytest
+import torch
+from families import har_resnet, har_transformer, swin
+from pydantic import ValidationError
+from tiny_data import loader
+
+from har_prune import HealConfig, PruneConfig, PruningHistory, find_blocks, find_widths, prune, train_model
+from har_prune.errors import NotRemovableError, UnknownCriterionError, UnreachableTargetError
+from har_prune.evaluation.cost import Cost
+from har_prune.evaluation.latency import Latency, measure_latency
+from har_prune.evaluation.macs import count_macs
+from har_prune.pruning import choose
+from har_prune.pruning.history import PruningStep
+from har_prune.pruning.plan import steps_left
+from har_prune.pruning.target import Target
+from har_prune.scoring.similarity import similarities
+
+
+@pytest.fixture(scope="module")
+def parent():
+    model = har_transformer(4, hidden_dropout_prob=0.0)
+    train_model(model, loader(96, 0, shuffle=True), None, HealConfig(epochs=12, learning_rate=3e-3), seed=1)
+    return model
+
+
+BATCHES = list(loader(32, 1))
+
+
+def _prune(parent, **fields):
+    config = PruneConfig(**{"target": {"macs_reduction": 0.5}, "evaluate": {"latency": False}, **fields})
+    train = loader(96, 0, shuffle=True) if config.heal else None
+    return prune(parent, train, BATCHES, {"validation": loader(48, 2), "test": loader(48, 3)}, config)
+
+
+def test_at_each_step_what_stays_closer_goes_a_block_or_units_of_as_many_macs(parent):
+    result = _prune(parent, structures=["blocks", "widths"])
+    history = result.history
+    assert history.macs_reduction(history.after) >= 0.5
+    assert result.target_met
+    stack, network = find_blocks(parent), parent
+    for before, step in zip(history.iterations, history.iterations[1:], strict=False):
+        choice = step.choice
+        assert choice.taken == max(choice.similarity, key=choice.similarity.get)
+        assert step.cost.macs == choice.macs[choice.taken]
+        saved = {name: before.cost.macs - macs for name, macs in choice.macs.items()}
+        assert saved["widths"] == pytest.approx(saved["blocks"], rel=0.1)
+        assert bool(step.removed) == (choice.taken == "blocks") != bool(step.removed_units)
+    first = history.iterations[1]
+    least = min(first.scores, key=lambda score: score.importance)
+    known = similarities(network, BATCHES, {"blocks": lambda: stack.bypassed([least.block])})
+    assert first.choice.similarity["blocks"] == pytest.approx(known["blocks"], abs=1e-9)
+    left = find_widths(result.model).units
+    assert history.after.units == left
+    assert PruningHistory.from_json(json.loads(json.dumps(history.to_json()))) == history
+
+
+def test_units_alone_go_in_steps_and_land_on_the_target(parent):
+    history = _prune(parent, structures=["widths"], widths={"step": 0.2, "kinds": ["intermediate"]},
+                     target={"macs_reduction": 0.3}).history  # fmt: skip
+    macs = history.before.cost.macs
+    one = macs - count_macs_without_one(parent)
+    assert len(history.steps) == 3
+    for step, goal in zip(history.steps[1:], (0.2, 0.3), strict=True):
+        assert 0 <= history.macs_reduction(step) - goal <= one / macs
+        assert (step.removed, step.scores, step.calibration, step.choice) == ((), (), None, None)
+    assert len(history.after.remaining) == 4
+
+
+def count_macs_without_one(model):
+    from har_prune import remove_units
+
+    inputs = {key: value[:1] for key, value in BATCHES[0].items() if key != "labels"}
+    return count_macs(remove_units(model, {0: [0]}), inputs)
+
+
+def test_where_no_block_can_go_units_still_do(parent):
+    result = _prune(parent, structures=["blocks", "widths"], min_blocks_per_stage=4)
+    assert len(find_blocks(result.model)) == 4
+    assert all(step.removed_units and step.choice is None for step in result.history.steps[1:])
+
+
+def test_controls_are_narrowed_as_well(parent):
+    heal = HealConfig(epochs=0.5)
+    history = _prune(
+        parent, structures=["widths"], widths={"step": 0.3}, heal=heal, controls=["scratch", "random", "last"]
+    ).history
+    assert history.controls["scratch"].cost.macs == history.after.cost.macs
+    assert history.controls["scratch"].units == history.after.units
+    for name in ("random", "last"):
+        control = history.controls[name]
+        assert control.cost.macs == pytest.approx(history.after.cost.macs, rel=0.1)
+        assert control.units != history.after.units
+
+
+@pytest.mark.parametrize("structures", [["widths"], ["blocks", "widths"]])
+def test_a_run_that_was_stopped_goes_on_to_the_same_result(parent, tmp_path, structures, monkeypatch):
+    fields = {"structures": structures, "heal": HealConfig(epochs=0.5, when=1), "target": {"macs_reduction": 0.6}}
+    whole = _prune(parent, output_dir=tmp_path / "whole", **fields)
+
+    class StopError(Exception):
+        pass
+
+    def stop(step, history):
+        if step.iteration == 2:
+            raise StopError
+
+    config = PruneConfig(**{**fields, "evaluate": {"latency": False}, "output_dir": tmp_path / "stopped"})
+    given = (loader(96, 0, shuffle=True), BATCHES, {"validation": loader(48, 2), "test": loader(48, 3)}, config)
+    with pytest.raises(StopError):
+        prune(parent, *given, on_step=stop)
+    resumed = prune(parent, *given)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
+    assert [step.units for step in resumed.history.steps] == [step.units for step in whole.history.steps]
+
+
+def _clocked(monkeypatch, per_mac):
+    """A clock that knows how long a network takes: in proportion to `per_mac` of its MACs."""
+
+    def timed(model, inputs, original, budget):
+        time, other = (per_mac * count_macs(network, inputs) for network in (model, original))
+        return Latency(time, time, 1, 1, "cpu", "float32", original_ms=other, interval_ms=(0.99 * time, 1.01 * time))
+
+    monkeypatch.setattr("har_prune.evaluation.cost.timed", timed)
+    monkeypatch.setattr(choose, "timed", timed)
+
+
+def test_a_latency_budget_is_met_by_measuring_each_network(parent, monkeypatch):
+    _clocked(monkeypatch, 1e-5)
+    history = _prune(parent, target={"latency_ms": 1.5}).history
+    times = [step.cost.latency.interval_ms[1] for step in history.steps]
+    assert times[-1] <= 1.5 < times[-2]
+    narrowed = _prune(parent, target={"latency_ms": 1.5}, structures=["blocks", "widths"]).history
+    for before, step in zip(narrowed.steps, narrowed.steps[1:], strict=False):
+        if step.choice:
+            saved = {name: before.cost.macs - macs for name, macs in step.choice.macs.items()}
+            assert saved["blocks"] <= saved["widths"] <= 1.1 * saved["blocks"], "as many milliseconds"
+    with pytest.raises(
+        UnreachableTargetError, match=r"latency_ms=0.5 cannot be reached.*\(1 of 4 blocks\) has 0\.\d+"
+    ):
+        _prune(parent, target={"latency_ms": 0.5})
+    smallest = 1e-5 * _prune(parent, target={"blocks": 1}).history.after.cost.macs
+    with pytest.raises(UnreachableTargetError, match=r"cannot be decided.*lies in this spread"):
+        _prune(parent, target={"latency_ms": smallest})
+
+
+def test_a_line_through_the_networks_so_far_says_how_many_steps_are_left():
+    def step(iteration, macs):
+        latency = Latency(1 + macs / 100, 2.0, 1, 1, "cpu", "float32")
+        return PruningStep(iteration, (), (), (), None, Cost(macs, 1, latency=latency), {}, None, "", 0.0)
+
+    steps = [step(i, macs) for i, macs in enumerate((1000, 900, 800))]
+    assert steps_left(steps, Target(latency_ms=6)) == pytest.approx(3)
+    assert steps_left(steps, Target(latency_ms=9.5)) == 0
+    assert steps_left(steps[:1], Target(latency_ms=6)) is None
+    assert steps_left(steps, Target(blocks=3)) is None
+
+
+def test_timing_goes_on_while_the_budget_lies_inside_the_spread(parent, monkeypatch):
+    runs = []
+    times = iter([1.0, 3.0] * 200)
+    monkeypatch.setattr(
+        "har_prune.evaluation.latency._one_forward", lambda model, inputs: runs.append(1) or next(times) / 1000
+    )
+    inputs = {"input_values": BATCHES[0]["input_values"][:1]}
+    measured = measure_latency(parent, inputs, warmup=0, repeats=30, budget_ms=2.0)
+    assert len(runs) == 300, "ten times as often, and no more"
+    assert measured.is_undecided(2.0)
+    assert measured.interval_ms == (1.0, 3.0)
+    runs.clear()
+    assert not measure_latency(parent, inputs, warmup=0, repeats=30, budget_ms=4.0).is_undecided(4.0)
+    assert len(runs) == 30
+
+
+def test_bad_settings_are_refused_before_any_work(parent):
+    for fields, said in (
+        ({"structures": ["widths"], "target": {"blocks": 2}}, "removes none"),
+        ({"structures": []}, "at least 1 item"),
+        ({"structures": ["widths", "widths"]}, "twice"),
+        ({"structures": ["width"]}, "'blocks' or 'widths'"),
+        ({"structures": ["widths"], "widths": {"min_units": 0}}, "greater than or equal to 1"),
+        ({"widths": {"step": 0.1}}, "widths would change nothing"),
+        ({"target": {"latency_ms": {"at_most": 1, "device": "tpu"}}}, "cpu or cuda"),
+        ({"target": {"latency_ms": {"at_most": 1, "device": "cuda:7"}}}, "not here"),
+        ({"target": {"latency_ms": 0}}, "greater than 0"),
+    ):
+        if "not here" in said and torch.cuda.is_available():
+            continue
+        with pytest.raises(ValidationError, match=said):
+            PruneConfig(**{"target": {"macs_reduction": 0.5}, **fields})
+    with pytest.raises(NotRemovableError, match="nothing inside the blocks of swin can be narrowed"):
+        _prune(swin(), structures=["widths"])
+    with pytest.raises(NotRemovableError, match="no width called 'channels'"):
+        _prune(parent, structures=["widths"], widths={"kinds": ["channels"]})
+    with pytest.raises(UnknownCriterionError, match="'l1'"):
+        _prune(parent, structures=["widths"], widths={"criterion": "l1"})
+    with pytest.raises(UnreachableTargetError, match=r"macs_reduction=0.9 cannot be reached.*4 blocks, narrowed\)"):
+        _prune(parent, structures=["widths"], target={"macs_reduction": 0.9})
+    with pytest.raises(UnreachableTargetError, match="holds its target as it is"):
+        _prune(parent, target={"parameters": 10**9})
+
+
+def test_a_network_with_fixed_blocks_can_be_narrowed_all_the_same():
+    model = har_resnet(depths=[1, 1, 1])
+    history = _prune(model, structures=["widths"], target={"macs_reduction": 0.3}).history
+    assert history.macs_reduction(history.after) >= 0.3
