@@ -235,6 +235,8 @@ _RECIPES = {
     **{name: [*_SENSOR, "prune.target={blocks: 7}"] for name in _BASED_ON_SENSOR},
     "cifar10_resnet56": [*_CIFAR, "heal.when=2", "heal.final.epochs=0.2"],
     "cifar10_resnet56_cpu": _CIFAR,
+    "cifar10_resnet56_layers_and_filters": ["prune.target={macs_reduction: 0.025}", "heal.epochs=0.2"],
+    "wharf_layers_and_widths": [*_SENSOR, "model.config.num_hidden_layers=8", "prune.target={macs_reduction: 0.2}"],
     "vit": [],
     "bert": [],
     "llama": ["prune.protected=[0, 3]"],
@@ -249,7 +251,7 @@ def test_every_recipe_isrun_recipe(root):
 @pytest.mark.parametrize("name", _RECIPES)
 def test_every_recipe_runs_for_two_steps(name, root, tmp_path):
     overrides = ["prune.target={blocks: 2}", "prune.calibration.samples=8", "evaluate.latency=false", *_RECIPES[name]]
-    makers = {**tiny_checkpoints.MAKERS, "cifar10_resnet56": tiny_cifar.make, "cifar10_resnet56_cpu": tiny_cifar.make}
+    makers = {**tiny_checkpoints.MAKERS, **{each: tiny_cifar.make for each in _RECIPES if each.startswith("cifar10")}}
     if name in makers:
         (tmp_path / "made").mkdir()
         data, checkpoint = makers[name](tmp_path / "made")

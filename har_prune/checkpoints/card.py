@@ -13,6 +13,7 @@ from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.names import in_markdown, printable
 from har_prune.reporting.robustness import robustness_markdown, robustness_of
 from har_prune.reporting.trajectory import trajectory_markdown
+from har_prune.widths.find import find_widths
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _PIPELINE_TAGS = {
@@ -61,6 +62,7 @@ def model_card(
         template_path=str(_TEMPLATE),
         title=in_markdown(f"{name}, pruned" if origin else name),
         provenance=_shown(origin),
+        narrowed=_narrowed(model, towers),
         towers={in_markdown(tower): _shown(record) for tower, record in towers.items()},
         linked=is_hub_id(str(origin.get("base_model"))),
         custom_code=bool(getattr(model.config, "auto_map", None)),
@@ -74,6 +76,21 @@ def model_card(
         plotted=history is not None and len(history.iterations) > 1,
     )
     return str(card)
+
+
+def _narrowed(model: PreTrainedModel, towers: dict[str, dict[str, Any]]) -> list[str]:
+    """What is left inside the blocks of each kind that lost units: ["312 of 432 channels"]."""
+    if "original_widths" not in towers.get("", {}):
+        return []
+    widths = find_widths(model).widths
+    found = []
+    for kind in dict.fromkeys(width.kind.name for width in widths):
+        left, before = (
+            sum(getattr(width, name) for width in widths if width.kind.name == kind)
+            for name in ("units", "original_units")
+        )
+        found += [f"{left} of {before} {kind}"] if left < before else []
+    return found
 
 
 def _shown(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The steps of a recipe, from data to a verified checkpoint. Started again, a run continues where it was stopped."""
 
 import json
+import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
-from har_prune.pruning.plan import candidates, protected_blocks
+from har_prune.pruning.plan import candidates, protected_blocks, steps_left
 from har_prune.pruning.store import ORIGINAL, RunFolder
+from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
 from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds, seeded_recipes
 from har_prune.recipe.original import make_original
@@ -31,8 +34,9 @@ from har_prune.recipe.parallel import run_side_by_side
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.report import run_report
+from har_prune.reporting.structures import choice_text, removed_text, units_left
 from har_prune.reporting.summary import controls_table, summary_table
-from har_prune.reporting.trajectory import plot_trajectory
+from har_prune.reporting.trajectory import latency_text, plot_trajectory
 from har_prune.runtime.console import console, say
 from har_prune.runtime.devices import uses_gpu
 from har_prune.runtime.digest import weights_sha256
@@ -166,7 +170,14 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
         distill = recipe.heal.distill if recipe.heal else None
         teachers = [training.another(number) for number in range(1, distill.originals if distill else 1)]
     result = prune(
-        model, train, calibration, sets, recipe, accelerator=accelerator, teachers=teachers, on_step=say_step
+        model,
+        train,
+        calibration,
+        sets,
+        recipe,
+        accelerator=accelerator,
+        teachers=teachers,
+        on_step=partial(say_step, recipe.prune.target),
     )
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)
@@ -230,14 +241,18 @@ def _keep_beginning(recipe: Recipe, accelerator: Accelerator) -> None:
                 partial.write_text(text, encoding="utf-8")
 
 
-def say_step(step: PruningStep, history: PruningHistory) -> None:
+def say_step(target: Target, step: PruningStep, history: PruningHistory) -> None:
     """One line an iteration, also where there is no terminal to draw bars on."""
     figures = ", ".join(f"{name} {value:.2f}" for name, value in step.metrics["validation"].figures.items())
     cost = f"{len(step.remaining)} blocks, {step.cost.macs:,} MACs"
+    if step.cost.latency is not None and target.latency_ms is not None:
+        cost += f", {latency_text(step.cost.latency)} ms"
+        if (more := steps_left(history.iterations, target)) is not None:
+            cost += f" (about {math.ceil(more)} more to {target.latency_ms.at_most:g} ms)"
     what = f"original network: {cost}"
-    if step.removed:
-        removed = ", ".join(map(str, step.removed))
-        what = f"removed {removed}, left {cost} (-{100 * history.macs_reduction(step):.1f} %)"
+    if step.iteration:
+        closer = f" ({choice_text(step)})" if step.choice else ""
+        what = f"removed {removed_text(step)}{closer}, left {cost} (-{100 * history.macs_reduction(step):.1f} %)"
     say(f"[{step.iteration}] {what}; validation {figures}; {step.seconds:.1f} s")
 
 
@@ -275,11 +290,26 @@ def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recip
     if history.controls:
         console.print(controls_table(history))
     if not result.target_met:
-        say("min_accuracy ended the run before the other target was met.", style="yellow")
+        say(_missed(history, recipe.prune.target), style="yellow")
     say(f"Removed blocks, by index in the original network: {history.removed}")
+    if any(history.after.units.values()):
+        left = {block: ", ".join(units_left(history, block)) for block in history.after.remaining}
+        say(f"Narrowed blocks: {'; '.join(f'{block}: {units}' for block, units in left.items() if units) or 'none'}")
     say(f"Report: {folder.path / 'report.md'}; plot: {folder.path / 'trajectory.png'}")
     say("Load the result:", style="bold")
     print(f"  transformers.{loading_code(model, str(pruned))}")
+
+
+def _missed(history: PruningHistory, target: Target) -> str:
+    """Why a run ended before its target was met."""
+    after = history.after
+    unmet = target.unmet(history.before.cost, after.cost, len(after.remaining))
+    found = ", ".join(f"{name}: {value}" for name, value in unmet.items())
+    latency, budget = after.cost.latency, target.latency_ms
+    if latency and budget and latency.is_undecided(budget.at_most):
+        return f"Whether the latency budget of {budget.at_most:g} ms holds cannot be told: {latency.interval_ms} ms."
+    ended = "min_accuracy ended the run" if target.min_accuracy is not None else "nothing was left to remove"
+    return f"{ended} before the target was met ({found})."
 
 
 def _has_controls(pruned: Path, history: PruningHistory) -> bool:

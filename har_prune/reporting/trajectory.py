@@ -9,19 +9,23 @@ from har_prune.evaluation.measurement import figures_of
 from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.reporting.names import in_figure, in_markdown
+from har_prune.reporting.structures import choice_text, removed_text
 
 
 def trajectory_markdown(history: PruningHistory) -> str:
     """A Markdown table of all iterations; the selected one is in bold."""
     first, kinds = history.before.metrics, list(figures_of(history.after.measured))
     timed = any(step.cost.latency for step in history.iterations)  # a column of dashes says nothing
-    header = ["iteration", "removed", "blocks", "MACs", "reduction %", "parameters", *["latency ms (p90)"] * timed]
+    chose = any(step.choice for step in history.iterations)
+    header = ["iteration", "removed", *["closer"] * chose, "blocks", "MACs", "reduction %", "parameters"]
+    header += ["latency ms (p90)"] * timed
     header += [f"{split} {name}" for split, metrics in first.items() for name in metrics.figures] + kinds
     lines = ["| " + " | ".join(map(in_markdown, header)) + " |", "|" + "---|" * len(header)]
     for step in history.iterations:
         cells = [
             str(step.iteration),
-            ", ".join(map(str, step.removed)) or "-",
+            removed_text(step),
+            *[choice_text(step) or "-"] * chose,
             str(len(step.remaining)),
             f"{step.cost.macs:,}",
             f"{100 * history.macs_reduction(step):.2f}",
@@ -135,7 +139,7 @@ def plot_trajectory(history: PruningHistory, path: Path) -> None:
     accuracy_axes.grid(alpha=0.3)
     accuracy_axes.legend()
 
-    if len(history.iterations) > 1:
+    if any(step.scores for step in history.iterations):
         draw_scores(figure, score_axes, history)
     else:
         score_axes.set_axis_off()
@@ -146,7 +150,7 @@ def draw_scores(figure: Any, score_axes: Any, history: PruningHistory) -> None:
     """The importance of every block in every iteration."""
     from matplotlib.colors import LogNorm
 
-    pruned = history.iterations[1:]
+    pruned = [step for step in history.iterations if step.scores]
     depth = max(history.iterations[0].remaining) + 1
     grid = [[float("nan")] * depth for _ in pruned]
     for row, step in enumerate(pruned):

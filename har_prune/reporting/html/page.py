@@ -19,6 +19,7 @@ from har_prune.pruning.store import history_at
 from har_prune.reporting.html.figures import accuracy_figure, curves_figure, robustness_figure, scores_figure
 from har_prune.reporting.names import printable
 from har_prune.reporting.robustness import compared, robustness_of
+from har_prune.reporting.structures import choice_text, removed_text, units_left
 from har_prune.reporting.trajectory import latency_text, noise_of, rows_of, training_examples
 
 _HERE = Path(__file__).parent
@@ -150,9 +151,11 @@ def _headline(history: PruningHistory) -> str:
             f", {latency.speedup:.1f} times faster" if latency.is_steady else ", time not told: the machine was busy"
         )
     gone = len(before.remaining) - len(after.remaining)
+    narrowed = sum(bool(units_left(history, block)) for block in after.remaining)
+    inside = f", {narrowed} narrowed" if narrowed else ""
     return (
-        f"{gone} of {len(before.remaining)} blocks removed, {100 * history.macs_reduction(after):.1f} % of the "
-        f"multiply-accumulates gone{faster}; {split} {name} {old:.2f} → {new:.2f} ({new - old:+.2f})."
+        f"{gone} of {len(before.remaining)} blocks removed{inside}, {100 * history.macs_reduction(after):.1f} % of "
+        f"the multiply-accumulates gone{faster}; {split} {name} {old:.2f} → {new:.2f} ({new - old:+.2f})."
     )
 
 
@@ -210,9 +213,12 @@ def _kib(size: int | None) -> float | None:
 
 
 def _block_map(history: PruningHistory) -> list[dict[str, Any]]:
-    """Every original block: kept, or gone in which iteration."""
+    """Every original block: kept, narrowed to what, or gone in which iteration."""
     gone = {block: step.iteration for step in history.iterations[: history.selected + 1] for block in step.removed}
-    return [{"index": block, "gone": gone.get(block)} for block in history.before.remaining]
+    return [
+        {"index": block, "gone": gone.get(block), "left": [] if block in gone else units_left(history, block)}
+        for block in history.before.remaining
+    ]
 
 
 def _networks(history: PruningHistory) -> PageTable:
@@ -240,11 +246,14 @@ def _networks(history: PruningHistory) -> PageTable:
 
 def _trajectory(history: PruningHistory) -> PageTable:
     first = history.before.metrics
-    columns = ["iteration", "removed", "blocks", "MACs", "MACs removed %", "parameters", "latency, ms (p90)", "healed"]
+    chose = any(step.choice for step in history.iterations)
+    columns = ["iteration", "removed", *["closer to the reference"] * chose, "blocks", "MACs", "MACs removed %"]
+    columns += ["parameters", "latency, ms (p90)", "healed"]
     columns += [f"{split} {name}" for split, metrics in first.items() for name in metrics.figures]
     rows = [
         [
-            _count(step.iteration), Cell(", ".join(map(str, step.removed)) or "-"), _count(len(step.remaining)),
+            _count(step.iteration), Cell(removed_text(step)), *[Cell(choice_text(step) or "-")] * chose,
+            _count(len(step.remaining)),
             _count(step.cost.macs), _percent(history.macs_reduction(step)), _count(step.cost.parameters),
             Cell(latency_text(step.cost.latency)), Cell("yes" if step.healing else "no"),
             *(Cell(f"{value:.2f}", value) for split in first for value in step.metrics[split].figures.values()),
@@ -255,7 +264,7 @@ def _trajectory(history: PruningHistory) -> PageTable:
 
 
 def _scores(anchor: str, history: PruningHistory) -> Section | None:
-    pruned = history.iterations[1:]
+    pruned = [step for step in history.iterations if step.scores]
     if not pruned:
         return None
     rows = [
