@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, "A new block family in 15 lines" and "A new criterion", done word by word."""
+"""CONTRIBUTING.md, "A new block family in 15 lines", "A new width kind", "A new criterion", done word by word."""
 
 import os
 import re
@@ -8,9 +8,11 @@ import sys
 import textwrap
 
 import pytest
-from families import har_transformer
+from families import TOKENS, WIDTHS, classifier, har_transformer
+from transformers import ElectraForSequenceClassification
 
-from har_prune import score_blocks
+from har_prune import find_widths, remove_units, score_blocks
+from har_prune.blocks import families
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.scoring.criteria import base
 
@@ -53,6 +55,19 @@ def test_a_new_family_in_15_lines(root, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     passed = int(re.search(r"(\d+) passed", done.stdout)[1])
     assert passed >= 7, done.stdout[-500:]
+
+
+def test_a_new_width_kind(root, monkeypatch):
+    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
+    guide = (root / "CONTRIBUTING.md").read_text().partition("## A new width kind")[2]
+    exec(re.search(r"```python\n(.*?)```", guide, re.DOTALL)[1], {})
+    model = classifier(
+        ElectraForSequenceClassification, num_hidden_layers=3, embedding_size=16, **{**WIDTHS, **TOKENS}
+    )
+    widths = find_widths(model)
+    assert widths.units == {"intermediate": (48, 48, 48)}
+    narrower = remove_units(widths, {index: [0, 5] for index in range(3)})  # compared with the masked original
+    assert narrower.config.intermediate_size == 46
 
 
 def test_a_new_criterion(root, monkeypatch):

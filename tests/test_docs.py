@@ -29,7 +29,7 @@ from har_prune.data.load import load_data
 from har_prune.evaluation import measurement
 from har_prune.evaluation.robustness import registry
 from har_prune.recipe.load import read_values, recipe_of, shipped_recipes
-from har_prune.scoring.criteria import base
+from har_prune.scoring.criteria import base, units
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -91,7 +91,8 @@ def here(place, monkeypatch):
     monkeypatch.chdir(place)
     registry._load()  # what comes along is registered once in a process, and not into a copy
     for module, name in (
-        (families, "_FAMILIES"), (base, "_CRITERIA"), (measurement, "_KINDS"), (registry, "_CORRUPTIONS"),
+        (families, "_FAMILIES"), (base, "_CRITERIA"), (units, "_UNIT_CRITERIA"), (measurement, "_KINDS"),
+        (registry, "_CORRUPTIONS"),
     ):  # fmt: skip
         known = base._registered() if module is base else getattr(module, name)
         monkeypatch.setattr(module, name, dict(known))

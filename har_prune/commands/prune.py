@@ -26,8 +26,14 @@ def prune(
     data: Data,
     overrides: Annotated[list[str] | None, typer.Argument(help="Any other key of a recipe, key=value.")] = None,
     macs_reduction: Annotated[float | None, typer.Option(help="Share of the MACs to remove, e.g. 0.4.")] = None,
-    blocks: Annotated[int | None, typer.Option(help="Blocks to leave.")] = None,
+    parameters: Annotated[int | None, typer.Option(help="Parameters to leave, at most.")] = None,
+    size_mib: Annotated[float | None, typer.Option(help="Size of the weights in MiB, at most.")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Time of one example on this machine, at most.")] = None,
+    blocks: Annotated[int | None, typer.Option(help="Blocks to leave, at most.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Validation accuracy never to fall below.")] = None,
+    structure: Annotated[
+        list[str] | None, typer.Option(help="What is removed: blocks, widths; twice for both. [blocks]")
+    ] = None,
     criterion: Annotated[str, typer.Option(help="What importance is; see `har-prune score`.")] = "cka",
     samples: Annotated[int, typer.Option(help="Examples the criterion sees.")] = 1024,
     epochs: Annotated[float, typer.Option(help="Of healing after each removal; 0: none.")] = 1.0,
@@ -47,12 +53,19 @@ def prune(
     output: Annotated[Path | None, typer.Option(help="Folder of the run. [runs/NAME-pruned]")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Prunes a checkpoint: removes the least important blocks until the target is met, heals, saves."""
+    """Prunes a checkpoint: removes the least important blocks until all budgets hold, heals, saves."""
     from har_prune.checkpoints.provenance import folder_name
     from har_prune.recipe.load import apply_overrides, recipe_of
     from har_prune.recipe.steps import launch_recipe
 
-    target = {"macs_reduction": macs_reduction, "blocks": blocks, "min_accuracy": min_accuracy}
+    target = {
+        "macs_reduction": macs_reduction,
+        "parameters": parameters,
+        "size_mib": size_mib,
+        "latency_ms": latency_ms,
+        "blocks": blocks,
+        "min_accuracy": min_accuracy,
+    }
     heal = {"epochs": epochs, "learning_rate": learning_rate, "distill": distill}
     values: dict[str, Any] = {
         "seed": seed,
@@ -67,7 +80,12 @@ def prune(
             "batch_size": batch_size,
         },
         "model": {"name_or_path": checkpoint, "revision": revision, "trust_remote_code": trust_remote_code},
-        "prune": {"target": target, "criterion": criterion, "calibration": {"samples": samples}},
+        "prune": {
+            "target": target,
+            "structures": structure or None,
+            "criterion": criterion,
+            "calibration": {"samples": samples},
+        },
         "heal": heal if epochs else None,
         "num_threads": num_threads,
         "plugins": plugin,

@@ -43,13 +43,18 @@ class Latency:
     interval_ms: tuple[float, float] | None = None
 
     @property
+    def lower_ms(self) -> float:
+        """Lower end of the interval of the median."""
+        return self.median_ms if self.interval_ms is None else self.interval_ms[0]
+
+    @property
     def upper_ms(self) -> float:
         """Upper end of the interval of the median: a budget above it holds."""
         return self.median_ms if self.interval_ms is None else self.interval_ms[1]
 
     def is_undecided(self, budget_ms: float) -> bool:
         """Whether a budget lies inside the interval of the median, so that nothing says whether it holds."""
-        return self.interval_ms is not None and self.interval_ms[0] <= budget_ms < self.interval_ms[1]
+        return self.lower_ms <= budget_ms < self.upper_ms
 
     @property
     def is_steady(self) -> bool:

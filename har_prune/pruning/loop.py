@@ -22,7 +22,7 @@ from har_prune.pruning.choose import Chooser
 from har_prune.pruning.config import RunConfig
 from har_prune.pruning.controls import control_network
 from har_prune.pruning.history import Choice, Healing, PruningHistory, PruningStep, ScoredBlock
-from har_prune.pruning.plan import candidates, check_settings, protected_blocks
+from har_prune.pruning.plan import candidates, check_latency, check_settings, protected_blocks
 from har_prune.pruning.ranking import Ranking, rank_candidates
 from har_prune.pruning.store import RunFolder
 from har_prune.pruning.structures import Removal
@@ -161,6 +161,8 @@ class _Run:
             self.folder.compare_data(self.data_fingerprints)
         accelerator.wait_for_everyone()
         self.steps = self.folder.steps() if self.folder else []
+        if not self.steps:
+            check_latency(self.original, self.settings, self.one_example, accelerator)
         # Of the code that runs, not of what is on disk when it ends.
         self.environment = {
             **environment(),

@@ -1,20 +1,23 @@
 """Planning: which blocks may go, which one goes next, what can be reached at all. Plain values, no training."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from har_prune.blocks.depth import smaller_config
 from har_prune.blocks.rebuild import class_without_blocks, without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UnreachableTargetError, did_you_mean
-from har_prune.evaluation.cost import measure_cost
+from har_prune.evaluation.cost import measure_cost, timed
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import PruningStep
 from har_prune.pruning.structures import UnitQueue
 from har_prune.pruning.target import Target
+from har_prune.runtime.processes import agreed
 from har_prune.scoring.criteria.base import members, refuse_race
 from har_prune.scoring.criteria.units import make_unit_criterion
 from har_prune.scoring.feature_hook import FeatureHook
@@ -122,7 +125,8 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
         )
     if allowed:
         smaller_config(stack, stack.removal_group(allowed[0]), class_without_blocks(stack))
-    _check_budgets(stack, settings, inputs)
+    if not target.only_accuracy:
+        _check_budgets(stack, settings, inputs)
 
 
 def smallest(stack: BlockStack, settings: PruneSettings, inputs: dict[str, Tensor]) -> BlockStack:
@@ -151,34 +155,20 @@ def _check_budgets(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
     """Refuses budgets that the smallest network does not hold, and those that the network holds as it is.
 
     Raises:
-        UnreachableTargetError: Likewise; says what can be reached.
+        UnreachableTargetError: Likewise; says what can be reached. Of time `check_latency` does.
     """
     target = settings.target
-    if target.only_accuracy:
-        return
     try:
         least = smallest(stack, settings, inputs)
     except NotRemovableError:
         return  # a family that can express single removals only: how far it gets will be seen
-    original = stack.model
-    before = measure_cost(original, inputs, latency=False, budget=target.latency_ms)
-    after = measure_cost(least.model, inputs, original=original, latency=False, budget=target.latency_ms)
-    left = f"{len(least)} of {len(stack)} blocks{', narrowed' if 'widths' in settings.structures else ''}"
+    before, after = (measure_cost(each.model, inputs, latency=False) for each in (stack, least))
     for name, found in target.unmet(before, after, len(least)).items():
-        wanted, latency = target.budgets[name], after.latency
-        if name == "latency_ms":
-            wanted = wanted.at_most
-            if latency and latency.interval_ms and latency.is_undecided(wanted):
-                low, high = latency.interval_ms
-                raise UnreachableTargetError(
-                    f"target latency_ms={wanted} cannot be decided: the smallest network that settings allow ({left}) "
-                    f"takes {low:.3g} to {high:.3g} ms on this machine, and the budget lies in this spread. Ask for "
-                    "more, or measure on a quieter machine."
-                )
-        raise UnreachableTargetError(
-            f"target {name}={wanted} cannot be reached: the smallest network that settings allow ({left}) has "
-            f"{found}. Ask for at {'most' if name == 'macs_reduction' else 'least'} {found}, or loosen the guards."
-        )
+        if name != "latency_ms":
+            raise UnreachableTargetError(
+                f"target {name}={target.budgets[name]} cannot be reached: {_smallest_text(stack, least, settings)} "
+                f"has {found}. Ask for at {'most' if name == 'macs_reduction' else 'least'} {found}, or loosen guards."
+            )
     if target.blocks is not None and target.blocks > len(stack):
         raise UnreachableTargetError(
             f"target blocks={target.blocks}: this network has {len(stack)} blocks. Ask for {len(least)} to "
@@ -189,6 +179,49 @@ def _check_budgets(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
             f"the network holds its target as it is ({', '.join(target.budgets)}): nothing would be removed. Ask for "
             "less."
         )
+
+
+def check_latency(
+    stack: BlockStack, settings: PruneSettings, inputs: dict[str, Tensor], accelerator: Accelerator
+) -> None:
+    """Refuses a budget of time that the smallest network does not hold for certain, by the main process's clock.
+
+    Args:
+        stack: Blocks of the network pruning starts from.
+        settings: Target and guards.
+        inputs: Model inputs of one example.
+        accelerator: The processes.
+
+    Raises:
+        UnreachableTargetError: Likewise; says how long it takes.
+    """
+    budget = settings.target.latency_ms
+    if budget is None:
+        return
+    try:
+        least = smallest(stack, settings, inputs)
+    except NotRemovableError:
+        return
+    found: Any = None
+    if accelerator.is_main_process:
+        found = timed(least.model, inputs, stack.model, budget)
+    latency = agreed(found, accelerator)
+    text, low, high = _smallest_text(stack, least, settings), latency.lower_ms, latency.upper_ms
+    if latency.is_undecided(budget.at_most):
+        raise UnreachableTargetError(
+            f"target latency_ms={budget.at_most:g} cannot be decided: {text} takes {low:.3g} to {high:.3g} ms on this "
+            "machine, and the budget lies in this spread. Ask for more, or measure on a quieter machine."
+        )
+    if high > budget.at_most:
+        raise UnreachableTargetError(
+            f"target latency_ms={budget.at_most:g} cannot be reached: {text} takes {low:.3g} to {high:.3g} ms on this "
+            f"machine. Ask for more than {high:.3g}, or loosen the guards."
+        )
+
+
+def _smallest_text(stack: BlockStack, least: BlockStack, settings: PruneSettings) -> str:
+    narrowed = ", narrowed" if "widths" in settings.structures else ""
+    return f"the smallest network that settings allow ({len(least)} of {len(stack)} blocks{narrowed})"
 
 
 def steps_left(steps: Sequence[PruningStep], target: Target) -> float | None:

@@ -51,7 +51,8 @@ model:
 prune:
   criterion: cka                   # `har-prune score` shows what others say of this network
   calibration: {{samples: 1024}}     # examples the criterion sees, at most
-  target: {{macs_reduction: 0.4}}    # or blocks: N to leave, or min_accuracy: A never to fall below
+  target: {{macs_reduction: 0.4}}    # or parameters, size_mib, latency_ms, blocks: at most; min_accuracy
+  # structures: [blocks, widths]   # also units inside blocks, where the config can say so
   # protected: [0, {len(stack) - 1}]             # blocks that stay
 heal:                              # training after removals; leave it out for none
   epochs: 1

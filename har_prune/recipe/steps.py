@@ -24,7 +24,7 @@ from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
-from har_prune.pruning.plan import candidates, protected_blocks, steps_left
+from har_prune.pruning.plan import candidates, check_latency, protected_blocks, steps_left
 from har_prune.pruning.store import ORIGINAL, RunFolder
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
@@ -156,6 +156,8 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
     calibration = make_loader(data, rows, preprocess, recipe.data.batch_size)
     check_all(recipe.evaluate, sets)
+    if recipe.train is not None and not recipe.output_dir.exists():
+        check_latency(made.stack, recipe.prune, made.one_example, accelerator)
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
     folder.compare_data(data_fingerprints(train, calibration, sets))  # before the original is trained on them

@@ -98,7 +98,7 @@ def test_prune_is_a_recipe_that_run_repeats(checkpoint, tmp_path):
     assert [step["weights_sha256"] for step in repeated["iterations"]] == [
         step["weights_sha256"] for step in history["iterations"]
     ]
-    _refused(_har_prune("prune", checkpoint, "--data", "synthetic"), "give at least one of macs_reduction, blocks")
+    _refused(_har_prune("prune", checkpoint, "--data", "synthetic"), "give at least one of macs_reduction, parameters")
     _refused(_har_prune("prune", checkpoint, *options, "--criterion", "ckaa", "--output", tmp_path / "x"), "'cka'?")
     _refused(_har_prune("prune", checkpoint, *options, "heal.epoch=1", "--output", tmp_path / "x"), "'epochs'?")
     _refused(
