@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
     from har_prune.evaluation.robustness.measure import Robustness, measure_robustness
     from har_prune.evaluation.robustness.registry import register_corruption
+    from har_prune.exporters.export import Export, export_model
     from har_prune.pruning.config import PruneConfig
     from har_prune.pruning.history import PruningHistory, PruningStep
     from har_prune.pruning.loop import PruningResult, prune
@@ -99,6 +100,10 @@ _PUBLIC = {
         "measure_robustness",
     ),
     "evaluation.robustness.registry": ("register_corruption",),
+    "exporters.export": (
+        "Export",
+        "export_model",
+    ),
     "pruning.config": ("PruneConfig",),
     "pruning.history": (
         "PruningHistory",
@@ -168,6 +173,7 @@ __all__ = [
     "EvalMetrics",
     "EvaluateConfig",
     "ExecutionPlan",
+    "Export",
     "Family",
     "HarFeatureExtractor",
     "HarPruneError",
@@ -201,6 +207,7 @@ __all__ = [
     "WidthStack",
     "count_macs",
     "evaluate_model",
+    "export_model",
     "find_blocks",
     "find_widths",
     "linear_cka",

@@ -88,3 +88,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+class ExportError(HarPruneError, RuntimeError):
+    """A network cannot be exported, or its export does not give the same answers."""

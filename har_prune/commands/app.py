@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from har_prune import __version__
-from har_prune.commands import convert, evaluate, gate, init, prune, push, recipes, report, run, score
+from har_prune.commands import convert, evaluate, export, gate, init, prune, push, recipes, report, run, score
 from har_prune.errors import HarPruneError
 from har_prune.runtime.console import console, error, quiet_libraries
 
@@ -79,6 +79,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "report": report.report,
     "gate": gate.gate,
+    "export": export.export,
     "push": push.push,
     "convert": convert.convert,
 }

@@ -1,0 +1,210 @@
+"""What is exported: a network with what prepares its inputs in front, and softmax behind."""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from har_prune.checkpoints.auto_class import auto_class_for
+from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
+from har_prune.errors import ExportError
+
+
+class _Windows(nn.Module):
+    """Windows in physical units [N, T, C] and which samples are real [N, T] -> logits, probabilities."""
+
+    def __init__(self, model: PreTrainedModel, extractor: Any):
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(extractor.channel_mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(extractor.channel_std, dtype=torch.float32))
+
+    def forward(self, windows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        # What pads a window becomes the channel mean, as the feature extractor has it, whatever it is in the file.
+        real = mask[..., None] > 0
+        normalised = torch.where(real, (windows - self.mean) / self.std, torch.zeros_like(windows))
+        logits = self.model(input_values=normalised, attention_mask=(mask > 0).to(torch.int64)).logits
+        return logits, logits.softmax(-1)
+
+
+class _Pixels(nn.Module):
+    """Images of the model's size, 0 to 255, [N, C, H, W] -> logits, probabilities."""
+
+    def __init__(self, model: PreTrainedModel, processor: Any):
+        super().__init__()
+        self.model = model
+        channels = len(processor.image_mean)
+        scale = processor.rescale_factor if processor.do_rescale else 1.0
+        mean = processor.image_mean if processor.do_normalize else [0.0] * channels
+        std = processor.image_std if processor.do_normalize else [1.0] * channels
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(pixel_values=(pixels * self.scale - self.mean) / self.std).logits
+        return logits, logits.softmax(-1)
+
+
+class _Tokens(nn.Module):
+    """Tokens and which of them are real, [N, T] -> logits, probabilities."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits, logits.softmax(-1)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A network ready to be exported.
+
+    Args:
+        network: The module: raw inputs in, (logits, probabilities) out.
+        kind: "sensor", "image" or "text".
+        example: Its inputs, by name, of two examples.
+        facts: What whoever uses the file has to know: labels, and of sensors rate, channels, units, window.
+    """
+
+    network: nn.Module
+    kind: str
+    example: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    def cases(self, seed: int = 0) -> dict[str, dict[str, Tensor]]:
+        """Inputs to compare on, by what is special about them; made up."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.kind == "sensor":
+            return self._windows(generator)
+        if self.kind == "image":
+            shape = self.example["pixels"].shape[1:]
+            several = torch.rand((5, *shape), generator=generator) * 255
+            flat = torch.cat([torch.zeros(1, *shape), torch.full((1, *shape), 255.0)])
+            return {"one": {"pixels": several[:1]}, "five": {"pixels": several}, "black and white": {"pixels": flat}}
+        most = int(self.example["input_ids"].max()) + 1
+        length = self.example["input_ids"].shape[1]
+        tokens = torch.randint(0, most, (5, length), generator=generator)
+        padded = torch.ones_like(tokens)
+        padded[1, length // 2 :] = 0
+        one = {"input_ids": tokens[:1], "attention_mask": padded[:1]}
+        return {"one": one, "five, one padded": {"input_ids": tokens, "attention_mask": padded}}
+
+    def _windows(self, generator: torch.Generator) -> dict[str, dict[str, Tensor]]:
+        size, channels = self.facts["window_size"], len(self.facts["channel_mean"])
+        mean, std = (torch.tensor(self.facts[name], dtype=torch.float32) for name in ("channel_mean", "channel_std"))
+        usual = torch.randn((5, size, channels), generator=generator) * std + mean
+        whole = torch.ones(5, size)
+        padded = whole.clone()
+        padded[1, size * 3 // 4 :] = 0
+        padded[2, size // 2 :] = 0
+        missing = usual.clone()
+        missing[1, size * 3 // 4 :] = float("nan")  # nobody has to care what stands where nothing was measured
+        still = torch.zeros(2, size, channels)
+        loud = usual[:2] * 50
+        return {
+            "one": {"windows": usual[:1], "mask": whole[:1]},
+            "five": {"windows": usual, "mask": whole},
+            "padded": {"windows": usual, "mask": padded},
+            "nothing measured behind the end": {"windows": missing, "mask": padded},
+            "zeros": {"windows": still, "mask": whole[:2]},
+            "fifty times as strong": {"windows": loud, "mask": whole[:2]},
+        }
+
+
+def load_classifier(source: Checkpoint) -> tuple[PreTrainedModel, Any]:
+    """A saved classifier by the class its config names, and what prepares its inputs; None where it has nothing.
+
+    Raises:
+        CheckpointError: It cannot be loaded.
+    """
+    auto_class: Any = AutoModel
+    with contextlib.suppress(OSError, ValueError):  # load_model says why
+        config = AutoConfig.from_pretrained(
+            source.name_or_path, revision=source.revision or "main", trust_remote_code=source.trust_remote_code
+        )
+        auto_class = auto_class_for(config)
+    model = load_model(auto_class, source).eval()
+    kind = {"input_ids": "text", "pixel_values": "image"}.get(model.main_input_name, "sensor")
+    return model, load_processor(source, kind)
+
+
+def raw_inputs(inputs: dict[str, Tensor], processor: Any) -> dict[str, Tensor]:
+    """Inputs of a model as the exported network takes them: normalisation undone.
+
+    Args:
+        inputs: What the processor made of some examples.
+        processor: Feature extractor, image processor or tokenizer.
+    """
+    if "input_values" in inputs:
+        mean, std = (torch.tensor(values) for values in (processor.channel_mean, processor.channel_std))
+        windows = inputs["input_values"]
+        mask = inputs.get("attention_mask", torch.ones(windows.shape[:2]))
+        return {"windows": (windows * std + mean).float(), "mask": mask.float()}
+    if "pixel_values" in inputs:
+        made = _Pixels(torch.nn.Module(), processor)  # type: ignore[arg-type]
+        return {"pixels": (inputs["pixel_values"] * made.std + made.mean) / made.scale}
+    return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+
+
+def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None) -> Deployed:
+    """A classifier and what prepares its inputs, as one module.
+
+    Args:
+        model: A classifier of sensor windows, images or texts, in eval mode, on the CPU.
+        processor: Its feature extractor, image processor or tokenizer.
+        hop_s: Seconds between the starts of two windows, for whoever cuts a recording; None = half a window.
+
+    Raises:
+        ExportError: It is no classifier of these kinds.
+    """
+    config: Any = model.config
+    facts: dict[str, Any] = {"labels": [config.id2label[index] for index in range(config.num_labels)]}
+    if not type(model).__name__.endswith("Classification"):
+        raise ExportError(
+            f"{type(model).__name__} is no classifier: what is exported maps inputs to classes. Export a classifier."
+        )
+    if hasattr(processor, "sampling_rate_hz") and hasattr(processor, "channel_mean"):
+        size, rate = processor.window_size, processor.sampling_rate_hz
+        facts |= {
+            "input": "windows",
+            "sampling_rate_hz": rate,
+            "channels": processor.channel_names or [f"channel {i}" for i in range(processor.num_channels)],
+            "units": processor.channel_units or ["not recorded"] * processor.num_channels,
+            "window_size": size,
+            "window_s": size / rate,
+            "hop_s": size / rate / 2 if hop_s is None else hop_s,
+            "channel_mean": processor.channel_mean,
+            "channel_std": processor.channel_std,
+        }
+        example = {"windows": torch.zeros(2, size, processor.num_channels), "mask": torch.ones(2, size)}
+        return Deployed(_Windows(model, processor), "sensor", example, facts)
+    if hasattr(processor, "do_rescale"):
+        shape = _image_shape(model, processor)
+        facts |= {"input": "pixels", "range": [0, 255], "shape": list(shape)}
+        return Deployed(_Pixels(model, processor), "image", {"pixels": torch.zeros(2, *shape)}, facts)
+    if hasattr(processor, "pad_token"):
+        longest = min(int(getattr(config, "max_position_embeddings", 128)) - 2, 128)
+        facts |= {"input": "tokens", "pad_token_id": config.pad_token_id, "max_tokens": longest}
+        tokens = torch.full((2, longest), config.vocab_size - 1)
+        example = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        return Deployed(_Tokens(model), "text", example, facts)
+    raise ExportError(
+        f"{type(model).__name__}: the folder has no feature extractor, image processor or tokenizer, and the export "
+        "holds what they do: save one with it (save_pruned(processor=...))."
+    )
+
+
+def _image_shape(model: PreTrainedModel, processor: Any) -> tuple[int, int, int]:
+    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+    size = size or getattr(processor, "size", None) or {}
+    edge = size.get("shortest_edge")
+    height, width = size.get("height", edge), size.get("width", edge)
+    if height is None or width is None:
+        raise ExportError("the image processor states no size: save one with size={'height': ..., 'width': ...}.")
+    return int(getattr(model.config, "num_channels", 3)), int(height), int(width)

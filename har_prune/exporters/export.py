@@ -1,0 +1,178 @@
+"""export_model: a file for a runtime, kept only when that runtime gives what the saved model gives."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from har_prune.errors import ExportError, OutputFolderError
+from har_prune.exporters.deployed import Deployed, deployed
+from har_prune.runtime.environment import environment
+from har_prune.runtime.files import whole_folder, write_json
+
+TOLERANCE = 1e-4  # of logits, or of the largest one where that is above 1
+_REPEATS = 30
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Format(Protocol):
+    """How a network becomes a file of some format, and how that file is run.
+
+    Attributes:
+        suffix: Of the file.
+    """
+
+    suffix: str
+
+    def write(self, made: Deployed, path: Path) -> None:
+        """Writes the file."""
+
+    def load(self, path: Path) -> Callable[[Arrays], tuple[np.ndarray, np.ndarray]]:
+        """A function that runs the file: inputs by name -> (logits, probabilities)."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export is, and how it compares with the saved model.
+
+    Args:
+        file: Its name.
+        format: "onnx" or "executorch".
+        size_bytes: Of the file.
+        difference: Largest difference of a logit, over all cases.
+        cases: {what is special about some inputs: largest difference of a logit}.
+        latency_ms: Median time of one example in its own runtime, on one thread.
+        torch_ms: Of the saved model, in turns with it.
+        facts: What whoever uses it has to know.
+    """
+
+    file: str
+    format: str
+    size_bytes: int
+    difference: float
+    cases: dict[str, float]
+    latency_ms: float
+    torch_ms: float
+    facts: dict[str, Any]
+
+
+def export_model(
+    model: PreTrainedModel,
+    processor: Any,
+    directory: str | Path,
+    format: str = "onnx",
+    *,
+    real: Iterable[Mapping[str, Tensor]] = (),
+    hop_s: float | None = None,
+) -> Export:
+    """Exports a classifier into a folder: the file, and `export.json` with what it is.
+
+    What prepares inputs (normalisation, mask) and softmax are in the file. It is run by its own runtime on made-up
+    and special inputs, and on real ones where there are some, before the folder appears.
+
+    Args:
+        model: A classifier of sensor windows, images or texts.
+        processor: Its feature extractor, image processor or tokenizer.
+        directory: Where to; must not exist or be empty.
+        format: "onnx" or "executorch".
+        real: Inputs of the exported network by name, e.g. {"windows": [N, T, C], "mask": [N, T]}, to compare on.
+        hop_s: Seconds between the starts of two windows, for the record; None = half a window.
+
+    Returns:
+        What was exported.
+
+    Raises:
+        ExportError: The format is unknown or not installed, or its runtime gives something else. Nothing is left.
+        OutputFolderError: The folder is not empty.
+    """
+    how = format_of(format)
+    was_training, device = model.training, model.device
+    model.eval().to("cpu")
+    try:
+        made = deployed(model, processor, hop_s)
+        with whole_folder(Path(directory)) as folder:
+            path = folder / f"model{how.suffix}"
+            how.write(made, path)
+            run = how.load(path)
+            cases = made.cases() | {f"real {number}": dict(some) for number, some in enumerate(real)}
+            differences = {name: _difference(name, made, run, inputs) for name, inputs in cases.items()}
+            latency_ms, torch_ms = _timed(made, run)
+            found = Export(
+                path.name, format, path.stat().st_size, max(differences.values()), differences, latency_ms, torch_ms,
+                made.facts,
+            )  # fmt: skip
+            write_json(folder / "export.json", {**asdict(found), "environment": environment()})
+    except FileExistsError as error:
+        raise OutputFolderError(f"{error}: choose another directory, or remove it first.") from error
+    finally:
+        model.train(was_training).to(device)
+    return found
+
+
+def format_of(name: str) -> Format:
+    """A format by its name.
+
+    Raises:
+        ExportError: There is none of that name, or what it needs is not installed.
+    """
+    if name == "onnx":
+        from har_prune.exporters.onnx_file import OnnxFormat
+
+        return OnnxFormat()
+    if name == "executorch":
+        from har_prune.exporters.executorch_file import ExecutorchFormat
+
+        return ExecutorchFormat()
+    raise ExportError(f"format {name!r}: choose onnx or executorch.")
+
+
+@torch.no_grad()
+def _difference(name: str, made: Deployed, run: Callable, inputs: Mapping[str, Tensor]) -> float:
+    """Largest difference of a logit between the two.
+
+    Raises:
+        ExportError: It is too large, or a probability is off.
+    """
+    expected, chances = (values.numpy() for values in made.network(**inputs))
+    logits, probabilities = run({key: value.numpy() for key, value in inputs.items()})
+    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if logits.shape != expected.shape or probabilities.shape != chances.shape:
+        raise ExportError(
+            f"the export gives logits of shape {logits.shape} on {name!r} inputs, the model {expected.shape}: nothing "
+            "was kept."
+        )
+    found = float(np.abs(logits - expected).max())
+    if not found <= allowed or not np.abs(probabilities - chances).max() <= TOLERANCE:
+        raise ExportError(
+            f"the export differs from the saved model by {found:.1e} in a logit on {name!r} inputs (allowed "
+            f"{allowed:.0e}), by its own runtime: nothing was kept."
+        )
+    return found
+
+
+@torch.no_grad()
+def _timed(made: Deployed, run: Callable) -> tuple[float, float]:
+    """Median milliseconds of one example: of the file, and of the model, in turns on one thread."""
+    one = {key: value[:1] for key, value in made.example.items()}
+    arrays = {key: value.numpy() for key, value in one.items()}
+    times: tuple[list[float], list[float]] = ([], [])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for number in range(_REPEATS + 5):
+            for found, call in zip(times, (lambda: run(arrays), lambda: made.network(**one)), strict=True):
+                start = time.perf_counter()
+                call()
+                if number >= 5:
+                    found.append(1000 * (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(threads)
+    return statistics.median(times[0]), statistics.median(times[1])

@@ -1,0 +1,80 @@
+"""ONNX files: written by torch, run by onnxruntime."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from har_prune.errors import ExportError
+from har_prune.exporters.deployed import Deployed
+
+_MISSING = "format onnx needs onnx, onnxscript and onnxruntime: pip install 'har_prune[onnx]'."
+
+
+class OnnxFormat:
+    """ONNX, with any number of examples in a batch."""
+
+    suffix = ".onnx"
+
+    def __init__(self) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported; it is on by default
+        try:
+            import onnx
+            import onnxruntime
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise ExportError(f"{_MISSING} ({error})") from error
+        self._onnx, self._runtime = onnx, onnxruntime
+
+    def write(self, made: Deployed, path: Path) -> None:
+        """Writes the file, with what it is as metadata.
+
+        Raises:
+            ExportError: torch cannot export the network.
+        """
+        batch = torch.export.Dim("batch")
+        shapes = {name: {0: batch} for name in made.example}
+        logger = logging.getLogger("torch.onnx")
+        level = logger.level
+        try:
+            logger.setLevel(logging.ERROR)
+            # The exporter speaks of its progress on stdout, and of its own deprecations.
+            with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+                torch.onnx.export(
+                    made.network.eval(), (), str(path), kwargs=made.example, dynamo=True, dynamic_shapes=shapes,
+                    input_names=list(made.example), output_names=["logits", "probabilities"], external_data=False,
+                )  # fmt: skip
+        except Exception as error:  # whatever a network makes the exporter raise
+            raise ExportError(f"torch cannot export this network to ONNX ({type(error).__name__}: {error})") from error
+        finally:
+            logger.setLevel(level)
+        model = self._onnx.load(path)
+        for node in model.graph.node:  # where in torch a node came from takes more room than the weights
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+            value.ClearField("metadata_props")
+        for key, value in {**made.facts, "made_by": "har_prune"}.items():
+            entry = model.metadata_props.add()
+            entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+        self._onnx.save(model, path)
+
+    def load(self, path: Path) -> Callable[[Any], tuple[np.ndarray, np.ndarray]]:
+        """A session on one thread."""
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = self._runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+        def run(inputs: Any) -> tuple[np.ndarray, np.ndarray]:
+            logits, probabilities = session.run(["logits", "probabilities"], dict(inputs))
+            return logits, probabilities
+
+        return run

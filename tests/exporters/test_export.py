@@ -1,0 +1,180 @@
+"""Exports, by their own runtimes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from console import run_recipe
+from families import TOKENS, WIDTHS, cifar_resnet, classifier, har_resnet, har_transformer, vit
+from transformers import BertForSequenceClassification, ViTImageProcessor
+from typer.testing import CliRunner
+
+from har_prune import HarFeatureExtractor, export_model, find_widths, remove_blocks, remove_units
+from har_prune.commands.app import app
+from har_prune.errors import ExportError, OutputFolderError
+from har_prune.exporters import export
+from har_prune.exporters.deployed import raw_inputs
+from har_prune.exporters.onnx_file import OnnxFormat
+
+UNITS = ["m/s^2"] * 3 + ["rad/s"] * 3
+EXTRACTOR = HarFeatureExtractor(
+    num_channels=6, sampling_rate_hz=50.0, window_size=32, channel_mean=[0.1, 0.2, 9.8, 0, 0, 0],
+    channel_std=[1.0, 2.0, 3.0, 0.5, 0.5, 0.5], channel_names=list("abcdef"), channel_units=UNITS,
+)  # fmt: skip
+IMAGES = ViTImageProcessor(size={"height": 16, "width": 16})
+
+
+def _narrowed():
+    model = remove_blocks(har_resnet(), [1, 4])
+    return remove_units(find_widths(model), {0: [1, 2], 3: [0]})
+
+
+NETWORKS = {
+    "pruned and narrowed HAR ResNet": (_narrowed, EXTRACTOR),
+    "HAR Transformer with a stem": (
+        lambda: har_transformer(2, stem_channels=[8, 12], patch_size=2, patch_stride=2),
+        EXTRACTOR,
+    ),
+    "CIFAR ResNet": (cifar_resnet, IMAGES),
+    "ViT": (vit, IMAGES),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_file_gives_what_the_saved_model_gives(name, tmp_path):
+    make, processor = NETWORKS[name]
+    torch.manual_seed(0)
+    model = make().train()
+    found = export_model(model, processor, tmp_path / "onnx")
+    assert model.training, "the model comes back as it was"
+    assert found.difference <= 1e-4
+    record = json.loads((tmp_path / "onnx" / "export.json").read_text())
+    assert record["size_bytes"] == found.size_bytes == (tmp_path / "onnx" / "model.onnx").stat().st_size
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} == {"model.onnx", "export.json"}
+    assert record["facts"]["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+
+
+def test_texts_are_exported_too(tmp_path):
+    model = classifier(BertForSequenceClassification, num_hidden_layers=2, **WIDTHS, **TOKENS)
+    assert export_model(model, SimpleNamespace(pad_token="[PAD]"), tmp_path / "onnx").difference <= 1e-4
+
+
+def test_executorch_gives_the_same(tmp_path):
+    torch.manual_seed(0)
+    model = _narrowed()
+    found = export_model(model, EXTRACTOR, tmp_path / "pte", "executorch")
+    assert found.file == "model.pte"
+    run, onnx = export.format_of("executorch").load(tmp_path / "pte" / "model.pte"), None
+    export_model(model, EXTRACTOR, tmp_path / "onnx")
+    onnx = export.format_of("onnx").load(tmp_path / "onnx" / "model.onnx")
+    inputs = {"windows": np.random.default_rng(0).normal(size=(3, 32, 6)).astype(np.float32)}
+    inputs["mask"] = np.ones((3, 32), np.float32)
+    for mine, other in zip(run(inputs), onnx(inputs), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-4)
+
+
+def test_raw_windows_give_what_the_extractor_and_the_model_give(tmp_path):
+    """The file against the saved model's own preparation, which it never saw."""
+    model = _narrowed().eval()
+    export_model(model, EXTRACTOR, tmp_path / "onnx")
+    run = export.format_of("onnx").load(tmp_path / "onnx" / "model.onnx")
+    recording = np.random.default_rng(1).normal(size=(20, 6)) * 3 + 1
+    features = EXTRACTOR(recording, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**features).logits.numpy()
+    windows, mask = np.full((1, 32, 6), np.nan, np.float32), np.zeros((1, 32), np.float32)
+    windows[0, :20], mask[0, :20] = recording, 1
+    logits, probabilities = run({"windows": windows, "mask": mask})
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    np.testing.assert_allclose(probabilities.sum(), 1, atol=1e-6)
+    back = raw_inputs(dict(features), EXTRACTOR)
+    np.testing.assert_allclose(back["windows"][0, :20].numpy(), recording, atol=1e-5)
+
+
+def test_an_export_that_differs_leaves_nothing(tmp_path, monkeypatch):
+    load = OnnxFormat.load
+
+    def wrong(self, path):
+        run = load(self, path)
+        return lambda inputs: (run(inputs)[0] + 1e-3, run(inputs)[1])
+
+    monkeypatch.setattr(OnnxFormat, "load", wrong)
+    with pytest.raises(ExportError, match=r"differs from the saved model by 1\.\de-03.*nothing was kept"):
+        export_model(_narrowed(), EXTRACTOR, tmp_path / "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_is_one_message(tmp_path, monkeypatch):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").write_text("b")
+    with pytest.raises(OutputFolderError, match="not empty"):
+        export_model(_narrowed(), EXTRACTOR, tmp_path / "full")
+    with pytest.raises(ExportError, match="choose onnx or executorch"):
+        export_model(_narrowed(), EXTRACTOR, tmp_path / "x", "tflite")
+    with pytest.raises(ExportError, match="is no classifier"):
+        export_model(har_resnet().har_resnet, EXTRACTOR, tmp_path / "x")
+    with pytest.raises(ExportError, match="no feature extractor, image processor or tokenizer"):
+        export_model(_narrowed(), None, tmp_path / "x")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ExportError, match=r"pip install 'har_prune\[onnx\]'"):
+        export_model(_narrowed(), EXTRACTOR, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_consumer_needs_onnxruntime_and_numpy_alone(root, tmp_path):
+    """The example of docs/guides/export.md, where no other package can be imported."""
+    (code,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "guides" / "export.md").read_text(), re.DOTALL)
+    assert len(code.strip().splitlines()) <= 30
+    export_model(har_resnet(num_labels=3), EXTRACTOR, tmp_path / "runs" / "quickstart" / "onnx", hop_s=0.2)
+    np.save(tmp_path / "recording.npy", np.random.default_rng(0).normal(size=(72, 6)))
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for name in ("numpy", "numpy.libs", "onnxruntime", "google", "flatbuffers", "packaging"):
+        found = Path(find_spec("numpy").origin).parent.parent / name
+        if found.exists():
+            (packages / name).symlink_to(found)
+    program = f"import sys; sys.path.append({str(packages)!r})\n{code}\nassert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-S", "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        check=False, env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.strip().splitlines()
+    assert [line.split()[0] for line in lines] == ["0.0", "0.2", "0.4", "0.6", "0.8"]
+    assert all(line.split()[2].startswith("LABEL_") for line in lines)
+    assert not list(tmp_path.glob(".cache/Microsoft*")), "no telemetry"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    done = run_recipe(
+        "quickstart", out, "train.epochs=0.1", "heal.epochs=0.1", "controls=[]", "evaluate.latency=false",
+        "model.config.num_hidden_layers=3", "model.config.hidden_size=16", "prune.target={blocks: 2}",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_the_command_exports_a_run(run_folder, tmp_path):
+    done = CliRunner().invoke(
+        app, ["export", str(run_folder / "pruned"), "--output", str(tmp_path / "onnx"), "--data", "synthetic",
+              "--test-subject", "s10", "--samples", "16"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "onnx" / "export.json").read_text())
+    assert record["cases"]["real 0"] <= 1e-4
+    assert record["facts"]["units"] == ["m/s^2"] * 3 + ["rad/s"] * 3
+    again = CliRunner().invoke(app, ["export", str(run_folder / "pruned"), "--output", str(tmp_path / "onnx")])
+    assert again.exit_code == 2
+    assert "not empty" in again.output
+    assert CliRunner().invoke(app, ["export", str(tmp_path / "none")]).exit_code == 2
+    assert CliRunner().invoke(app, ["export", "x", "--format", "tflite"]).exit_code == 2
