@@ -126,6 +126,32 @@ def test_a_removal_that_one_process_refuses_ends_the_run_in_all(tmp_path):
         assert "can be removed in some processes and not in all of them" in message
 
 
+def _narrowed_in_two(path):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = har_transformer()
+    config = PruneConfig(
+        target={"macs_reduction": 0.4}, structures=["blocks", "widths"], widths={"criterion": "activation"},
+        evaluate={"latency": False}, calibration={"execution_plan": ExecutionPlan(micro_batch=16)},
+    )  # fmt: skip
+    result = prune(
+        model, None, list(loader(32, 1)), loader(48, 2), config, accelerator=make_accelerator(num_threads=1)
+    )
+    steps = [(step.removed, step.removed_units, step.units, step.choice) for step in result.history.steps]
+    if torch.distributed.is_initialized():
+        _everyone(steps, path)
+    return steps
+
+
+def test_two_processes_choose_between_blocks_and_units_like_one(tmp_path):
+    one, other = _in_two(_narrowed_in_two, tmp_path / "narrowed.pt")
+    alone = _narrowed_in_two(None)
+    assert one == other
+    assert [step[:3] for step in one] == [step[:3] for step in alone]
+    for step, expected in zip(one[1:], alone[1:], strict=True):
+        assert step[3].similarity == pytest.approx(expected[3].similarity, abs=1e-6)
+
+
 def _trained(accelerator, **config):
     torch.manual_seed(0)
     model = har_transformer(2, hidden_dropout_prob=0.0)

@@ -24,6 +24,9 @@ class LatencyBudget(Settings):
             raise ValueError(f"latency is measured on cpu or cuda; this is {device!r}")
         if kind == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {device!r} is not here: this machine has no CUDA GPU. Give cpu, or run it there")
+        number = (device or "").partition(":")[2]
+        if kind == "cuda" and number and not (number.isdecimal() and int(number) < torch.cuda.device_count()):
+            raise ValueError(f"device {device!r} is not here: there are {torch.cuda.device_count()} GPUs, from cuda:0")
         return device
 
 

@@ -56,7 +56,7 @@ def measure_cost(
         model: The network.
         example_inputs: Model inputs of one example, [1, ...] each.
         original: The unpruned network, which takes turns with this one where time is measured; None = `model` is it.
-        latency: Whether to measure time. A small network on a CPU is timed on one thread.
+        latency: Whether to measure time. Where the original is small, on a CPU, on one thread.
         budget: How time is measured, where there is a budget of it; it is measured then in any case.
     """
     macs = count_macs(model, example_inputs)
@@ -80,18 +80,21 @@ def timed(
         original: The network it takes turns with.
         budget: Batch, threads and device; None = one example, where the network is.
     """
-    threads, limit = None, None
+    threads, limit = threads_for(original, example_inputs), None
     if budget is not None:
-        threads, limit = budget.threads, budget.at_most
+        threads, limit = budget.threads or threads, budget.at_most
         example_inputs = {name: torch.cat([value] * budget.batch) for name, value in example_inputs.items()}
         device = torch.device(budget.device or ("cuda" if uses_gpu() else "cpu"))
-        if device.type != model.device.type:
+        if device.type != model.device.type or device.index not in (None, model.device.index):
             same = original is model
             model = copy.deepcopy(model).to(device)
             original = model if same else copy.deepcopy(original).to(device)
-    if threads is None and model.device.type == "cpu" and count_macs(model, example_inputs) < _SMALL_MACS:
-        threads = 1
     return measure_latency(model, example_inputs, original=original, threads=threads, budget_ms=limit)
+
+
+def threads_for(original: PreTrainedModel, example_inputs: dict[str, Tensor]) -> int | None:
+    """CPU threads that networks made of this one are timed on, all alike: one where it is small; None = all."""
+    return 1 if count_macs(original, example_inputs) < _SMALL_MACS else None
 
 
 def _stored(model: PreTrainedModel) -> dict[int, int]:

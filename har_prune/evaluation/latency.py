@@ -30,7 +30,7 @@ class Latency:
         device: Where it ran, e.g. "cpu" or "cuda:0".
         dtype: Type of the weights, e.g. "float32".
         original_ms: Median of the unpruned network, measured in turns with this one; None where there was none.
-        interval_ms: 95 % interval of the median, by order statistics; None in records before 0.2.
+        interval_ms: 99 % interval of the median, by order statistics; None in records before 0.2.
     """
 
     median_ms: float
@@ -99,13 +99,14 @@ def measure_latency(
     before = [network.training for network in networks]
     with _on_threads(threads):
         used = torch.get_num_threads()
+        looks = {repeats * 2**doubled for doubled in range(4)}  # few, and at 99 %: each look may err
         try:
             for number in range(warmup + repeats * (1 if budget_ms is None else _PATIENCE)):
                 for network, found in zip(networks, times, strict=True):
                     seconds = _one_forward(network.eval(), example_inputs)
                     if number >= warmup:
                         found.append(1000 * seconds)
-                if len(times[0]) >= repeats and budget_ms is not None:
+                if budget_ms is not None and len(times[0]) in looks:
                     low, high = _interval(times[0])
                     if not low <= budget_ms < high:
                         break
@@ -125,8 +126,8 @@ def measure_latency(
 
 
 def _interval(times: list[float]) -> tuple[float, float]:
-    """95 % interval of the median: half of all forwards are faster, so ranks around it are binomial."""
-    ordered, low = sorted(times), int(binom.ppf(0.025, len(times), 0.5))
+    """99 % interval of the median: half of all forwards are faster, so ranks around it are binomial."""
+    ordered, low = sorted(times), int(binom.ppf(0.005, len(times), 0.5))
     return ordered[max(low - 1, 0)], ordered[min(len(times) - low, len(times) - 1)]
 
 

@@ -16,6 +16,9 @@ from har_prune.errors import ExportError
 class _Windows(nn.Module):
     """Windows in physical units [N, T, C] and which samples are real [N, T] -> logits, probabilities."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: PreTrainedModel, extractor: Any):
         super().__init__()
         self.model = model
@@ -33,7 +36,11 @@ class _Windows(nn.Module):
 class _Pixels(nn.Module):
     """Images of the model's size, 0 to 255, [N, C, H, W] -> logits, probabilities."""
 
-    def __init__(self, model: PreTrainedModel, processor: Any):
+    scale: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, processor: Any):
         super().__init__()
         self.model = model
         channels = len(processor.image_mean)
@@ -147,7 +154,7 @@ def raw_inputs(inputs: dict[str, Tensor], processor: Any) -> dict[str, Tensor]:
         mask = inputs.get("attention_mask", torch.ones(windows.shape[:2]))
         return {"windows": (windows * std + mean).float(), "mask": mask.float()}
     if "pixel_values" in inputs:
-        made = _Pixels(torch.nn.Module(), processor)  # type: ignore[arg-type]
+        made = _Pixels(nn.Module(), processor)
         return {"pixels": (inputs["pixel_values"] * made.std + made.mean) / made.scale}
     return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 

@@ -76,7 +76,7 @@ class PruneSettings(Settings):
     )
     min_blocks_per_stage: int = Field(1, ge=1, description="blocks that stay in each stage")
     protected: tuple[int | str, ...] = Field(
-        (), description="blocks that stay: their indices or names in the given network"
+        (), description="blocks that stay as they are: their indices or names in the given network"
     )
 
     @model_validator(mode="after")
@@ -88,6 +88,11 @@ class PruneSettings(Settings):
         if self.widths != WidthSettings() and "widths" not in self.structures:
             raise ValueError("widths would change nothing: give structures: [blocks, widths], or leave widths out")
         return self
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether units are matched with blocks by a clock: they compete, and time is the only budget."""
+        return set(self.structures) == {"blocks", "widths"} and set(self.target.budgets) == {"latency_ms"}
 
     @property
     def floor(self) -> int:

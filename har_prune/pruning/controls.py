@@ -16,9 +16,8 @@ from har_prune.errors import NotRemovableError, UnreachableTargetError
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
-from har_prune.pruning.structures import WITHIN, UnitQueue
+from har_prune.pruning.structures import WITHIN, UnitQueue, widths_of
 from har_prune.scoring.units import score_units
-from har_prune.widths.find import find_widths
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -59,17 +58,19 @@ def control_network(
         allowed = [i for i in candidates(stack, settings, protected) if len(stack.removal_group(i)) <= more]
         stack = _one_less(stack, pick(allowed), copies=stack is original)
     if "widths" in settings.structures:
-        stack = _as_narrow(stack, pruned, settings, name, seed)
+        stack = _as_narrow(stack, pruned, settings, protected, name, seed)
     return stack
 
 
-def _as_narrow(stack: BlockStack, pruned: BlockStack, settings: PruneSettings, name: str, seed: int) -> BlockStack:
+def _as_narrow(
+    stack: BlockStack, pruned: BlockStack, settings: PruneSettings, protected: set[int], name: str, seed: int
+) -> BlockStack:
     """Without as many MACs of units as the pruned network lacks."""
     inputs = pruned.inputs or example_inputs(pruned.model)
     more = count_macs(stack.model, inputs) - count_macs(pruned.model, inputs)
     if more <= 0:
         return stack
-    widths = find_widths(stack, settings.widths.kinds)
+    widths = widths_of(stack, settings.widths, protected)
     if name == "random":
         importance = score_units(widths, (), "random", seed=seed)
     else:  # the last of each

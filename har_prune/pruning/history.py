@@ -166,14 +166,13 @@ class PruningStep:
             value = upgraded_step(value)
         value.pop("format", None)
         known = {name: value.pop(name) for name in cls.__dataclass_fields__ if name in value}
-        latency = known["cost"]["latency"]
         return cls(**{
             **known,
             "removed": tuple(known["removed"]),
             "remaining": tuple(known["remaining"]),
             "scores": tuple(_scored_block(score) for score in known["scores"]),
             "calibration": _calibration(known["calibration"]),
-            "cost": Cost(**{**known["cost"], "latency": latency and _latency(latency)}),
+            "cost": cost_from_json(known["cost"]),
             "units": {kind: tuple(units) for kind, units in known.get("units", {}).items()},
             "choice": (choice := known.get("choice")) and Choice(**choice),
             "metrics": {split: EvalMetrics(**metrics) for split, metrics in known["metrics"].items()},
@@ -288,6 +287,11 @@ def _format_of(value: dict[str, Any], version: str | None) -> int:
 def _scored_block(value: dict[str, Any]) -> ScoredBlock:
     interval = value["interval"]
     return ScoredBlock(**{**value, "interval": None if interval is None else tuple(interval)})
+
+
+def cost_from_json(value: dict[str, Any]) -> Cost:
+    """A cost after a trip through a file."""
+    return Cost(**{**value, "latency": value["latency"] and _latency(value["latency"])})
 
 
 def _latency(value: dict[str, Any]) -> Latency:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -21,11 +21,18 @@ from har_prune.evaluation.metrics import evaluate_model
 from har_prune.pruning.choose import Chooser
 from har_prune.pruning.config import RunConfig
 from har_prune.pruning.controls import control_network
-from har_prune.pruning.history import Choice, Healing, PruningHistory, PruningStep, ScoredBlock
+from har_prune.pruning.history import (
+    Choice,
+    Healing,
+    PruningHistory,
+    PruningStep,
+    ScoredBlock,
+    cost_from_json,
+)
 from har_prune.pruning.plan import candidates, check_latency, check_settings, protected_blocks
 from har_prune.pruning.ranking import Ranking, rank_candidates
 from har_prune.pruning.store import RunFolder
-from har_prune.pruning.structures import Removal
+from har_prune.pruning.structures import Removal, removal_from_json, widths_of
 from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
 from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
@@ -35,7 +42,6 @@ from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.config import HealConfig, TrainConfig
 from har_prune.training.distill import Teacher
 from har_prune.training.loop import train_model
-from har_prune.widths.find import find_widths
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -47,7 +53,8 @@ class PruningResult:
     Args:
         model: The pruned network, in eval mode.
         history: The record of how it came about.
-        target_met: False when `min_accuracy` ended the run before the other target was met.
+        target_met: False when `min_accuracy` ended the run before the other target was met, or nothing was left to
+            remove.
     """
 
     model: PreTrainedModel
@@ -219,7 +226,7 @@ class _Run:
         """Whether the target is met, or nothing is left to remove."""
         if self.settings.target.is_met(self.steps[0].cost, cost, len(stack)):
             return True
-        return not self._candidates(stack) and not self._chooser.narrows(stack)
+        return not self._candidates(stack) and not self._chooser.narrows(stack, cost)
 
     @property
     def _chooser(self) -> Chooser:
@@ -228,7 +235,8 @@ class _Run:
             self.calibration,
             self.original.model,
             self.one_example,
-            self.steps[0].cost.macs,
+            self.steps[0].cost,
+            self.protected,
             self.accelerator,
         )
 
@@ -270,9 +278,15 @@ class _Run:
         # A calibration loader that draws at random has to draw the same in a resumed run.
         set_seed(seed)
         ranking = self._ranking(stack, seed)
-        removal, choice, smaller = self._remove_least(stack, ranking, seed)
-        smaller.config.har_prune["criterion"] = self.settings.criterion
-        cost = self._cost(smaller.model)
+        kept = self.folder.choice(iteration) if self.folder and self.settings.is_timed else None
+        removal, choice, smaller = self._remove_least(stack, ranking, seed, kept)
+        record = smaller.config.har_prune
+        record |= {"criterion": self.settings.criterion} if removal.removed else {}
+        record |= {"widths_criterion": self.settings.widths.criterion} if removal.removed_units else {}
+        cost = cost_from_json(kept["cost"]) if kept else self._cost(smaller.model)
+        if self.folder and self.settings.is_timed:  # a clock chose: started again it might choose something else
+            chosen = {"removal": removal.to_json(), "choice": choice and asdict(choice), "cost": asdict(cost)}
+            self.folder.keep_choice(iteration, chosen)
         healing = self._heal(smaller, cost, iteration)
         originals = stack.original_indices
         return smaller, PruningStep(
@@ -313,7 +327,7 @@ class _Run:
         """Units of each block, where they may go."""
         if "widths" not in self.settings.structures:
             return {}
-        return find_widths(stack, self.settings.widths.kinds).units
+        return widths_of(stack, self.settings.widths, self.protected).units
 
     def _execution_plan(self) -> ExecutionPlan | None:
         """How this run has cut the work of scoring so far: a resumed run has to compute the same bits."""
@@ -321,9 +335,9 @@ class _Run:
         return ExecutionPlan(**plans[-1]) if plans and plans[-1] else None
 
     def _remove_least(
-        self, stack: BlockStack, ranking: Ranking | None, seed: int
+        self, stack: BlockStack, ranking: Ranking | None, seed: int, kept: dict[str, Any] | None
     ) -> tuple[Removal, Choice | None, BlockStack]:
-        """Removes what is least important among what the config of this family can express.
+        """Removes what is least important among what the config of this family can express, or what was chosen before.
 
         The network of the iteration before hands its weights over, unless it may yet be the result.
 
@@ -332,7 +346,12 @@ class _Run:
         """
         needed = stack is self.original or self.settings.target.min_accuracy is not None
         refused: Exception | str = "there are none"
-        for removal, choice in self._chooser.options(stack, ranking, seed):
+        if kept is None:
+            options = self._chooser.options(stack, self.steps[-1].cost, ranking, seed)
+        else:
+            removal = removal_from_json(stack, self.settings, self.protected, kept["removal"])
+            options = iter([(removal, Choice(**kept["choice"]) if kept["choice"] else None)])
+        for removal, choice in options:
             smaller = None
             try:
                 smaller = removal.built(copy=needed)

@@ -15,7 +15,7 @@ from har_prune.errors import NotRemovableError, UnreachableTargetError, did_you_
 from har_prune.evaluation.cost import measure_cost, timed
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import PruningStep
-from har_prune.pruning.structures import UnitQueue
+from har_prune.pruning.structures import UnitQueue, widths_of
 from har_prune.pruning.target import Target
 from har_prune.runtime.processes import agreed
 from har_prune.scoring.criteria.base import members, refuse_race
@@ -137,11 +137,12 @@ def smallest(stack: BlockStack, settings: PruneSettings, inputs: dict[str, Tenso
     Raises:
         NotRemovableError: The config of this family cannot express it.
     """
-    most = most_removals(stack, settings, protected_blocks(stack, settings.protected))
+    protected = protected_blocks(stack, settings.protected)
+    most = most_removals(stack, settings, protected)
     if most and "blocks" in settings.structures:
         stack = without_blocks(stack, most, example_inputs=stack.inputs or inputs, copy=False)
     if "widths" in settings.structures:
-        widths = find_widths(stack, settings.widths.kinds)
+        widths = widths_of(stack, settings.widths, protected)
         ranked = [torch.arange(width.units, dtype=torch.float64) for width in widths.widths]
         queue = UnitQueue(widths, ranked, inputs, settings.widths)
         if len(queue):
@@ -204,8 +205,17 @@ def check_latency(
         return
     found: Any = None
     if accelerator.is_main_process:
-        found = timed(least.model, inputs, stack.model, budget)
-    latency = agreed(found, accelerator)
+        found = [timed(each.model, inputs, stack.model, budget) for each in (least, stack)]
+    latency, before = agreed(found, accelerator)
+    others, cost = (
+        settings.target.model_copy(update={"latency_ms": None}),
+        measure_cost(stack.model, inputs, latency=False),
+    )
+    if before.upper_ms <= budget.at_most and (others.only_accuracy or others.is_met(cost, cost, len(stack))):
+        raise UnreachableTargetError(
+            f"the network holds latency_ms={budget.at_most:g} as it is ({before.median_ms:.3g} ms): nothing would be "
+            "removed. Ask for less."
+        )
     text, low, high = _smallest_text(stack, least, settings), latency.lower_ms, latency.upper_ms
     if latency.is_undecided(budget.at_most):
         raise UnreachableTargetError(

@@ -22,6 +22,7 @@ _HISTORY = "history.json"
 _DATA = "data.json"
 ORIGINAL = "original.json"
 _TRAINING = "training-"
+_CHOICE = f"{_TRAINING}choice.json"
 _CONTROL = "control-"
 
 
@@ -145,10 +146,20 @@ class RunFolder:
         """The file that an interrupted training goes on from."""
         return self.path / f"{_TRAINING}{name}.pt"
 
-    def forget_training(self) -> None:
-        """Removes it, once what was trained is kept."""
+    def keep_choice(self, iteration: int, chosen: dict[str, Any]) -> None:
+        """Keeps what a clock decided in an iteration, until the iteration is whole."""
         if self.writes:
-            for file in self.path.glob(f"{_TRAINING}*.pt"):
+            write_json(self.path / _CHOICE, {"iteration": iteration, **chosen})
+
+    def choice(self, iteration: int) -> dict[str, Any] | None:
+        """What was decided in an iteration that was interrupted."""
+        kept = _parsed(self.path / _CHOICE, dict) if (self.path / _CHOICE).exists() else {}
+        return kept if kept.get("iteration") == iteration else None
+
+    def forget_training(self) -> None:
+        """Removes both, once what was trained is kept."""
+        if self.writes:
+            for file in self.path.glob(f"{_TRAINING}*"):
                 file.unlink()
 
     def save_history(self, history: PruningHistory) -> None:

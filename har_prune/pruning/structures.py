@@ -4,17 +4,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
 from har_prune.blocks.rebuild import without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.evaluation.macs import count_macs, macs_of_modules
-from har_prune.pruning.config import WidthSettings
+from har_prune.pruning.config import PruneSettings, WidthSettings
+from har_prune.widths.find import find_widths
 from har_prune.widths.rebuild import without_units
 from har_prune.widths.stack import Width, WidthStack
 
 WITHIN = 0.1  # of the MACs that a removal should save, where it is compared with another one
+
+
+def widths_of(stack: BlockStack, settings: WidthSettings, protected: set[int]) -> WidthStack:
+    """The widths that settings name; those of protected blocks, by index in the original network, stay as they are."""
+    found = find_widths(stack, settings.kinds)
+    return WidthStack(
+        stack,
+        [
+            width.fixed("its block is protected") if width.block.original_index in protected else width
+            for width in found.widths
+        ],
+    )
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,10 @@ class BlockRemoval:
     def bypassed(self) -> AbstractContextManager:
         """Inside, the network computes as it will without them."""
         return self.stack.bypassed(self.blocks)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `removal_from_json` reads."""
+        return {"blocks": self.blocks}
 
     def built(self, *, copy: bool) -> BlockStack:
         """The smaller network."""
@@ -84,6 +102,10 @@ class UnitRemoval:
         """Inside, the network computes as it will without them."""
         return self.widths.masked(self.units)
 
+    def to_json(self) -> dict[str, Any]:
+        """What `removal_from_json` reads."""
+        return {"units": self.units}
+
     def built(self, *, copy: bool) -> BlockStack:
         """The narrower network."""
         return without_units(self.widths, self.units, copy=copy)
@@ -96,6 +118,16 @@ class UnitRemoval:
 
 
 Removal = BlockRemoval | UnitRemoval
+
+
+def removal_from_json(
+    stack: BlockStack, settings: PruneSettings, protected: set[int], value: dict[str, Any]
+) -> Removal:
+    """A removal from a network, as it was kept."""
+    if "blocks" in value:
+        return BlockRemoval(stack, value["blocks"])
+    widths = widths_of(stack, settings.widths, protected)
+    return UnitRemoval(widths, {int(index): units for index, units in value["units"].items()})
 
 
 @dataclass(frozen=True)
@@ -192,7 +224,7 @@ def _bites(
 ) -> Iterator[_Bite]:
     """Of widths that keep the same number of units, from the least important, down to the floor."""
     if any(width.why_fixed is not None for width in members):
-        return
+        return  # all of them keep the same number
     first = members[0]
     sizes = [size for size in first.sizes if size >= settings.min_units]
     orders = [values.argsort(stable=True).tolist() for values in importance]

@@ -49,6 +49,11 @@ class Target(Settings):
         """Whether nothing but the accuracy limits."""
         return not self.budgets
 
+    def most_macs(self, before: int) -> int:
+        """MACs that may be left of so many."""
+        share = 1 if self.macs_reduction is None else 1 - self.macs_reduction
+        return int(share * before + 1e-6 * max(1, before * 1e-6))  # 0.9 * 10 is a little less than 9
+
     def is_met(self, before: Cost, cost: Cost, blocks: int) -> bool:
         """Whether a network is small enough; False as long as only the accuracy limits.
 
@@ -62,8 +67,8 @@ class Target(Settings):
     def unmet(self, before: Cost, cost: Cost, blocks: int) -> dict[str, str]:
         """{budget that does not hold: what the network has}. A latency holds when its interval does."""
         found: dict[str, str] = {}
-        removed = 1 - cost.macs / before.macs
-        if self.macs_reduction is not None and removed < self.macs_reduction:
+        if cost.macs > self.most_macs(before.macs):
+            removed = 1 - cost.macs / before.macs
             found["macs_reduction"] = f"{int(removed * 1e4) / 1e4}"  # rounded towards what can be reached
         if self.parameters is not None and cost.parameters > self.parameters:
             found["parameters"] = f"{cost.parameters}"

@@ -26,6 +26,7 @@ from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
 from har_prune.pruning.plan import candidates, check_latency, protected_blocks, steps_left
 from har_prune.pruning.store import ORIGINAL, RunFolder
+from har_prune.pruning.structures import widths_of
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
 from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds, seeded_recipes
@@ -41,6 +42,7 @@ from har_prune.runtime.console import console, say
 from har_prune.runtime.devices import uses_gpu
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.files import whole_file, whole_folder, write_json
+from har_prune.runtime.processes import agreed
 from har_prune.runtime.tracker import JsonLinesTracker
 from har_prune.training.loop import train_model
 
@@ -156,7 +158,7 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
     calibration = make_loader(data, rows, preprocess, recipe.data.batch_size)
     check_all(recipe.evaluate, sets)
-    if recipe.train is not None and not recipe.output_dir.exists():
+    if recipe.train is not None and agreed(not recipe.output_dir.exists(), accelerator):
         check_latency(made.stack, recipe.prune, made.one_example, accelerator)
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
@@ -323,7 +325,8 @@ def show_plan(recipe: Recipe, data: LabelledData) -> None:
     """The dry run: the resolved recipe, the blocks, and what a sweep costs."""
     made = prepare(recipe, data)
     model, splits, stack = made.model, made.splits, made.stack
-    allowed = candidates(stack, recipe.prune, protected_blocks(stack, recipe.prune.protected))
+    protected = protected_blocks(stack, recipe.prune.protected)
+    allowed = candidates(stack, recipe.prune, protected) if "blocks" in recipe.prune.structures else []
     samples = len(made.calibration_rows(recipe.prune.calibration.samples, recipe.seed))
     evaluations = len(stack) + sum(len(stack) - index - 1 for index in allowed)
     console.print_json(json.dumps({**recipe.fingerprint, "output_dir": str(recipe.output_dir)}))
@@ -331,6 +334,11 @@ def show_plan(recipe: Recipe, data: LabelledData) -> None:
     say(f"validation: {splits.validation_from}")
     say(f"{len(stack)} blocks in {len(stack.stages)} stage(s), {len(allowed)} candidates: {allowed}")
     say(f"{count_macs(model, made.one_example):,} MACs, {model.num_parameters():,} parameters")
+    if "widths" in recipe.prune.structures:
+        widths = widths_of(stack, recipe.prune.widths, protected)
+        say(f"units inside blocks: {widths.units}; {len(widths.narrowable)} of {len(widths)} widths can be narrowed")
+    if not allowed:
+        return
     say(
         f"first sweep: {samples} samples x {evaluations} block evaluations "
         f"(removing and re-running: {len(stack) + len(allowed) * (len(stack) - 1)})"

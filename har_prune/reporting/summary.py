@@ -63,5 +63,6 @@ def _latency_row(before: Latency | None, after: Latency | None) -> tuple[str, st
         return None
     original_ms = before.median_ms if after.original_ms is None else after.original_ms
     change = f"{100 * (after.median_ms / original_ms - 1):+.1f} %" if after.is_steady else "no meaning: p90 far off"
-    name = "latency, one example, ms" + ("" if after.p90_ms is None else " (p90)")
+    count = "one example" if after.batch == 1 else f"{after.batch} examples"
+    name = f"latency, {count}, ms" + ("" if after.p90_ms is None else " (p90)")
     return name, f"{original_ms:.2f}", latency_text(after), change

@@ -241,7 +241,7 @@ class BlockAblation:
                     f"block {first} ({self.stack.names[first]!r}) has no score by {name!r}: it runs more than once. "
                     "Leave it out of `candidates`, or choose a criterion that compares networks, e.g. cka."
                 )
-            run.values[name][first] = criterion.of_block(before, after, _mask(before, positions), None)
+            run.values[name][first] = criterion.of_block(before, after, positions_mask(before, positions), None)
 
     def _cut(self, module: nn.Module, run: "_Forward", networks: int, given: Any, entry: Tensor | None = None) -> Any:
         """Arguments with the rows of the first networks, in place of those of all; `entry` has rows of fewer."""
@@ -335,7 +335,7 @@ class BlockAblation:
             states = (entries[candidate].to(gradient.device), outputs[end].detach(), gradient)
             before, after, slope = (_as_positions(state, self.stack.blocks[end].module) for state in states)
             for name, criterion in self._needing["gradients"].items():
-                value = criterion.of_block(before, after, _mask(before, inputs.get("attention_mask")), slope)
+                value = criterion.of_block(before, after, positions_mask(before, inputs.get("attention_mask")), slope)
                 values[name].append(value.to(found[-1].device))  # blocks may lie on several devices
         return {name: torch.stack(numbers) for name, numbers in values.items()}
 
@@ -408,7 +408,8 @@ def _as_positions(states: Tensor, block: nn.Module) -> Tensor:
     return states[:, None] if states.ndim == 2 else states.flatten(1, -2)
 
 
-def _mask(states: Tensor, attention_mask: Tensor | None) -> Tensor:
+def positions_mask(states: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """1 where a position of hidden states [N, positions, D] counts, [N, positions]."""
     if attention_mask is not None and attention_mask.shape == states.shape[:2]:
         return attention_mask.to(states.device).double()
     return torch.ones(states.shape[:2], dtype=torch.float64, device=states.device)

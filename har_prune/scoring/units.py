@@ -11,7 +11,7 @@ from har_prune.errors import DataError, DegenerateFeaturesError
 from har_prune.runtime.batches import checked, inputs_of, shard_batch, size_of, to_device
 from har_prune.runtime.devices import exact_float32
 from har_prune.runtime.processes import agreed
-from har_prune.scoring.ablation import losses_of
+from har_prune.scoring.ablation import losses_of, positions_mask
 from har_prune.scoring.criteria.units import UnitCriterion, make_unit_criterion
 from har_prune.widths.stack import WidthStack
 
@@ -92,10 +92,11 @@ def _of_batch(widths: WidthStack, batch: Mapping[str, Any], criterion: UnitCrite
     differentiates = criterion.needs == "gradients"
     if differentiates and (labels is None or labels.ndim != 1):
         raise DataError(
-            f"the criterion needs labels, one class index for each example; a batch has {', '.join(batch)}. Add them, "
+            "the criterion needs a classifier's labels, one class index for each example; a batch has "
+            f"{', '.join(batch)}{'' if labels is None else f' with labels of shape {tuple(labels.shape)}'}. Add them, "
             "or choose a criterion that needs none, e.g. l1_norm."
         )
-    handles = []
+    handles, inputs = [], to_device(inputs_of(batch), model.device)
     for width in widths.widths:
 
         def keep(module: Any, args: tuple, index: int = width.index) -> tuple | None:
@@ -108,7 +109,7 @@ def _of_batch(widths: WidthStack, batch: Mapping[str, Any], criterion: UnitCrite
         handles.append(width.reader.register_forward_pre_hook(keep))
     try:
         with torch.set_grad_enabled(differentiates):
-            output = model(**to_device(inputs_of(batch), model.device))
+            output = model(**inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -116,7 +117,9 @@ def _of_batch(widths: WidthStack, batch: Mapping[str, Any], criterion: UnitCrite
     slopes: Iterable[Any] = [None] * len(read)
     if differentiates and labels is not None:  # not backward(): the user's parameters keep the gradients they have
         slopes = torch.autograd.grad(losses_of(output, labels).sum(), read)
-    return [
-        criterion.of_values(width.by_unit(values.detach()), None if slope is None else width.by_unit(slope))
-        for width, values, slope in zip(widths.widths, read, slopes, strict=True)
-    ]
+    found = []
+    for width, values, slope in zip(widths.widths, read, slopes, strict=True):
+        parts = width.by_unit(values.detach())
+        mask = positions_mask(parts.flatten(2), inputs.get("attention_mask"))[..., None]
+        found.append(criterion.of_values(parts, None if slope is None else width.by_unit(slope), mask))
+    return found

@@ -1,6 +1,7 @@
 """find_widths: what can be narrowed inside the blocks of a model, by its family."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -21,14 +22,14 @@ _FEW = 64  # units of which each number is tried on the config: heads, of which 
 
 def find_widths(
     model: PreTrainedModel | BlockStack,
-    kinds: Iterable[str] | None = None,
+    kinds: Iterable[str] | str | None = None,
     example_inputs: dict[str, Tensor] | None = None,
 ) -> WidthStack:
     """Finds what can be narrowed inside the residual blocks of a model.
 
     Args:
         model: A model whose family has widths, or the stack `find_blocks` returned for it.
-        kinds: Names of the kinds wanted, e.g. ["channels"]; None = all that the family has.
+        kinds: Names of the kinds wanted, e.g. ["channels"], or one of them; None = all that the family has.
         example_inputs: As for `find_blocks`.
 
     Returns:
@@ -47,7 +48,7 @@ def find_widths(
             f"nobody has described it. There are widths of {', '.join(_families_with_widths())}."
         )
     names = [kind.name for kind in offered]
-    wanted = names if kinds is None else list(dict.fromkeys(kinds))
+    wanted = names if kinds is None else [kinds] if isinstance(kinds, str) else list(dict.fromkeys(kinds))
     for name in wanted:
         if name not in names:
             raise NotRemovableError(
@@ -59,7 +60,9 @@ def find_widths(
         sizes = None if kind.per_block else _sizes_of_all(stack, kind)
         for block in stack.blocks:
             units = units_of(block, kind, config)
-            why_fixed = _why_fixed(block, kind, units) or (None if sizes is None or len(sizes) > 1 else _STATED)
+            outside = stack.within is not None and not f"{block.name}.".startswith(f"{stack.within}.")
+            why_fixed = f"it lies outside of {stack.within!r}" if outside else _why_fixed(block, kind, units)
+            why_fixed = why_fixed or (None if sizes is None or len(sizes) > 1 else _STATED)
             allowed = tuple(range(1, units + 1)) if sizes is None else sizes
             found.append(
                 Width(len(found), kind, block, units, _before(block, kind, units, config), allowed, why_fixed)
@@ -152,6 +155,9 @@ def _parameters(width: Width) -> list[nn.Parameter]:
 def _families_with_widths() -> list[str]:
     from transformers import AutoConfig
 
-    return [
-        name for name in registered_families() if (family := family_of(AutoConfig.for_model(name))) and family.widths
-    ]
+    found = []
+    for name in registered_families():
+        with suppress(ValueError):  # a plugin's family, of a config that transformers does not know
+            family = family_of(AutoConfig.for_model(name))
+            found += [name] if family and family.widths else []
+    return found

@@ -81,8 +81,9 @@ class WidthStack:
 
     @property
     def narrowable(self) -> list[int]:
-        """Indices of the widths that can lose units."""
-        return [width.index for width in self.widths if width.why_fixed is None]
+        """Indices of the widths that can lose units: no width that has to keep the same number is fixed."""
+        free = [group for group in self.together if all(self.widths[index].why_fixed is None for index in group)]
+        return sorted(index for group in free for index in group)
 
     @property
     def together(self) -> list[list[int]]:

@@ -1,8 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from families import har_resnet, har_transformer, swin
+from families import har_resnet, har_transformer, swin, vit
 from pydantic import ValidationError
 from tiny_data import loader
 
@@ -12,7 +13,8 @@ from har_prune.evaluation import cost
 from har_prune.evaluation.cost import Cost
 from har_prune.evaluation.latency import Latency, measure_latency
 from har_prune.evaluation.macs import count_macs
-from har_prune.pruning import choose, plan
+from har_prune.pruning import choose, loop, plan, structures
+from har_prune.pruning.config import WidthSettings
 from har_prune.pruning.history import PruningStep
 from har_prune.pruning.plan import steps_left
 from har_prune.pruning.target import Target
@@ -166,7 +168,7 @@ def test_timing_goes_on_while_the_budget_lies_inside_the_spread(parent, monkeypa
         "har_prune.evaluation.latency._one_forward", lambda model, inputs: runs.append(1) or next(times) / 1000
     )
     inputs = {"input_values": BATCHES[0]["input_values"][:1]}
-    measured = measure_latency(parent, inputs, warmup=0, repeats=30, budget_ms=2.0)
+    measured = measure_latency(parent, inputs, warmup=0, repeats=30, budget_ms=2.0)  # looked at at 30, 60, 120, 240
     assert len(runs) == 300, "ten times as often, and no more"
     assert measured.is_undecided(2.0)
     assert measured.interval_ms == (1.0, 3.0)
@@ -201,6 +203,84 @@ def test_bad_settings_are_refused_before_any_work(parent):
         _prune(parent, structures=["widths"], target={"macs_reduction": 0.9})
     with pytest.raises(UnreachableTargetError, match="holds its target as it is"):
         _prune(parent, target={"parameters": 10**9})
+    with pytest.raises(UnreachableTargetError, match=r"holds latency_ms=1e\+06 as it is"):
+        _prune(parent, target={"latency_ms": 1e6})
+
+
+def test_protected_blocks_and_those_outside_of_a_path_keep_their_width(parent):
+    history = _prune(parent, structures=["widths"], protected=[0, 1], target={"macs_reduction": 0.2}).history
+    for kind, units in history.after.units.items():
+        assert units[:2] == history.before.units[kind][:2]
+        assert units[2:] != history.before.units[kind][2:]
+    model = har_resnet()
+    stage = find_blocks(model, within="har_resnet.encoder.stages.0")
+    result = _prune(stage, structures=["widths"], target={"macs_reduction": 0.1})
+    assert result.history.after.units["channels"][3:] == (12, 12, 16, 16, 16)
+    assert len(find_widths(find_blocks(vit(), within="vit.layers")).narrowable) == 4
+    one_stays = structures.widths_of(find_blocks(vit()), WidthSettings(), {2})
+    assert one_stays.narrowable == [], "one number for all"
+
+
+def test_a_run_that_lands_on_its_target_to_the_mac_ends(parent):
+    before = Cost(1_000_000_007, 1)
+    for share in (0.1, 0.3, 0.55, 0.7):
+        target = Target(macs_reduction=share)
+        most = target.most_macs(before.macs)
+        assert target.is_met(before, Cost(most, 1), 1)
+        assert not target.is_met(before, Cost(most + 1, 1), 1)
+        assert abs(most - (1 - share) * before.macs) <= 1
+    assert Target(macs_reduction=0.1).most_macs(10) == 9
+
+
+def test_units_are_left_alone_where_only_blocks_are_too_many(parent):
+    history = _prune(parent, structures=["blocks", "widths"], target={"blocks": 2}).history
+    assert [step.removed_units for step in history.steps] == [{}, {}, {}]
+
+
+def test_what_a_clock_chose_is_kept_while_it_is_healed(parent, tmp_path, monkeypatch):
+    _clocked(monkeypatch, 1e-5)
+    fields = {"structures": ["blocks", "widths"], "target": {"latency_ms": 1.5}, "heal": HealConfig(epochs=1, when=1)}
+    whole = _prune(parent, output_dir=tmp_path / "whole", **fields)
+    trained = loop.train_model
+
+    def dying(*given, **named):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(loop, "train_model", dying)
+    with pytest.raises(RuntimeError, match="power cut"):
+        _prune(parent, output_dir=tmp_path / "cut", **fields)
+    monkeypatch.setattr(loop, "train_model", trained)
+    _clocked(monkeypatch, 1.02e-5)  # another day, another clock
+    kept = json.loads((tmp_path / "cut" / "training-choice.json").read_text())
+    monkeypatch.setattr(choose.Chooser, "options", lambda *given: pytest.fail("it was chosen before"))
+    with pytest.raises(pytest.fail.Exception):
+        _prune(parent, output_dir=tmp_path / "cut", **fields)
+    step = json.loads((tmp_path / "cut" / "iteration-001" / "step.json").read_text())
+    assert step["choice"] == kept["choice"] == json.loads(json.dumps(vars(whole.history.steps[1].choice)))
+    assert step["cost"]["latency"]["median_ms"] == kept["cost"]["latency"]["median_ms"]
+
+
+def test_where_a_block_cannot_be_expressed_units_or_the_next_one_go(parent, monkeypatch):
+    _clocked(monkeypatch, 1e-5)
+    built, refused = structures.BlockRemoval.built, []
+
+    def refusing(self, *, copy):
+        if self.blocks == [2]:
+            refused.append(self.blocks)
+            raise NotRemovableError("not this one")
+        return built(self, copy=copy)
+
+    monkeypatch.setattr(structures.BlockRemoval, "built", refusing)
+    for target in ({"macs_reduction": 0.5}, {"latency_ms": 1.5}):
+        history = _prune(parent, structures=["blocks", "widths"], target=target).history
+        assert 2 in history.after.remaining
+        for step in history.steps[1:]:
+            assert step.choice is None or step.choice.taken == ("blocks" if step.removed else "widths")
+    monkeypatch.setattr(
+        structures.BlockRemoval, "built", lambda self, copy: refusing(replace(self, blocks=[2]), copy=0)
+    )
+    history = _prune(parent, structures=["blocks", "widths"], min_blocks_per_stage=2).history
+    assert len(history.after.remaining) == 4, "units alone"
 
 
 def test_a_network_with_fixed_blocks_can_be_narrowed_all_the_same():

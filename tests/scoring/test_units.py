@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from families import cifar_resnet, har_transformer, llama
+from families import TOKENS, WIDTHS, cifar_resnet, classifier, har_transformer, llama
 from torch.nn.functional import cross_entropy
+from transformers import BertForSequenceClassification
 
 from har_prune import find_blocks, find_widths, register_unit_criterion, score_blocks, score_units
 from har_prune.blocks.example_inputs import example_inputs
@@ -48,6 +49,22 @@ def test_activation_is_the_mean_magnitude_of_what_a_unit_hands_on():
     torch.testing.assert_close(scores[4 + 2], heads)
 
 
+@torch.no_grad()
+def test_padding_counts_for_nothing():
+    model = classifier(BertForSequenceClassification, num_hidden_layers=2, **WIDTHS, **TOKENS)
+    widths, tokens = find_widths(model), torch.randint(3, 50, (8, 6))
+    mask = torch.ones_like(tokens)
+    padded = {
+        "input_ids": torch.nn.functional.pad(tokens, (0, 20)),
+        "attention_mask": torch.nn.functional.pad(mask, (0, 20)),
+    }
+    short, long = (
+        score_units(widths, [batch], "activation") for batch in ({"input_ids": tokens, "attention_mask": mask}, padded)
+    )
+    for one, other in zip(short, long, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
 def test_taylor_is_the_slope_of_the_loss_when_a_unit_is_scaled_down():
     model = cifar_resnet().double()
     batches = [{**batch, "pixel_values": batch["pixel_values"].double()} for batch in _batches(model)]
@@ -88,7 +105,7 @@ def test_bad_input_says_what_is_wrong():
     widths = find_widths(model)
     with pytest.raises(UnknownCriterionError, match=r"'l1norm' \(known: activation, l1_norm.*Did you mean 'l1_norm'"):
         score_units(widths, (), "l1norm")
-    with pytest.raises(DataError, match="needs labels"):
+    with pytest.raises(DataError, match="needs a classifier's labels"):
         score_units(widths, [example_inputs(model)], "taylor")
     with pytest.raises(DataError, match="no calibration batches"):
         score_units(widths, [], "activation")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from families import TINY, cifar_resnet, har_resnet, har_transformer, llama, vit
+from families import TINY, cifar_resnet, gpt2, har_resnet, har_transformer, llama, vit
 from torch import nn
 
 from har_prune import Family, WidthKind, find_blocks, find_widths, remove_units
@@ -25,6 +25,13 @@ def test_what_cannot_go_is_refused_by_name():
             remove_units(widths, units)
     with pytest.raises(NotRemovableError, match=r"no width called 'chanels'.*Did you mean 'channels'\?"):
         find_widths(cifar_resnet(), ["chanels"])
+
+
+def test_a_plugins_family_does_not_change_what_is_said(monkeypatch):
+    monkeypatch.setitem(families._FAMILIES, "my_encoder", lambda config: Family("layers", "depth"))
+    with pytest.raises(NotRemovableError, match="There are widths of bert"):
+        find_widths(gpt2())
+    assert find_widths(har_transformer(), "heads").units == {"heads": (4, 4, 4, 4)}
 
 
 def test_one_number_for_all_blocks_means_as_many_from_each():

@@ -29,12 +29,13 @@ class UnitCriterion(Protocol):
     def of_weights(self, width: Width) -> Tensor:
         """Importance of each unit, [units], for a criterion that needs nothing; higher = keep."""
 
-    def of_values(self, values: Tensor, gradients: Tensor | None) -> Tensor:
+    def of_values(self, values: Tensor, gradients: Tensor | None, mask: Tensor) -> Tensor:
         """One number for each example and unit, [N, units]; the importance is their mean.
 
         Args:
             values: [N, positions, units, values of a unit].
             gradients: Of each example's loss, likewise; None unless `needs` is "gradients".
+            mask: 1 where a position counts, [N, positions, 1].
         """
 
 
@@ -133,9 +134,9 @@ class UnitActivation:
         pass
 
     @staticmethod
-    def of_values(values: Tensor, gradients: Tensor | None) -> Tensor:
+    def of_values(values: Tensor, gradients: Tensor | None, mask: Tensor) -> Tensor:
         """[N, units]."""
-        return values.double().abs().mean((1, 3))
+        return (values.double().abs().mean(3) * mask).sum(1) / mask.sum(1)
 
 
 @register_unit_criterion("taylor")
@@ -151,7 +152,7 @@ class UnitTaylor:
         pass
 
     @staticmethod
-    def of_values(values: Tensor, gradients: Tensor | None) -> Tensor:
+    def of_values(values: Tensor, gradients: Tensor | None, mask: Tensor) -> Tensor:
         """[N, units]."""
         if gradients is None:
             raise ValueError("taylor needs the gradient")
