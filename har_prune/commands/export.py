@@ -23,6 +23,10 @@ def export(
         str | None, typer.Option(help="Data whose test examples are compared as well; folder or Hub id.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Of these examples, at most.")] = 256,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit integers; validation examples of --data set the ranges.")
+    ] = False,
+    max_drop: Annotated[float, typer.Option(help="Accuracy that --int8 may lose on test examples.")] = 0.01,
     hop_s: Annotated[
         float | None, typer.Option(help="Seconds between windows, for the record. [half a window]")
     ] = None,
@@ -35,31 +39,43 @@ def export(
     output: Annotated[Path | None, typer.Option(help="Folder to write. [beside the checkpoint: FORMAT]")] = None,
 ) -> None:
     """Exports a classifier with its normalisation, mask and softmax to ONNX or ExecuTorch, and compares."""
+    import torch
+
     from har_prune.checkpoints.load import Checkpoint
     from har_prune.exporters.deployed import load_classifier, raw_inputs
-    from har_prune.exporters.export import export_model, format_of
+    from har_prune.exporters.export import Quantization, export_model, format_of
     from har_prune.recipe.prepare import prepared_for
     from har_prune.runtime.console import say
 
     if hop_s is not None and hop_s <= 0:
         raise typer.BadParameter(f"--hop-s {hop_s:g}: must be above 0")
+    if int8 and data is None:
+        raise typer.BadParameter("--int8 needs --data: its ranges and its accuracy are measured on examples")
     format_of(format)  # what is not there is said before anything is loaded
     source = Checkpoint(checkpoint, revision, trust_remote_code)
-    real = []
+    real, quantization = [], None
     if data is None:
         model, processor = load_classifier(source)
     else:
         config = data_config(data, data_subset, data_revision, test_subject, rename_channel)
         made = prepared_for(source, config, 0)
         model, processor = made.model, made.processor
-        rows = made.splits.test[:samples]
-        real = [raw_inputs(made.preprocess(made.data.raw(rows)), processor)]
+        raw = {
+            name: raw_inputs(made.preprocess(made.data.raw(rows[:samples])), processor)
+            for name, rows in (("calibration", made.splits.calibration), ("test", made.splits.test))
+        }
+        real = [raw["test"]]
+        if int8 and made.data.labels is not None:  # texts without are of no classifier, and refused below
+            labels = torch.as_tensor(made.data.labels[made.splits.test[:samples]])
+            quantization = Quantization(raw["calibration"], (raw["test"], labels), max_drop)
     folder = Path(checkpoint)
     beside = folder.parent / format if folder.is_dir() else Path(format)
-    found = export_model(model, processor, output or beside, format, real=real, hop_s=hop_s)
+    found = export_model(model, processor, output or beside, format, real=real, hop_s=hop_s, int8=quantization)
     say(f"{output or beside}/{found.file}: {found.size_bytes / 1024:,.1f} KiB")
     say(
         f"same answers as the saved model on {len(found.cases)} kinds of input; largest difference of a logit "
         f"{found.difference:.1e}"
     )
+    if found.int8_accuracy is not None and found.accuracy is not None:
+        say(f"in 8-bit integers: accuracy {found.int8_accuracy:.4f} on test examples, in float32 {found.accuracy:.4f}")
     say(f"one example on one thread: {found.latency_ms:.2f} ms; the saved model, in turns: {found.torch_ms:.2f} ms")

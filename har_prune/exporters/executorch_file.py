@@ -52,6 +52,14 @@ class ExecutorchFormat:
         finally:
             logging.disable(level)
 
+    def quantize(self, path: Path, calibration: Any) -> None:
+        """Not offered.
+
+        Raises:
+            ExportError: Always.
+        """
+        raise ExportError("8-bit integers are offered in format onnx: leave --int8 out, or choose --format onnx.")
+
     def load(self, path: Path) -> Callable[[Any], tuple[np.ndarray, np.ndarray]]:
         """A program; it takes the examples of a batch one after the other."""
         method = self._runtime.Runtime.get().load_program(str(path)).load_method("forward")

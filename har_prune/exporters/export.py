@@ -23,6 +23,21 @@ _REPEATS = 30
 Arrays = Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Quantization:
+    """8-bit integers for weights and activations of an export.
+
+    Args:
+        calibration: Inputs of the exported network by name, whose activations set the ranges; not of the test data.
+        evaluation: Inputs and labels [N] that its accuracy is measured on.
+        max_drop: Most accuracy that it may lose, as a share in [0, 1].
+    """
+
+    calibration: Mapping[str, Tensor]
+    evaluation: tuple[Mapping[str, Tensor], Tensor]
+    max_drop: float = 0.01
+
+
 class Format(Protocol):
     """How a network becomes a file of some format, and how that file is run.
 
@@ -34,6 +49,13 @@ class Format(Protocol):
 
     def write(self, made: Deployed, path: Path) -> None:
         """Writes the file."""
+
+    def quantize(self, path: Path, calibration: Arrays) -> None:
+        """Makes the file compute in 8-bit integers.
+
+        Raises:
+            ExportError: The format does not offer it.
+        """
 
     def load(self, path: Path) -> Callable[[Arrays], tuple[np.ndarray, np.ndarray]]:
         """A function that runs the file: inputs by name -> (logits, probabilities)."""
@@ -52,6 +74,8 @@ class Export:
         latency_ms: Median time of one example in its own runtime, on one thread.
         torch_ms: Of the saved model, in turns with it.
         facts: What whoever uses it has to know.
+        accuracy: Of the saved model on the evaluation data; None where it is not quantized.
+        int8_accuracy: Of the file there; likewise.
     """
 
     file: str
@@ -62,6 +86,8 @@ class Export:
     latency_ms: float
     torch_ms: float
     facts: dict[str, Any]
+    accuracy: float | None = None
+    int8_accuracy: float | None = None
 
 
 def export_model(
@@ -72,6 +98,7 @@ def export_model(
     *,
     real: Iterable[Mapping[str, Tensor]] = (),
     hop_s: float | None = None,
+    int8: Quantization | None = None,
 ) -> Export:
     """Exports a classifier into a folder: the file, and `export.json` with what it is.
 
@@ -85,12 +112,14 @@ def export_model(
         format: "onnx" or "executorch".
         real: Inputs of the exported network by name, e.g. {"windows": [N, T, C], "mask": [N, T]}, to compare on.
         hop_s: Seconds between the starts of two windows, for the record; None = half a window.
+        int8: How to quantize what was compared, and on what to measure what that costs; None = it stays float32.
 
     Returns:
         What was exported.
 
     Raises:
-        ExportError: The format is unknown or not installed, or its runtime gives something else. Nothing is left.
+        ExportError: The format is unknown or not installed, its runtime gives something else, or 8 bits lose more
+            accuracy than they may. Nothing is left.
         OutputFolderError: The folder is not empty.
     """
     how = format_of(format)
@@ -104,10 +133,15 @@ def export_model(
             run = how.load(path)
             cases = made.cases() | {f"real {number}": dict(some) for number, some in enumerate(real)}
             differences = {name: _difference(name, made, run, inputs) for name, inputs in cases.items()}
+            accuracies: tuple[float, float] | None = None
+            if int8 is not None:
+                how.quantize(path, {name: value.numpy() for name, value in int8.calibration.items()})
+                run = how.load(path)
+                accuracies = _accuracies(made, run, int8)
             latency_ms, torch_ms = _timed(made, run)
             found = Export(
                 path.name, format, path.stat().st_size, max(differences.values()), differences, latency_ms, torch_ms,
-                made.facts,
+                made.facts, *(accuracies or ()),
             )  # fmt: skip
             write_json(folder / "export.json", {**asdict(found), "environment": environment()})
     except FileExistsError as error:
@@ -156,6 +190,25 @@ def _difference(name: str, made: Deployed, run: Callable, inputs: Mapping[str, T
             f"{allowed:.0e}), by its own runtime: nothing was kept."
         )
     return found
+
+
+@torch.no_grad()
+def _accuracies(made: Deployed, run: Callable, int8: Quantization) -> tuple[float, float]:
+    """Accuracy of the model and of the quantized file.
+
+    Raises:
+        ExportError: It loses more than it may.
+    """
+    inputs, labels = int8.evaluation
+    expected = made.network(**inputs)[0].argmax(-1).numpy()
+    found = run({name: value.numpy() for name, value in inputs.items()})[0].argmax(-1)
+    before, after = (float((chosen == labels.numpy()).mean()) for chosen in (expected, found))
+    if before - after > int8.max_drop:
+        raise ExportError(
+            f"in 8-bit integers the accuracy falls from {before:.4f} to {after:.4f} on {len(labels)} examples "
+            f"(allowed {int8.max_drop:g}): nothing was kept. Export float32, or allow more."
+        )
+    return before, after
 
 
 @torch.no_grad()

@@ -67,6 +67,37 @@ class OnnxFormat:
             entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
         self._onnx.save(model, path)
 
+    def quantize(self, path: Path, calibration: Any) -> None:
+        """Weights and activations of convolutions and matrix products in 8 bits, by channel; normalisation stays.
+
+        Raises:
+            ExportError: onnxruntime cannot quantize the network.
+        """
+        from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(quantization.CalibrationDataReader):
+            def __init__(self) -> None:
+                rows = len(next(iter(calibration.values())))
+                self.batches = ({k: v[i : i + 32] for k, v in calibration.items()} for i in range(0, rows, 32))
+
+            def get_next(self) -> Any:
+                return next(self.batches, None)
+
+        prepared = path.with_name("prepared.onnx")
+        level = logging.root.manager.disable
+        try:
+            logging.disable(logging.WARNING)
+            quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(prepared), str(path), Reader(), op_types_to_quantize=["Conv", "MatMul", "Gemm"], per_channel=True
+            )
+        except Exception as error:  # whatever a network makes it raise
+            raise ExportError(f"onnxruntime cannot quantize this network ({type(error).__name__}: {error})") from error
+        finally:
+            logging.disable(level)
+            prepared.unlink(missing_ok=True)
+
     def load(self, path: Path) -> Callable[[Any], tuple[np.ndarray, np.ndarray]]:
         """A session on one thread."""
         options = self._runtime.SessionOptions()

@@ -129,6 +129,36 @@ def test_bad_input_is_one_message(tmp_path, monkeypatch):
     assert not (tmp_path / "x").exists()
 
 
+def _windows(count, seed):
+    generator = np.random.default_rng(seed)
+    windows = generator.normal(size=(count, 32, 6)) * EXTRACTOR.channel_std + EXTRACTOR.channel_mean
+    return {"windows": torch.tensor(windows, dtype=torch.float32), "mask": torch.ones(count, 32)}
+
+
+def test_eight_bits_are_kept_while_they_lose_little(tmp_path):
+    torch.manual_seed(0)
+    model = har_resnet().eval()
+    examples = _windows(64, 1)
+    with torch.no_grad():
+        features = (examples["windows"] - torch.tensor(EXTRACTOR.channel_mean)) / torch.tensor(EXTRACTOR.channel_std)
+        labels = model(input_values=features.float()).logits.argmax(-1)
+    asked = export.Quantization(_windows(64, 2), (examples, labels), max_drop=0.1)
+    found = export_model(model, EXTRACTOR, tmp_path / "int8", int8=asked)
+    assert found.accuracy == 1.0
+    assert 0.9 <= found.int8_accuracy <= 1.0
+    whole = export_model(model, EXTRACTOR, tmp_path / "float32")
+    assert whole.int8_accuracy is None
+    runs = [export.format_of("onnx").load(tmp_path / name / "model.onnx") for name in ("int8", "float32")]
+    one, other = (run({name: value.numpy() for name, value in examples.items()})[0] for run in runs)
+    assert 0 < np.abs(one - other).max() < 0.5, "it computes in other numbers, and nearly the same"
+    swapped = export.Quantization(asked.calibration, (examples, labels), max_drop=-0.01)  # it would have to gain
+    with pytest.raises(ExportError, match="in 8-bit integers the accuracy falls"):
+        export_model(model, EXTRACTOR, tmp_path / "lost", int8=swapped)
+    assert not (tmp_path / "lost").exists()
+    with pytest.raises(ExportError, match="offered in format onnx"):
+        export.format_of("executorch").quantize(tmp_path, {})
+
+
 def test_a_consumer_needs_onnxruntime_and_numpy_alone(root, tmp_path):
     """The example of docs/guides/export.md, where no other package can be imported."""
     (code,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "guides" / "export.md").read_text(), re.DOTALL)
@@ -173,6 +203,14 @@ def test_the_command_exports_a_run(run_folder, tmp_path):
     record = json.loads((tmp_path / "onnx" / "export.json").read_text())
     assert record["cases"]["real 0"] <= 1e-4
     assert record["facts"]["units"] == ["m/s^2"] * 3 + ["rad/s"] * 3
+    small = CliRunner().invoke(
+        app, ["export", str(run_folder / "pruned"), "--output", str(tmp_path / "int8"), "--data", "synthetic",
+              "--test-subject", "s10", "--samples", "64", "--int8", "--max-drop", "1"],
+    )  # fmt: skip
+    assert small.exit_code == 0, small.output
+    assert "in 8-bit integers: accuracy" in small.output
+    alone = CliRunner().invoke(app, ["export", str(run_folder / "pruned"), "--int8"])
+    assert (alone.exit_code, "--int8 needs --data" in alone.output) == (2, True)
     again = CliRunner().invoke(app, ["export", str(run_folder / "pruned"), "--output", str(tmp_path / "onnx")])
     assert again.exit_code == 2
     assert "not empty" in again.output
