@@ -14,12 +14,12 @@ from har_prune.checkpoints.provenance import without_places
 from har_prune.errors import OutputFolderError
 from har_prune.evaluation.measurement import figures_of
 from har_prune.evaluation.metrics import EvalMetrics
-from har_prune.pruning.history import PruningHistory
+from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.store import history_at
 from har_prune.reporting.html.figures import accuracy_figure, curves_figure, robustness_figure, scores_figure
 from har_prune.reporting.names import printable
 from har_prune.reporting.robustness import compared, robustness_of
-from har_prune.reporting.structures import choice_text, removed_text, units_left
+from har_prune.reporting.structures import removed_text, units_left
 from har_prune.reporting.trajectory import latency_text, noise_of, rows_of, training_examples
 
 _HERE = Path(__file__).parent
@@ -246,13 +246,13 @@ def _networks(history: PruningHistory) -> PageTable:
 
 def _trajectory(history: PruningHistory) -> PageTable:
     first = history.before.metrics
-    chose = any(step.choice for step in history.iterations)
-    columns = ["iteration", "removed", *["closer to the reference"] * chose, "blocks", "MACs", "MACs removed %"]
+    compared = dict.fromkeys(name for step in history.iterations if step.choice for name in step.choice.similarity)
+    columns = ["iteration", "removed", *(f"CKA, {name}" for name in compared), "blocks", "MACs", "MACs removed %"]
     columns += ["parameters", "latency, ms (p90)", "healed"]
     columns += [f"{split} {name}" for split, metrics in first.items() for name in metrics.figures]
     rows = [
         [
-            _count(step.iteration), Cell(removed_text(step)), *[Cell(choice_text(step) or "-")] * chose,
+            _count(step.iteration), Cell(removed_text(step)), *(_similarity_cell(step, name) for name in compared),
             _count(len(step.remaining)),
             _count(step.cost.macs), _percent(history.macs_reduction(step)), _count(step.cost.parameters),
             Cell(latency_text(step.cost.latency)), Cell("yes" if step.healing else "no"),
@@ -261,6 +261,12 @@ def _trajectory(history: PruningHistory) -> PageTable:
         for step in history.iterations
     ]  # fmt: skip
     return PageTable("Iterations", columns, rows, history.selected)
+
+
+def _similarity_cell(step: PruningStep, structure: str) -> Cell:
+    """CKA of what a step would have left; of the structure that was taken it is the highest."""
+    value = step.choice.similarity.get(structure) if step.choice else None
+    return Cell("-") if value is None else Cell(f"{value:.4f}", value)
 
 
 def _scores(anchor: str, history: PruningHistory) -> Section | None:
