@@ -211,14 +211,14 @@ def cases(model: PreTrainedModel, data: str, chosen: list[int]) -> Iterable[tupl
         config = LlamaConfig(
             hidden_size=256, intermediate_size=688, num_hidden_layers=24, num_attention_heads=4, num_key_value_heads=4
         )
-        tokens = torch.randint(config.vocab_size, (16, 64), generator=torch.Generator().manual_seed(0))
+        tokens = torch.randint(config.vocab_size, (64, 16), generator=torch.Generator().manual_seed(0))
         return LlamaForCausalLM(config).eval(), {"input_ids": tokens}, list(range(24))
 
     return [
         ("ResNet-56", resnet),
         ("HAR Transformer, 12 blocks, width 64", transformer),
         ("ViT-S/16, 12 layers, 112 x 112, random", vit),
-        ("Llama, 24 layers, width 256, 64 tokens, random", llama),
+        ("Llama, 24 layers, width 256, 16 tokens, random", llama),
     ]
 
 

@@ -53,7 +53,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Makes networks shallower: finds the residual blocks that matter least, removes them, heals, saves.",
+    help="Makes networks shallower and narrower: finds what matters least, removes it, heals, saves.",
 )
 
 
