@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from har_prune.evaluation.robustness.measure import Robustness, measure_robustness
     from har_prune.evaluation.robustness.registry import register_corruption
     from har_prune.exporters.export import Export, export_model
+    from har_prune.inference.pipeline import HarPipeline
     from har_prune.pruning.config import PruneConfig
     from har_prune.pruning.history import PruningHistory, PruningStep
     from har_prune.pruning.loop import PruningResult, prune
@@ -104,6 +105,7 @@ _PUBLIC = {
         "Export",
         "export_model",
     ),
+    "inference.pipeline": ("HarPipeline",),
     "pruning.config": ("PruneConfig",),
     "pruning.history": (
         "PruningHistory",
@@ -176,6 +178,7 @@ __all__ = [
     "Export",
     "Family",
     "HarFeatureExtractor",
+    "HarPipeline",
     "HarPruneError",
     "HarResNetConfig",
     "HarResNetForSequenceClassification",

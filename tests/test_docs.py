@@ -70,6 +70,9 @@ def place(tmp_path_factory):
         for n in range(600):
             lines.append(f"{20 * n},{0.1 * np.sin(n / 9):.4f},0.02,1.0,{'walk' if n < 300 else 'sit'},{user}")
         (folder / "my-recordings" / f"{user}.csv").write_text("\n".join(lines))
+    moving = np.random.default_rng(0).normal(size=(600, 6))
+    header = "acc_x,acc_y,acc_z,gyro_x,gyro_y,gyro_z"
+    np.savetxt(folder / "walk.csv", moving, delimiter=",", header=header, comments="")
     (folder / "my_map.yaml").write_text(next(c for k, c in blocks_of(ROOT / "docs/guides/own-data.md") if k == "yaml"))
     done = run_recipe(
         "quickstart", folder / "runs" / "quickstart", "train.epochs=1", "heal.epochs=1", "controls=[scratch]",

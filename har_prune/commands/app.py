@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from har_prune import __version__
-from har_prune.commands import convert, evaluate, export, gate, init, prune, push, recipes, report, run, score
+from har_prune.commands import convert, evaluate, export, gate, init, predict, prune, push, recipes, report, run, score
 from har_prune.errors import HarPruneError
 from har_prune.runtime.console import console, error, quiet_libraries
 
@@ -80,6 +80,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "report": report.report,
     "gate": gate.gate,
     "export": export.export,
+    "predict": predict.predict,
     "push": push.push,
     "convert": convert.convert,
 }

@@ -18,6 +18,7 @@ from har_prune.runtime.environment import environment
 from har_prune.runtime.files import whole_folder, write_json
 
 TOLERANCE = 1e-4  # of logits, or of the largest one where that is above 1
+FORMATS = {"onnx": ".onnx", "executorch": ".pte"}  # and the suffix of their files
 _REPEATS = 30
 
 Arrays = Mapping[str, np.ndarray]

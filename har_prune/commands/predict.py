@@ -1,0 +1,42 @@
+"""`har-prune predict`: the timeline of a recording."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from har_prune.commands.options import Trust
+
+
+def predict(
+    network: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier of sensor windows, .onnx or .pte.")],
+    recording: Annotated[Path, typer.Argument(help=".csv, .parquet or .npy; columns named as its channels, `time`.")],
+    sampling_rate_hz: Annotated[
+        float | None, typer.Option(help="Of the recording. [by its column time, else the network's]")
+    ] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(help="Of each channel, in the network's order; repeatable. [its own]")
+    ] = None,
+    hop_s: Annotated[float | None, typer.Option(help="Seconds between two windows. [half a window]")] = None,
+    trust_remote_code: Trust = False,
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("timeline.csv"),
+) -> None:
+    """Says what a recording shows: start, end, activity, probability. Gaps are told, never guessed over."""
+    from rich.table import Table
+
+    from har_prune.inference.pipeline import HarPipeline
+    from har_prune.runtime.console import Console, say
+    from har_prune.runtime.files import whole_file
+
+    pipeline = HarPipeline.from_pretrained(network, trust_remote_code=trust_remote_code)
+    timeline = pipeline(recording, sampling_rate_hz, units=unit, hop_s=hop_s)
+    with whole_file(output) as partial:
+        timeline.to_frame().to_csv(partial, index=False)
+    table = Table(title=f"{len(timeline.starts_s)} windows")
+    for name in ("start, s", "end, s", "activity", "probability"):
+        table.add_column(name, justify="left" if name == "activity" else "right")
+    for segment in timeline.segments:
+        chance = "-" if segment.probability is None else f"{segment.probability:.2f}"
+        table.add_row(f"{segment.start_s:.1f}", f"{segment.end_s:.1f}", segment.label or "(no data)", chance)
+    Console().print(table)
+    say(f"Timeline: {output}")

@@ -1,0 +1,172 @@
+"""From a recording to a timeline, against what is worked out by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from families import har_resnet
+from typer.testing import CliRunner
+
+from har_prune import HarFeatureExtractor, HarPipeline, export_model, save_pruned
+from har_prune.commands.app import app
+from har_prune.errors import CheckpointError, DataError
+
+FACTS = {
+    "labels": ["sit", "walk"], "sampling_rate_hz": 10.0, "channels": ["acc_x", "acc_y", "acc_z"],
+    "units": ["m/s^2"] * 3, "window_size": 10, "window_s": 1.0, "hop_s": 0.5,
+}  # fmt: skip
+
+
+def _louder(inputs):
+    """Walks where the mean of the first channel is above 0; by how much is its probability."""
+    windows, mask = inputs["windows"], inputs["mask"]
+    mean = (windows[..., 0] * mask).sum(1) / mask.sum(1)
+    walk = 1 / (1 + np.exp(-mean))
+    chances = np.stack([1 - walk, walk], 1)
+    return np.log(chances), chances
+
+
+def _recording(*parts):
+    """Seconds of one level after the other, at 10 Hz."""
+    level = np.concatenate([np.full(round(10 * seconds), value, dtype=float) for seconds, value in parts])
+    return np.stack([level, np.zeros_like(level), np.full_like(level, 9.8)], 1)
+
+
+@pytest.fixture
+def pipeline():
+    return HarPipeline(_louder, FACTS)
+
+
+def test_activities_follow_each_other_and_probabilities_are_means_of_windows(pipeline):
+    timeline = pipeline(_recording((4, -3.0), (4, 3.0)))
+    assert [(s.label, s.start_s) for s in timeline.segments] == [("sit", 0.0), ("walk", 4.0)]
+    assert timeline.segments[-1].end_s == 8.0
+    assert timeline.starts_s.tolist() == [0.5 * n for n in range(15)]
+    # The pieces of sitting: seven of two windows at -3, and the last, which a window across the change covers too.
+    sure, half = 1 - 1 / (1 + np.exp(3)), 0.5
+    pieces = [sure] * 7 + [(sure + half) / 2]
+    assert timeline.segments[0].probability == pytest.approx(np.mean(pieces), abs=1e-6)
+    assert timeline.to_frame().columns.tolist() == ["start_s", "end_s", "label", "probability"]
+
+
+def test_the_end_is_looked_at_and_every_sample_has_its_place(pipeline):
+    timeline = pipeline(_recording((2.3, -1.0)))
+    assert timeline.starts_s.tolist() == [0.0, 0.5, 1.0, 1.3]
+    assert [(s.start_s, s.end_s) for s in timeline.segments] == [(0.0, 2.3)]
+
+
+def test_a_gap_is_told_and_a_short_one_is_filled(pipeline):
+    values = _recording((3, -2.0), (2, 0.0), (3, 2.0), (0.3, 2.0))
+    values[30:50] = np.nan
+    values[10:12, 1] = np.nan  # 0.2 s
+    values[75:80] = np.nan
+    timeline = pipeline(values)
+    spans = [(s.start_s, s.end_s, s.label) for s in timeline.segments]
+    assert spans == [(0.0, 3.0, "sit"), (3.0, 5.0, None), (5.0, 7.5, "walk"), (7.5, 8.3, None)]
+    assert timeline.segments[1].probability is None
+
+
+def test_columns_are_found_by_name_and_times_make_the_rate(pipeline, tmp_path):
+    values = _recording((3, -2.0), (3, 2.0))
+    table = pd.DataFrame(values, columns=["acc_x", "acc_y", "acc_z"])[["acc_z", "acc_x", "acc_y"]]
+    expected = pipeline(values).segments
+    assert pipeline(table).segments == expected
+    table["time"] = 100 + np.arange(len(table)) / 10
+    assert pipeline(table).segments == expected
+    table["time"] = pd.date_range("2024-05-31", periods=len(table), freq="100ms", tz="Europe/Vienna").astype(str)
+    for name in ("a.csv", "a.csv.gz", "b.parquet"):
+        getattr(table, f"to_{'csv' if 'csv' in name else 'parquet'}")(tmp_path / name, index=False)
+        assert pipeline(tmp_path / name).segments == expected
+    np.save(tmp_path / "c.npy", values)
+    assert pipeline(tmp_path / "c.npy").segments == expected
+    holes = table.drop(index=range(20, 40)).reset_index(drop=True)
+    assert [s.label for s in pipeline(holes).segments] == ["sit", None, "walk"]
+
+
+def test_another_rate_and_other_units_come_to_the_networks_own(pipeline):
+    slow, fast = _recording((4, -2.0), (4, 2.0)), np.repeat(_recording((4, -2.0), (4, 2.0)), 5, axis=0)
+    same = pipeline(fast, 50.0)
+    assert [(s.label, round(s.start_s, 1)) for s in same.segments] == [("sit", 0.0), ("walk", 4.0)]
+    in_g = pipeline(slow / 9.80665, units=["g"] * 3)
+    assert in_g.segments[0].probability == pytest.approx(pipeline(slow).segments[0].probability, abs=1e-6)
+    with pytest.raises(CheckpointError, match="do not convert"):
+        pipeline(slow, units=["deg/s"] * 3)
+
+
+def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
+    good = pd.DataFrame(_recording((2, 1.0)), columns=["acc_x", "acc_y", "acc_z"])
+    np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object))
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    back = good.assign(time=np.r_[0:10, 5:15] / 10)
+    cases = [
+        (np.empty((0, 3)), "at least two"),
+        (np.zeros((1, 3)), "at least two"),
+        (np.zeros((20, 4)), r"shape \(20, 4\); samples \[T, 3\]"),
+        (good.rename(columns={"acc_y": "ay"}), "no column 'acc_y'.*Rename"),
+        (np.full((20, 3), np.inf), "infinity in sample 0"),
+        (back, "time stamp goes back"),
+        (good.assign(time="noon"), "the time of sample 0 is no time"),
+        (good.assign(time=0.0), "do not go forward"),
+        (tmp_path / "none.csv", "no such file"),
+        (tmp_path / "pickled.npy", "cannot be read.*allow_pickle"),
+        (tmp_path / "cut.parquet", "cannot be read"),
+        (tmp_path, "no such file"),
+    ]
+    for recording, said in cases:
+        with pytest.raises(DataError, match=said):
+            pipeline(recording)
+    for hop in (0.0, 0.01, 2.0):
+        with pytest.raises(DataError, match="a hop is at least a sample"):
+            pipeline(good, hop_s=hop)
+    with pytest.raises(DataError, match="must be above 0"):
+        pipeline(good, -1.0)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("network")
+    extractor = HarFeatureExtractor(
+        num_channels=6, sampling_rate_hz=50.0, window_size=32, channel_names=[f"c{n}" for n in range(6)],
+        channel_mean=[0.0] * 6, channel_std=[2.0] * 6, channel_units=["m/s^2"] * 6,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = har_resnet().eval()
+    save_pruned(model, folder / "pruned", processor=extractor)
+    for format in ("onnx", "executorch"):
+        export_model(model, extractor, folder / format, format)
+    return folder
+
+
+def test_folder_onnx_and_executorch_draw_the_same_timeline(saved):
+    recording = np.random.default_rng(0).normal(size=(400, 6)).cumsum(0) / 5
+    recording[100:150] = np.nan
+    first, *others = (
+        HarPipeline.from_pretrained(saved / path)(recording, hop_s=0.2)
+        for path in ("pruned", "onnx/model.onnx", "executorch/model.pte")
+    )
+    assert {s.label for s in first.segments} >= {None}
+    for other in others:
+        np.testing.assert_allclose(first.probabilities, other.probabilities, atol=1e-4)
+        assert [s.label for s in other.segments] == [s.label for s in first.segments]
+
+
+def test_the_command_writes_the_timeline(saved, tmp_path):
+    recording = pd.DataFrame(np.random.default_rng(1).normal(size=(200, 6)), columns=[f"c{n}" for n in range(6)])
+    recording.to_csv(tmp_path / "walk.csv", index=False)
+    given = [str(saved / "onnx" / "model.onnx"), str(tmp_path / "walk.csv"), "--output", str(tmp_path / "out.csv")]
+    done = CliRunner().invoke(app, ["predict", *given])
+    assert done.exit_code == 0, done.output
+    written = pd.read_csv(tmp_path / "out.csv")
+    assert (written["start_s"].iloc[0], written["end_s"].iloc[-1]) == (0.0, 4.0)
+    assert (written["start_s"].iloc[1:].to_numpy() == written["end_s"].iloc[:-1].to_numpy()).all()
+    given[3] = str(tmp_path / "lost.csv")
+    wrong = CliRunner().invoke(app, ["predict", given[0], str(tmp_path / "none.csv"), *given[2:]])
+    assert wrong.exit_code == 2
+    assert "no such file" in wrong.output
+    assert not (tmp_path / "lost.csv").exists()
+    (tmp_path / "model.onnx").write_bytes((saved / "onnx" / "model.onnx").read_bytes())
+    alone = CliRunner().invoke(app, ["predict", str(tmp_path / "model.onnx"), str(tmp_path / "walk.csv")])
+    assert (alone.exit_code, "export.json beside it" in alone.output) == (2, True)
+    assert json.loads((saved / "onnx" / "export.json").read_text())["facts"]["hop_s"] == 0.32
