@@ -23,6 +23,7 @@ from har_prune.reporting.trajectory import plot_trajectory, trajectory_markdown
 
 @pytest.fixture(scope="module")
 def parent():
+    torch.manual_seed(5)  # a fixture of a module comes before the seed of each test
     model = har_transformer(5, hidden_dropout_prob=0.0)
     train_model(model, loader(96, 0, shuffle=True), None, HealConfig(epochs=12, learning_rate=3e-3), seed=1)
     return model

@@ -23,6 +23,7 @@ from har_prune.scoring.similarity import similarities
 
 @pytest.fixture(scope="module")
 def parent():
+    torch.manual_seed(0)
     model = har_transformer(4, hidden_dropout_prob=0.0)
     train_model(model, loader(96, 0, shuffle=True), None, HealConfig(epochs=12, learning_rate=3e-3), seed=1)
     return model

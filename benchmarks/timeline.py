@@ -1,0 +1,50 @@
+"""A day of six-axis recordings at 50 Hz to a timeline: seconds and peak memory, by the checkpoint and by its exports.
+
+python benchmarks/timeline.py RUN/pruned RUN/onnx/model.onnx
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import peak_bytes, resident_bytes, write_result
+
+from har_prune import HarPipeline
+
+_SECONDS = 24 * 3600
+
+
+def row_of(source: str, recording: np.ndarray, rate: float) -> dict[str, Any]:
+    """One network over the whole recording."""
+    pipeline = HarPipeline.from_pretrained(source)
+    values = np.resize(recording, (len(recording), len(pipeline.facts["channels"])))
+    before, start = resident_bytes(), time.perf_counter()
+    found: list[Any] = []
+    peak = peak_bytes(lambda: found.append(pipeline(values, rate)))
+    seconds = time.perf_counter() - start
+    return {
+        "network": "/".join(Path(source).parts[-2:]),
+        "windows": len(found[0].starts_s),
+        "seconds": round(seconds, 1),
+        "peak above the start, MiB": round((peak - before) / 2**20),
+        "peak in all, MiB": round(peak / 2**20),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="+")
+    parser.add_argument("--rate", type=float, default=50.0)
+    given = parser.parse_args()
+    recording = np.random.default_rng(0).normal(size=(round(_SECONDS * given.rate), 6))
+    rows = [row_of(source, recording, given.rate) for source in given.networks]
+    facts = {"samples": len(recording), "rate, Hz": given.rate, "threads": torch.get_num_threads()}
+    write_result("timeline", "A day to a timeline", facts, rows)
+
+
+if __name__ == "__main__":
+    main()
