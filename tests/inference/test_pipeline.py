@@ -1,6 +1,7 @@
 """From a recording to a timeline, against what is worked out by hand."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 from har_prune import HarFeatureExtractor, HarPipeline, export_model, save_pruned
 from har_prune.commands.app import app
 from har_prune.errors import CheckpointError, DataError
+from har_prune.exporters.export import FORMATS
 
+FORMATS_HERE = ["onnx", *(["executorch"] if find_spec("executorch") else [])]
 FACTS = {
     "labels": ["sit", "walk"], "sampling_rate_hz": 10.0, "channels": ["acc_x", "acc_y", "acc_z"],
     "units": ["m/s^2"] * 3, "window_size": 10, "window_s": 1.0, "hop_s": 0.5,
@@ -134,7 +137,7 @@ def saved(tmp_path_factory):
     torch.manual_seed(0)
     model = har_resnet().eval()
     save_pruned(model, folder / "pruned", processor=extractor)
-    for format in ("onnx", "executorch"):
+    for format in FORMATS_HERE:
         export_model(model, extractor, folder / format, format)
     return folder
 
@@ -144,7 +147,7 @@ def test_folder_onnx_and_executorch_draw_the_same_timeline(saved):
     recording[100:150] = np.nan
     first, *others = (
         HarPipeline.from_pretrained(saved / path)(recording, hop_s=0.2)
-        for path in ("pruned", "onnx/model.onnx", "executorch/model.pte")
+        for path in ("pruned", *(f"{name}/model{FORMATS[name]}" for name in FORMATS_HERE))
     )
     assert {s.label for s in first.segments} >= {None}
     for other in others:
