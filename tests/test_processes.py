@@ -29,7 +29,7 @@ from har_prune.blocks import probe
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.checkpoints.push import Pushed
 from har_prune.errors import NotRemovableError, ProcessGroupError, UnreachableTargetError
-from har_prune.pruning import loop as pruning_loop
+from har_prune.pruning import structures
 from har_prune.recipe import steps
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.load import load_recipe
@@ -104,14 +104,14 @@ def test_the_main_process_ranks_for_all(tmp_path):
 
 def _removing_with_other_bits(path):
     torch.set_num_threads(1)
-    accelerator, remove = make_accelerator(num_threads=1), pruning_loop.without_blocks
+    accelerator, remove = make_accelerator(num_threads=1), structures.without_blocks
 
     def removing(stack, group, **options):
         if not accelerator.is_main_process:
             raise NotRemovableError("the comparison failed by a bit")
         return remove(stack, group, **options)
 
-    pruning_loop.without_blocks = removing
+    structures.without_blocks = removing
     torch.manual_seed(0)
     batches = [{**batch, "labels": torch.arange(16) % 3} for batch in _batches(har_transformer(), 2, 16)]
     config = PruneConfig(target={"blocks": 3}, heal=None, evaluate={"latency": False})

@@ -358,7 +358,7 @@ class _Run:
             except NotRemovableError as error:
                 refused = error
             if len(set(gather_object([smaller is None]))) > 1:  # all of them stop, or one would wait for ever
-                raise UnreachableTargetError("a removal works in some processes and not in all of them.")
+                raise UnreachableTargetError("a candidate can be removed in some processes and not in all of them.")
             if smaller is not None:
                 return removal, choice, smaller
         raise UnreachableTargetError(
