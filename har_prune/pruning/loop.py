@@ -278,13 +278,14 @@ class _Run:
         # A calibration loader that draws at random has to draw the same in a resumed run.
         set_seed(seed)
         ranking = self._ranking(stack, seed)
-        kept = self.folder.choice(iteration) if self.folder and self.settings.is_timed else None
+        is_clocked = self.folder is not None and self.settings.target.latency_ms is not None
+        kept = self.folder.choice(iteration) if self.folder and is_clocked else None
         removal, choice, smaller = self._remove_least(stack, ranking, seed, kept)
         record = smaller.config.har_prune
         record |= {"criterion": self.settings.criterion} if removal.removed else {}
         record |= {"widths_criterion": self.settings.widths.criterion} if removal.removed_units else {}
         cost = cost_from_json(kept["cost"]) if kept else self._cost(smaller.model)
-        if self.folder and self.settings.is_timed:  # a clock chose: started again it might choose something else
+        if self.folder and is_clocked:  # started again, a clock might choose, or end, otherwise
             chosen = {"removal": removal.to_json(), "choice": choice and asdict(choice), "cost": asdict(cost)}
             self.folder.keep_choice(iteration, chosen)
         healing = self._heal(smaller, cost, iteration)
