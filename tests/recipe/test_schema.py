@@ -41,7 +41,7 @@ def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path):
         "see": 3,
         "train": {"epochs": 0, "learning_rat": 0.1, "optimizer": "adm"},
         "heal": {"epochs": 1, "when": 1, "final": {"epoch": 2, "epochs": 1}},
-        "prune": {"target": {"blocks": 2, "macs_reduction": 0.5}, "criterion": 3},
+        "prune": {"target": {"blocks": 2, "macs_reduction": 1.5}, "criterion": 3},
     }
     with pytest.raises(RecipeError) as caught:
         _load(tmp_path, values)
@@ -52,7 +52,7 @@ def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path):
         "train.epochs: Input should be greater than 0 (got 0).",
         "train.optimizer: Input should be 'adamw' or 'sgd' (got 'adm').",
         "heal.final.epoch: unknown key. Did you mean 'epochs'?",
-        "prune.target: give macs_reduction or blocks, not both",
+        "prune.target.macs_reduction: Input should be less than 1 (got 1.5).",
         "prune.criterion: Input should be a valid string (got 3).",
     ):
         assert line in message
@@ -120,7 +120,7 @@ def test_true_is_no_number(tmp_path):
 
 
 def test_settings_of_the_python_api_name_the_nearest_word():
-    with pytest.raises(ValidationError, match=r"unknown key. Did you mean 'target'\? Known here: target, criterion"):
+    with pytest.raises(ValidationError, match=r"unknown key. Did you mean 'target'\? Known here: target, structures, widths, criterion"):
         PruneConfig(taget={"blocks": 3})
 
 
