@@ -156,7 +156,7 @@ def worst(some: list[float], others: list[float]) -> float:
 
 def double_error(model: PreTrainedModel, inputs: Batch, chosen: list[int]) -> float:
     """Largest difference to the plain way where rounding cannot hide anything."""
-    twin = type(model)(model.config).eval().double()
+    twin = type(model)(model.config).eval().double().to(model.device)
     twin.load_state_dict(model.state_dict())
     few = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
     found = swept(twin, [few], chosen, ScoringConfig())
@@ -250,7 +250,8 @@ def main() -> None:
     }
     if computes_in_bf16():  # emulated, it takes minutes and says nothing
         facts["matrix product, bf16 GFLOP/s"] = round(matmul_gflops(device, torch.bfloat16))
-    known = json.loads((RESULTS / "scoring.json").read_text(encoding="utf-8"))["table"] if arguments.network else []
+    result = "scoring_gpu" if device.type == "cuda" else "scoring"
+    known = json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8"))["table"] if arguments.network else []
     for name, make in cases(model, arguments.data, chosen):
         if arguments.network not in name:
             continue
@@ -262,7 +263,7 @@ def main() -> None:
         row["commit"] = environment()["commit"]
         known = [*(other for other in known if other["network"] != name), row]
         facts["matrix product afterwards, fp32 GFLOP/s"] = round(matmul_gflops(device))
-        write_result("scoring", "Scoring: speed and exactness", facts, known)  # kept, if it stops here
+        write_result(result, "Scoring: speed and exactness", facts, known)  # kept, if it stops here
 
 
 if __name__ == "__main__":

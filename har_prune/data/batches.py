@@ -288,6 +288,8 @@ def make_loader(
     if augment and not isinstance(data.values, np.ndarray):
         raise DataError(f"augmentations {', '.join(augment)} need images of one size that fit in memory.")
     on_gpu = uses_gpu()
+    # A GPU would wait for batches; on a CPU workers would take the cores that train.
+    workers = min(4, os.cpu_count() or 1) if on_gpu and training else 0
     return LabelledLoader(
         LabelledRows(data, rows, change),
         preprocess,
@@ -295,7 +297,7 @@ def make_loader(
         shuffle=training,
         drop_last=training and len(rows) >= batch_size,
         augment=Augment(augment, data.kind, preprocess) if augment else None,
-        # A GPU would wait for batches; on a CPU workers would take the cores that train.
-        num_workers=min(4, os.cpu_count() or 1) if on_gpu and training else 0,
+        num_workers=workers,
+        persistent_workers=workers > 0,  # a small network's epoch is as short as their start
         pin_memory=on_gpu,
     )
