@@ -1,9 +1,9 @@
-"""What only a GPU can show: exactness of scores in TF32 and bf16, healing with and without loader workers, a probed model.
+"""What only a GPU can show: exactness of scores in TF32 and bf16, healing with and without workers, a probed model.
 
     python benchmarks/on_gpu.py
 
-ResNet-56 on CIFAR-10. Scores are compared with those of a float64 twin that removes each block and runs again. Healing is
-that of benchmarks/healing_step.py: 12 of 27 blocks, distilled, in bf16.
+ResNet-56 on CIFAR-10. Scores are compared with those of a float64 twin that removes each block and runs again. Healing
+is that of benchmarks/healing_step.py: 12 of 27 blocks, distilled, in bf16.
 """
 
 import argparse
