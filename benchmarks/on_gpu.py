@@ -102,12 +102,13 @@ def main() -> None:
     given = parser.parse_args()
     data = load_configured(DataConfig(name_or_path=given.data, protocol="official"))
     model, processor = load_original(Checkpoint(given.checkpoint), data)
-    device = make_accelerator("fp32").device
+    accelerator = make_accelerator("auto")  # one process has one precision
+    device = accelerator.device
     model = model.to(device).eval()
     pixels = torch.cat([batch["pixel_values"] for batch in image_batches(data, given.images)]).to(device)
     facts = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        "precision auto": make_accelerator("auto").mixed_precision,
+        "precision auto": accelerator.mixed_precision,
         "a probed model (ELECTRA)": probed(device),
         **{f"largest difference from float64, {name}": value for name, value in exactness(model, pixels).items()},
     }

@@ -10,17 +10,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from har_prune.runtime.batches import to_device
+from har_prune.runtime.devices import exact_float32
 
 TOLERANCE = 1e-5  # of the largest output, in float32
 
 
 @torch.no_grad()
 def outputs_of(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Tensor]:
-    """The floating-point tensors of the first thing a model returns, in eval mode; the mode comes back."""
+    """The floating-point tensors of the first thing a model returns, in eval mode; the mode comes back.
+
+    In TF32, which a graphics card takes for convolutions, another number of channels rounds otherwise by 1e-4.
+    """
     was_training = model.training
     model.eval()
     try:
-        first = model(**to_device(inputs, model.device))[0]
+        with exact_float32(True):
+            first = model(**to_device(inputs, model.device))[0]
     finally:
         model.train(was_training)
     return [tensor for tensor in _flat(first) if tensor.is_floating_point()]

@@ -120,7 +120,10 @@ def test_true_is_no_number(tmp_path):
 
 
 def test_settings_of_the_python_api_name_the_nearest_word():
-    with pytest.raises(ValidationError, match=r"unknown key. Did you mean 'target'\? Known here: target, structures, widths, criterion"):
+    with pytest.raises(
+        ValidationError,
+        match=r"unknown key. Did you mean 'target'\? Known here: target, structures, widths, criterion",
+    ):
         PruneConfig(taget={"blocks": 3})
 
 

@@ -22,6 +22,7 @@ from har_prune.errors import (
     ShapeError,
     UnknownCriterionError,
 )
+from har_prune.runtime.devices import exact_float32
 from har_prune.scoring.ablation import BlockAblation
 from har_prune.scoring.criteria.base import Task, make_criterion
 from har_prune.scoring.feature_hook import FeatureHook
@@ -75,7 +76,7 @@ def test_equals_removing_each_block_and_running_again(name):
 def test_every_family_goes_through_in_one_forward(name):
     model = TINY[name].make()
     sweep = BlockAblation(find_blocks(model), TINY[name].removable, _CKA)
-    with torch.no_grad():
+    with torch.no_grad(), exact_float32(True):
         sweep.check_stacking(example_inputs(model, batch_size=3))
     assert sweep.stacks
 
