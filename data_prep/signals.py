@@ -38,17 +38,17 @@ def whole_stretches(values: np.ndarray, sampling_rate_hz: float, max_gap_s: floa
     usable = np.ones(len(values), dtype=bool)
     filled = values.astype(np.float64)
     for channel in range(values.shape[1]):
-        for start, stop in _runs(missing[:, channel]):
+        for start, stop in runs_of(missing[:, channel]):
             if start == 0 or stop == len(values) or stop - start > longest:
                 usable[start:stop] = False
             else:
                 ends = [start - 1, stop]
                 filled[start:stop, channel] = np.interp(range(start, stop), ends, filled[ends, channel])
-    for start, stop in _runs(usable):
+    for start, stop in runs_of(usable):
         yield start, filled[start:stop]
 
 
-def _runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
+def runs_of(flags: np.ndarray) -> Iterator[tuple[int, int]]:
     """(first, one behind the last) of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

@@ -77,11 +77,12 @@ def on_grid(path: Path, times_s: np.ndarray, values: np.ndarray, sampling_rate_h
     columns = []
     for channel in values.T:
         given = ~np.isnan(channel)
-        columns.append(_between(grid, places[given], channel[given]))
+        columns.append(between(grid, places[given], channel[given]))
     return np.stack(columns, axis=1)
 
 
-def _between(grid: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+def between(grid: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A channel [T] at ascending places, in steps of the grid, at the grid's points; NaN where nothing is near."""
     if not len(places):
         return np.full(len(grid), np.nan)
     right = np.searchsorted(places, grid).clip(max=len(places) - 1)

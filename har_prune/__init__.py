@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from har_prune.evaluation.robustness.measure import Robustness, measure_robustness
     from har_prune.evaluation.robustness.registry import register_corruption
     from har_prune.exporters.export import Export, export_model
+    from har_prune.inference.metrics import compare_timelines
     from har_prune.inference.pipeline import HarPipeline
+    from har_prune.inference.smoothing import Activities, Smoothing
+    from har_prune.inference.stream import HarStream
     from har_prune.pruning.config import PruneConfig
     from har_prune.pruning.history import PruningHistory, PruningStep
     from har_prune.pruning.loop import PruningResult, prune
@@ -105,7 +108,10 @@ _PUBLIC = {
         "Export",
         "export_model",
     ),
+    "inference.metrics": ("compare_timelines",),
     "inference.pipeline": ("HarPipeline",),
+    "inference.smoothing": ("Activities", "Smoothing"),
+    "inference.stream": ("HarStream",),
     "pruning.config": ("PruneConfig",),
     "pruning.history": (
         "PruningHistory",
@@ -163,6 +169,7 @@ _FORMER = {
 }
 
 __all__ = [
+    "Activities",
     "BlockScore",
     "BlockStack",
     "CalibrationConfig",
@@ -183,6 +190,7 @@ __all__ = [
     "HarResNetConfig",
     "HarResNetForSequenceClassification",
     "HarResNetModel",
+    "HarStream",
     "HarTransformerConfig",
     "HarTransformerForSequenceClassification",
     "HarTransformerModel",
@@ -202,12 +210,14 @@ __all__ = [
     "RobustnessConfig",
     "Scores",
     "ScoringConfig",
+    "Smoothing",
     "Target",
     "Teacher",
     "TrainConfig",
     "Width",
     "WidthKind",
     "WidthStack",
+    "compare_timelines",
     "count_macs",
     "evaluate_model",
     "export_model",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,17 @@ import pandas as pd
 import torch
 
 from data_prep.errors import PrepError
-from data_prep.signals import resampled, whole_stretches
-from data_prep.tables import measured_rate_hz, on_grid
+from data_prep.tables import check_times, measured_rate_hz
 from har_prune.checkpoints.load import Checkpoint
 from har_prune.data.channels import match_channels
 from har_prune.errors import DataError
 from har_prune.exporters.deployed import deployed, load_classifier
 from har_prune.exporters.export import FORMATS, format_of
+from har_prune.inference.smoothing import Segment, Smoothing, decided, settled
+from har_prune.inference.windows import Stretch, WindowCutter
 
 Run = Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
-_MAX_GAP_S = 0.25  # filled on a straight line, as data_prep does
 _SAME_RATE = 0.02  # clocks drift
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of time with one activity.
-
-    Args:
-        start_s: When it starts, in seconds from the first sample.
-        end_s: When it ends.
-        label: The activity; None where there is too little data to tell.
-        probability: Mean of what the network gives it; None without a label.
-    """
-
-    start_s: float
-    end_s: float
-    label: str | None
-    probability: float | None
 
 
 @dataclass(frozen=True)
@@ -109,6 +93,7 @@ class HarPipeline:
         *,
         units: Sequence[str] | None = None,
         hop_s: float | None = None,
+        smoothing: Smoothing | None = None,
         batch_size: int = 256,
     ) -> Timeline:
         """Looks at a recording window by window.
@@ -124,45 +109,85 @@ class HarPipeline:
             sampling_rate_hz: Of the samples; None = by `time`, and without it that of the network.
             units: Of the channels, in the network's order; None = the network's own.
             hop_s: Seconds between the starts of two windows; None = what the network's record says.
+            smoothing: How labels of pieces that follow each other are settled; None = each by itself.
             batch_size: Windows that go through the network at a time.
 
         Raises:
-            DataError: There are no samples, channels are missing, time runs backwards, or a file cannot be read.
+            DataError: There are no samples, channels are missing, time runs backwards or jumps, or a file
+                cannot be read.
             CheckpointError: A unit does not convert.
         """
-        values, rate = self._samples(recording, sampling_rate_hz)
-        values = self._in_own_units(values, units)
+        values, times, rate = self._samples(recording, sampling_rate_hz)
+        factors, cutter = self.factors_of(units), self.cutter(rate, hop_s)
+        starts: list[float] = []
+        found: list[np.ndarray] = []
+        waiting: list[np.ndarray] = []
+        stretches: list[tuple[Stretch, list[int]]] = []
+        places: list[int] = []
+        for part in chain(cutter.push(values, times), cutter.finish()):
+            if isinstance(part, Stretch):
+                stretches.append((part, places))
+                places = []
+                continue
+            places.append(part.place)
+            starts.append(part.start_s)
+            waiting.append(part.samples * factors)
+            if len(waiting) == batch_size:
+                found.append(self.probabilities(waiting))
+                waiting = []
+        if waiting:
+            found.append(self.probabilities(waiting))
+        every = np.concatenate(found) if found else np.empty((0, len(self.labels)))
+        segments: list[Segment] = []
+        seen = 0
+        for stretch, own in stretches:
+            if not stretch.looked_at:
+                segments.append(Segment(stretch.start_s, stretch.end_s, None, None))
+                continue
+            edges, chances = self._pieces(stretch, np.array(own), every[seen : seen + len(own)], cutter.hop)
+            seen += len(own)
+            segments += self._segments(edges, *decided(chances, np.diff(edges), smoothing, cutter.hop / self.size))
+        return Timeline(tuple(settled(segments, smoothing)), np.array(starts), every, self.labels)
+
+    def cutter(self, given_hz: float, hop_s: float | None) -> WindowCutter:
+        """What cuts samples of a rate into the network's windows.
+
+        Raises:
+            DataError: A hop is no sample long, or longer than a window; the rates have no small ratio.
+        """
         hop = round((float(self.facts["hop_s"]) if hop_s is None else hop_s) * self.rate)
         if not 1 <= hop <= self.size:
             raise DataError(
                 f"hop_s={hop_s}: a hop is at least a sample ({1 / self.rate:g} s at {self.rate:g} Hz) and at most a "
                 f"window ({self.size / self.rate:g} s), or some of the recording would be looked at by none."
             )
-        segments: list[Segment] = []
-        starts: list[float] = []
-        found: list[np.ndarray] = []
-        end = 0.0
-        for first, stretch in whole_stretches(values, rate, _MAX_GAP_S):
-            begin = first / rate
-            samples = self._resampled(stretch, rate)
-            if begin > end:
-                segments.append(Segment(end, begin, None, None))
-            end = begin + len(stretch) / rate
-            if len(samples) < self.size / 2:
-                segments.append(Segment(begin, end, None, None))
-                continue
-            places = _starts(len(samples), self.size, hop)
-            chances = self._probabilities(samples, places, batch_size)
-            starts += [begin + place / self.rate for place in places]
-            found.append(chances)
-            segments += self._segments(begin, end, places, chances, hop)
-        if len(values) / rate > end:
-            segments.append(Segment(end, len(values) / rate, None, None))
-        every = np.concatenate(found) if found else np.empty((0, len(self.labels)))
-        return Timeline(tuple(_joined(segments)), np.array(starts), every, self.labels)
+        return WindowCutter(given_hz, self.rate, self.size, hop)
 
-    def _samples(self, recording: Any, sampling_rate_hz: float | None) -> tuple[np.ndarray, float]:
-        """[T, C] in the network's order of channels, and their rate."""
+    def factors_of(self, units: Sequence[str] | None) -> np.ndarray:
+        """What samples in some units are multiplied by to be in the network's, [C].
+
+        Raises:
+            DataError: There is not one unit for each channel.
+            CheckpointError: A unit does not convert.
+        """
+        channels = len(self.facts["channels"])
+        if units is None:
+            return np.ones(channels)
+        stated = {"channels": list(self.facts["channels"]), "units": list(units)}
+        if len(stated["units"]) != channels:
+            raise DataError(f"units name {len(stated['units'])} of {channels} channels: give one for each.")
+        return np.asarray(match_channels(stated, channels, _Wanted(self.facts), self.name).factors)
+
+    def probabilities(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Of each class, [N, classes], for windows [t, C] in the network's units, each at most its window long."""
+        padded = np.zeros((len(windows), self.size, len(self.facts["channels"])), np.float32)
+        mask = np.zeros((len(windows), self.size), np.float32)
+        for row, samples in enumerate(windows):
+            padded[row, : len(samples)], mask[row, : len(samples)] = samples, 1
+        return self.run({"windows": padded, "mask": mask})[1]
+
+    def _samples(self, recording: Any, sampling_rate_hz: float | None) -> tuple[np.ndarray, np.ndarray | None, float]:
+        """[T, C] in the network's order of channels, their times where they have some, and their rate."""
         name = str(recording) if isinstance(recording, str | Path) else "recording"
         if isinstance(recording, str | Path):
             recording = _read(Path(recording))
@@ -193,52 +218,26 @@ class HarPipeline:
             raise DataError(f"sampling_rate_hz={rate}: must be above 0.")
         if times is not None:
             try:
-                values = on_grid(Path(name), times, values, rate)
+                check_times(Path(name), times, rate)
             except PrepError as error:
                 raise DataError(str(error)) from error
-        return values, rate
+        return values, times, rate
 
-    def _in_own_units(self, values: np.ndarray, units: Sequence[str] | None) -> np.ndarray:
-        if units is None:
-            return values
-        stated = {"channels": list(self.facts["channels"]), "units": list(units)}
-        if len(stated["units"]) != values.shape[1]:
-            raise DataError(f"units name {len(stated['units'])} of {values.shape[1]} channels: give one for each.")
-        wanted = _Wanted(self.facts)
-        factors = match_channels(stated, values.shape[1], wanted, self.name).factors
-        return values * np.asarray(factors)
+    def _pieces(
+        self, stretch: Stretch, places: np.ndarray, chances: np.ndarray, hop: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A stretch cut where windows start: edges in seconds [P + 1], and the mean of the windows on each, [P, K]."""
+        lefts = np.unique(np.concatenate([places, np.arange(0, places[-1] + self.size, hop)]))
+        edges = stretch.start_s + lefts / self.rate
+        lefts, edges = lefts[edges < stretch.end_s], edges[edges < stretch.end_s]
+        first = np.searchsorted(places, lefts - self.size, side="right")
+        behind = np.searchsorted(places, lefts, side="right")
+        means = [chances[start:stop].mean(0) for start, stop in zip(first, behind, strict=True)]
+        return np.append(edges, stretch.end_s), np.stack(means)
 
-    def _resampled(self, stretch: np.ndarray, rate: float) -> np.ndarray:
-        try:
-            return resampled(stretch, rate, self.rate)
-        except PrepError as error:
-            raise DataError(str(error)) from error
-
-    def _probabilities(self, samples: np.ndarray, places: list[int], batch_size: int) -> np.ndarray:
-        found = []
-        for first in range(0, len(places), batch_size):
-            some = places[first : first + batch_size]
-            windows = np.zeros((len(some), self.size, samples.shape[1]), np.float32)
-            mask = np.zeros((len(some), self.size), np.float32)
-            for row, place in enumerate(some):
-                part = samples[place : place + self.size]
-                windows[row, : len(part)], mask[row, : len(part)] = part, 1
-            found.append(self.run({"windows": windows, "mask": mask})[1])
-        return np.concatenate(found)
-
-    def _segments(
-        self, begin: float, end: float, places: list[int], chances: np.ndarray, hop: int
-    ) -> Iterator[Segment]:
-        """One for each piece between two starts, by the mean of the windows that cover it."""
-        edges = sorted({*places, *range(0, places[-1] + self.size, hop)})
-        starts = np.array(places)
-        for left, right in zip(edges, [*edges[1:], None], strict=True):
-            covering = (starts <= left) & (left < starts + self.size)
-            mean = chances[covering].mean(0)
-            best = int(mean.argmax())
-            until = end if right is None else min(end, begin + right / self.rate)
-            if until > begin + left / self.rate:
-                yield Segment(begin + left / self.rate, until, self.labels[best], float(mean[best]))
+    def _segments(self, edges: np.ndarray, classes: np.ndarray, probability: np.ndarray) -> Iterator[Segment]:
+        for left, right, best, chance in zip(edges, edges[1:], classes, probability, strict=False):
+            yield Segment(float(left), float(right), self.labels[best], float(chance))
 
 
 class _Wanted:
@@ -257,30 +256,6 @@ def _in_torch(network: torch.nn.Module) -> Run:
         return logits.numpy(), probabilities.numpy()
 
     return run
-
-
-def _starts(samples: int, size: int, hop: int) -> list[int]:
-    """First samples of windows: every hop, and of one that ends with the stretch."""
-    last = max(0, samples - size)
-    return sorted({*range(0, last + 1, hop), last})
-
-
-def _joined(segments: list[Segment]) -> Iterator[Segment]:
-    """Neighbours of one label as one, its probability the mean over time."""
-    waiting: Segment | None = None
-    for segment in segments:
-        if waiting is not None and waiting.label == segment.label:
-            spans = (waiting.end_s - waiting.start_s, segment.end_s - segment.start_s)
-            mean = None
-            if waiting.probability is not None and segment.probability is not None:
-                mean = (waiting.probability * spans[0] + segment.probability * spans[1]) / sum(spans)
-            waiting = Segment(waiting.start_s, segment.end_s, segment.label, mean)
-            continue
-        if waiting is not None:
-            yield waiting
-        waiting = segment
-    if waiting is not None:
-        yield waiting
 
 
 def _read(path: Path) -> np.ndarray | pd.DataFrame:
