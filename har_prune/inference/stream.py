@@ -66,7 +66,7 @@ class HarStream:
         if not 0 < rate < float("inf"):
             raise DataError(f"sampling_rate_hz={rate}: must be above 0.")
         self._cutter = pipeline.cutter(rate, hop_s)
-        self._filter = ForwardFilter(activities, self._cutter.hop / pipeline.size) if activities else None
+        self._filter = ForwardFilter(activities, pipeline.share_of(self._cutter.hop)) if activities else None
         self._before_s = 0.0
         self._timed: bool | None = None
         self._ended = False

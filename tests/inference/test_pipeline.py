@@ -164,6 +164,14 @@ def test_the_command_writes_the_timeline(saved, tmp_path):
     written = pd.read_csv(tmp_path / "out.csv")
     assert (written["start_s"].iloc[0], written["end_s"].iloc[-1]) == (0.0, 4.0)
     assert (written["start_s"].iloc[1:].to_numpy() == written["end_s"].iloc[:-1].to_numpy()).all()
+    more = ["--mean-duration-s", "30", "--shortest-s", "1", "--least-probability", "0.99", "--plot"]
+    done = CliRunner().invoke(app, ["predict", *given, *more, str(tmp_path / "picture.png")])
+    assert done.exit_code == 0, done.output
+    assert "(unsure)" in done.output
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert pd.read_csv(tmp_path / "out.csv")["label"].isna().all()
+    wrong = CliRunner().invoke(app, ["predict", *given, *more, str(tmp_path / "picture.jpg")])
+    assert (wrong.exit_code, "a .png or .svg file" in wrong.output) == (2, True)
     given[3] = str(tmp_path / "lost.csv")
     wrong = CliRunner().invoke(app, ["predict", given[0], str(tmp_path / "none.csv"), *given[2:]])
     assert wrong.exit_code == 2

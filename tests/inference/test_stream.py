@@ -79,7 +79,7 @@ def test_the_forward_filter_is_bayes_rule_and_forgets_at_gaps(pipeline, recordin
             continue
         stays = np.exp(-(other.start_s - before) / 5.0)
         step = np.full((3, 3), (1 - stays) / 2) + np.eye(3) * (stays - (1 - stays) / 2)
-        belief = (np.ones(3) if belief is None else belief @ step) * other.probabilities ** (10 / 32)
+        belief = (np.ones(3) if belief is None else belief @ step) * other.probabilities ** np.sqrt(10 / 32)
         belief, before = belief / belief.sum(), other.start_s
         np.testing.assert_allclose(mine.probabilities, belief, rtol=1e-5)
     assert ForwardFilter(activities).step(np.array([0.2, 0.3, 0.5]), 1.0).tolist() == pytest.approx([0.2, 0.3, 0.5])
