@@ -97,6 +97,10 @@ def _say(out: Path, written: Written) -> None:
         f"{splits} windows of {len(written.subjects)} subjects and {len(written.activities)} activities in {out}; "
         f"recordings shorter than a window, left out: {written.too_short.total()}; cuts at gaps: {written.gaps}."
     )
+    if written.repaired:
+        console.print(
+            "time stamps: " + ", ".join(f"{count:,} {what}" for what, count in written.repaired.items()) + "."
+        )
     if written.other_rate:
         console.print(
             f"{written.other_rate.total()} recordings of {', '.join(sorted(written.other_rate))} were left out: their "
@@ -141,7 +145,7 @@ def own_recordings(
     num_proc: NumProc = 1,
     overwrite: Overwrite = False,
 ) -> None:
-    """Your own recordings: CSV files, and a map of their columns."""
+    """Your own recordings: CSV or Parquet files, and a map of their columns."""
     _refuse_to_replace(columns, out)
     column_map = load_map(columns)
 

@@ -1,4 +1,4 @@
-"""What the columns of one's own CSV files are: a YAML file.
+"""What the columns of one's own CSV or Parquet files are: a YAML file.
 
 title: My recordings
 sampling_rate_hz: 50
@@ -6,19 +6,35 @@ time: {column: t, unit: ms}                 # s, ms, us, ns or iso; left out: sa
 channels:
   acc_x: {column: ax, unit: g}              # m/s^2, g, mg, rad/s, deg/s; written as m/s^2 and rad/s
   gyro_x: {column: gx, unit: deg/s}
-label: {column: activity}
+label: {column: activity}                   # rows without: missing: refuse, drop, or keep as null
 subject: {column: user}                     # or {from_name: "(?P<subject>[a-z]+)_.*"}, of the file's name
 ignore: [temperature]                       # columns that are there and not wanted
 delimiter: ";"                              # between fields; left out: a comma
 decimal: ","                                # left out: a point
 skip_rows: 3                                # lines above the header; left out: none
+encoding: latin-1                           # left out: utf-8
 unchecked: [acc]                            # acc_x, acc_y, acc_z may have any length: gravity was taken out
+
+# Clocks of devices: local time without an offset (an hour that comes twice, or never, when clocks change is refused);
+# text that is not ISO 8601; stamps that repeat (refuse, first, mean, or spread for samples that came as a packet) or
+# go back (refuse, drop): where nothing is said they are refused, and what is repaired is counted.
+# time: {column: t, unit: iso, zone: Europe/Vienna}
+# time: {column: t, unit: iso, format: "%d.%m.%Y %H:%M:%S.%f"}
+# time: {column: t, unit: ms, repeats: spread, backward: drop}
+
+# Labels in a file of intervals beside each recording: those of walk.csv in walk.labels.csv.
+# label: {from_file: "{name}.labels.csv", start: from, end: to, label: what, missing: drop}
+
+# A sensor in a file of its own, on the same clock: what goes with walk.csv in walk_turns.csv.
+joined: [{file: "{name}_turns.csv", sampling_rate_hz: 100, channels: {gyro_z: {column: gz, unit: deg/s}}}]
 """
 
+import codecs
 import re
 import warnings
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import available_timezones
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,6 +51,18 @@ class TimeColumn(_Strict):
 
     column: str
     unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
+    zone: str | None = Field(None, description="of stamps without an offset, such as Europe/Vienna; null: UTC")
+    format: str | None = Field(None, description="of text that is not ISO 8601, as strptime has it")
+    repeats: Literal["refuse", "first", "mean", "spread"] = "refuse"
+    backward: Literal["refuse", "drop"] = "refuse"
+
+    @model_validator(mode="after")
+    def _text(self) -> "TimeColumn":
+        if self.unit != "iso" and (self.zone or self.format):
+            raise ValueError("zone and format are for text: give unit: iso with them")
+        if self.zone is not None and self.zone not in available_timezones():
+            raise ValueError(f"zone {self.zone!r} is none of the tz database; they are called like Europe/Vienna")
+        return self
 
 
 class ChannelColumn(_Strict):
@@ -45,9 +73,37 @@ class ChannelColumn(_Strict):
 
 
 class LabelColumn(_Strict):
-    """The column of the activity."""
+    """The activity: a column, or a file of intervals beside each recording."""
 
-    column: str
+    column: str | None = None
+    from_file: str | None = Field(None, description="its name; {name} is the recording's without its suffix")
+    start: str = Field("start", description="column of that file; times are as in the recording")
+    end: str = "end"
+    label: str = "label"
+    missing: Literal["refuse", "drop", "keep"] = Field("refuse", description="rows without an activity; keep: as null")
+
+    @model_validator(mode="after")
+    def _one(self) -> "LabelColumn":
+        if (self.column is None) == (self.from_file is None):
+            raise ValueError("give column or from_file, one of them")
+        if self.from_file is not None and "{name}" not in self.from_file:
+            raise ValueError("from_file needs {name}, which becomes the recording's")
+        return self
+
+
+class JoinedFile(_Strict):
+    """More channels of the same recording in another file, at its own rate, on the same clock."""
+
+    file: str = Field(description="its name; {name} is the recording's without its suffix")
+    sampling_rate_hz: float = Field(gt=0)
+    channels: dict[str, ChannelColumn] = Field(min_length=1)
+    time: TimeColumn | None = Field(None, description="null: as in the recording")
+
+    @model_validator(mode="after")
+    def _other(self) -> "JoinedFile":
+        if "{name}" not in self.file or self.file.startswith("{name}."):
+            raise ValueError("file needs {name} and something else, such as {name}_gyro.csv")
+        return self
 
 
 class Subject(_Strict):
@@ -79,6 +135,8 @@ class ColumnMap(_Strict):
     delimiter: str = Field(",", min_length=1, max_length=1)
     decimal: Literal[".", ","] = "."
     skip_rows: int = Field(0, ge=0)
+    encoding: str = "utf-8"
+    joined: tuple[JoinedFile, ...] = ()
     license: str = "not stated"
     citation: str = "not stated"
 
@@ -94,14 +152,28 @@ class ColumnMap(_Strict):
     def _two_marks(self) -> "ColumnMap":
         if self.delimiter == self.decimal:
             raise ValueError(f"delimiter and decimal are both {self.delimiter!r}: give a delimiter such as ';'")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise ValueError(f"encoding {self.encoding!r} is unknown; utf-8, utf-16 and latin-1 are usual") from error
+        if self.joined and self.time is None:
+            raise ValueError("joined files are joined by time: say which column it is")
+        twice = [name for file in self.joined for name in file.channels if name in self.channels]
+        if twice:
+            raise ValueError(f"channel {twice[0]} is in the recording and in a joined file")
         return self
+
+    @property
+    def all_channels(self) -> dict[str, ChannelColumn]:
+        """Those of the recording, then those of the joined files."""
+        return {**self.channels, **{name: column for file in self.joined for name, column in file.channels.items()}}
 
     @property
     def columns(self) -> list[str]:
         """Names of all columns that are read."""
         named = [self.time.column] if self.time else []
-        named += [channel.column for channel in self.channels.values()] + [self.label.column]
-        return named + ([self.subject.column] if self.subject.column else [])
+        named += [channel.column for channel in self.channels.values()]
+        return named + [column for column in (self.label.column, self.subject.column) if column]
 
 
 def load_map(path: Path) -> ColumnMap:

@@ -195,6 +195,7 @@ def _card(windowing: Windowing, written: Written) -> str:
         f"- windows by subject: {_counts(written.subjects)}",
         f"- recordings shorter than one window, left out: {_counts(+written.too_short)}",
         f"- recordings at another rate by their time stamps, left out: {_counts(written.other_rate)}",
+        *([f"- time stamps repaired: {_counts(written.repaired)}"] if written.repaired else []),
         f"- gaps of up to {windowing.max_gap_s:g} s were filled on a straight line; cuts at longer: {written.gaps}",
         "",
         "Split by subject, never by window: windows overlap.",

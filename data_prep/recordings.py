@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Recording:
         start_s: When in the trial it starts.
         split: The publisher's own split, "train" where there is none.
         left_out: Whether it was sampled at another rate than the data set: it is counted, and no window is cut of it.
+        repaired: How many samples were dropped, averaged or given another time because of their stamps, by what was.
     """
 
     values: np.ndarray
@@ -77,6 +78,7 @@ class Recording:
     start_s: float = 0.0
     split: str = "train"
     left_out: bool = False
+    repaired: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Windowing:
         too_short: For each activity the number of recordings shorter than a window.
         gaps: Number of cuts made at gaps.
         other_rate: For each subject the number of recordings left out because of their rate.
+        repaired: Samples whose time stamps were repaired, by what was done.
 
     Raises:
         PrepError: An activity to drop does not exist, or a window or hop has no sample.
@@ -126,6 +129,7 @@ class Windowing:
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
     other_rate: Counter = field(default_factory=Counter)
+    repaired: Counter = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         info = self.info
@@ -176,6 +180,7 @@ class Windowing:
     def rows(self, recordings: Iterable[Recording]) -> Iterator[dict[str, Any]]:
         """One row a window: input_values [T, C] float32, label, subject, trial, start_s, and the split it is in."""
         for recording in recordings:
+            self.repaired.update(recording.repaired)
             if recording.activity in self.drop:
                 continue
             if recording.left_out:

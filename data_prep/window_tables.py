@@ -38,6 +38,7 @@ class Written:
         too_short: Recordings shorter than a window, by activity; left out.
         gaps: Cuts made where a sensor gave nothing for too long.
         other_rate: Recordings at another rate than the data set, by subject; left out.
+        repaired: Samples whose time stamps were repaired, by what was done.
         lengths: How long accelerations and rates are, as `plausibility` counts them.
     """
 
@@ -47,6 +48,7 @@ class Written:
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
     other_rate: Counter = field(default_factory=Counter)
+    repaired: Counter = field(default_factory=Counter)
     lengths: Counter = field(default_factory=Counter)
 
     def add(self, other: "Written") -> None:
@@ -94,6 +96,7 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
     written.too_short.update(own.too_short)
     written.gaps += own.gaps
     written.other_rate.update(own.other_rate)
+    written.repaired.update(own.repaired)
 
 
 def cut_all(

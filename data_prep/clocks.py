@@ -1,0 +1,134 @@
+"""Time stamps as devices write them: in a local zone, in packets, and sometimes backwards."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.column_map import TimeColumn
+from data_prep.errors import PrepError
+
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_LONGEST_SPREAD = 1.5  # steps a sample: what comes later than that after a packet was lost, not late
+
+
+def seconds_of(path: Path, stamps: pd.Series, time: TimeColumn, numbers: pd.Series | None) -> pd.Series:
+    """Seconds since 1970, or since whatever numbers count from.
+
+    Args:
+        path: The file, for messages.
+        stamps: The column; its index is the line.
+        time: What it is.
+        numbers: The column as numbers, of other units than iso.
+
+    Raises:
+        PrepError: A stamp is missing or no time, or its local time is ambiguous.
+    """
+    if numbers is not None:
+        missing = stamps.index[numbers.isna()]
+        if len(missing):
+            raise PrepError(f"{path}, line {missing[0]}: the time stamp is missing.")
+        return numbers * _SECONDS[time.unit]
+    times = stamps
+    if not pd.api.types.is_datetime64_any_dtype(stamps):
+        times = pd.to_datetime(stamps, format=time.format or "ISO8601", utc=time.zone is None, errors="coerce")
+    wrong = stamps.index[times.isna()]
+    if len(wrong):
+        raise PrepError(
+            f"{path}, line {wrong[0]}, column {time.column!r}: {stamps[wrong[0]]!r} is no "
+            f"{f'time like {time.format}' if time.format else 'ISO 8601 time'}."
+        )
+    if not pd.api.types.is_datetime64_any_dtype(times) or (time.zone is not None and times.dt.tz is not None):
+        raise PrepError(
+            f"{path}, column {time.column!r}: {stamps.iloc[0]!r} has an offset already: leave zone out of the map."
+        )
+    if times.dt.tz is None:
+        local = times.dt.tz_localize(time.zone or "UTC", ambiguous="NaT", nonexistent="NaT")
+        wrong = stamps.index[local.isna()]
+        if len(wrong):
+            raise PrepError(
+                f"{path}, line {wrong[0]}: {stamps[wrong[0]]} is twice or never in {time.zone}, where the clocks "
+                "changed. Give stamps with an offset, or leave that hour out."
+            )
+        times = local
+    return (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+
+
+def repaired(
+    path: Path, tables: Iterable[pd.DataFrame], time: TimeColumn, sampling_rate_hz: float, counted: Counter
+) -> Iterator[pd.DataFrame]:
+    """Samples whose stamps go back or repeat dealt with as the map says; where it says nothing they stay.
+
+    Args:
+        path: The file, for messages.
+        tables: Pieces of a file with columns subject, label, time and the channels 0, 1, ...
+        time: What to do.
+        sampling_rate_hz: Of the samples.
+        counted: What was done to how many samples is added here.
+
+    Raises:
+        PrepError: Stamps repeat, and nothing is said about that.
+    """
+    held: pd.DataFrame | None = None  # the last stamp of a piece may go on in the next
+    newest: dict[str, float] = {}
+    for piece in tables:
+        table = piece if held is None else pd.concat([held, piece])
+        if time.backward == "drop":
+            before = table["subject"].map(newest).fillna(-np.inf).astype(float)
+            highest = table.groupby("subject")["time"].cummax().clip(lower=before)
+            late = table["time"] < highest
+            counted["dropped, went back"] += int(late.sum())
+            table = table[~late]
+        if time.repeats == "refuse" or not len(table):
+            _refuse_repeats(path, table)
+            newest |= table.groupby("subject")["time"].last().to_dict() if len(table) else {}
+            yield table
+            continue
+        last = (table["time"] != table["time"].iloc[-1]) | (table["subject"] != table["subject"].iloc[-1])
+        stop = int(np.flatnonzero(last.to_numpy())[-1]) + 1 if last.any() else 0
+        newest |= table.groupby("subject")["time"].last().to_dict()
+        held = table.iloc[stop:]
+        if stop:
+            yield _without_repeats(table.iloc[:stop], time, sampling_rate_hz, held, counted)
+    if held is not None and len(held):
+        yield _without_repeats(held, time, sampling_rate_hz, None, counted)
+
+
+def _refuse_repeats(path: Path, table: pd.DataFrame) -> None:
+    same = (table["time"] == table["time"].shift()) & (table["subject"] == table["subject"].shift())
+    if same.any():
+        line, stamp = same.idxmax(), table["time"][same].iloc[0]
+        raise PrepError(
+            f"{path}, line {line}: the time stamp repeats ({stamp} s, then {stamp} s). Remove duplicates, or write "
+            "under time in the map repeats: first, mean, or spread where samples came as a packet."
+        )
+
+
+def _without_repeats(
+    table: pd.DataFrame, time: TimeColumn, rate: float, following: pd.DataFrame | None, counted: Counter
+) -> pd.DataFrame:
+    begins = (table["time"] != table["time"].shift()) | (table["subject"] != table["subject"].shift())
+    packet = begins.cumsum()
+    more = int((~begins).sum())
+    if not more:
+        return table
+    if time.repeats == "first":
+        counted["dropped, repeated a stamp"] += more
+        return table[begins]
+    if time.repeats == "mean":
+        counted["averaged, repeated a stamp"] += more
+        channels = [name for name in table if isinstance(name, int)]
+        first = table[begins].copy()
+        first[channels] = table[channels].groupby(packet).mean().to_numpy()
+        return first
+    counted["spread, came in a packet"] += more
+    stamps, subjects = table["time"][begins].to_numpy(), table["subject"][begins].to_numpy()
+    then = np.append(stamps[1:], np.inf if following is None else following["time"].iloc[0])
+    other = np.append(subjects[1:], "" if following is None else following["subject"].iloc[0])
+    sizes = packet.value_counts(sort=False).to_numpy()
+    step = np.where((other == subjects) & (then > stamps), (then - stamps) / sizes, np.inf)
+    step = np.where(step <= _LONGEST_SPREAD / rate, step, 1 / rate)
+    within = table.groupby(packet).cumcount().to_numpy()
+    return table.assign(time=table["time"] + within * np.repeat(step, sizes))
