@@ -15,6 +15,7 @@ from rich.progress import Progress
 from data_prep.column_map import load_map
 from data_prep.errors import PrepError
 from data_prep.hub_folder import new_folder, write
+from data_prep.inspection import inspect
 from data_prep.raw_files import opened
 from data_prep.readers import csv_files
 from data_prep.readers import synthetic as synthetic_data
@@ -155,6 +156,27 @@ def own_recordings(
         return reader, Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
 
     _prepare(raw, out, described, num_proc, overwrite)
+
+
+@app.command("inspect")
+def look(
+    file: Annotated[Path, typer.Argument(help="A .csv, .csv.gz, .parquet, .cwa, .gt3x or GENEActiv .bin file.")],
+    output: Annotated[Path | None, typer.Option(help="New file for the column map. [it is printed]")] = None,
+) -> None:
+    """Says what a file holds, warns of what looks wrong, and guesses the column map."""
+    if output is not None and output.exists():
+        raise PrepError(f"{output} is there already: choose another --output.")
+    found = inspect(file)
+    for what, said in found.facts.items():
+        console.print(f"{what}: {said}", markup=False, highlight=False, soft_wrap=True)
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if output is None:
+        Console(highlight=False, markup=False, soft_wrap=True).print(found.column_map.rstrip())
+    else:
+        output.write_text(found.column_map, encoding="utf-8")
+        console.print(f"Column map: {output}. Check it, then: python -m data_prep csv FOLDER OUT --columns {output}",
+                      markup=False, highlight=False, soft_wrap=True)  # fmt: skip
 
 
 @app.command("list")

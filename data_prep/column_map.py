@@ -1,4 +1,4 @@
-"""What the columns of one's own CSV or Parquet files are: a YAML file.
+"""What the columns of one's own CSV, Parquet or device files are: a YAML file.
 
 title: My recordings
 sampling_rate_hz: 50
@@ -25,6 +25,10 @@ unchecked: [acc]                            # acc_x, acc_y, acc_z may have any l
 # Labels in a file of intervals beside each recording: those of walk.csv in walk.labels.csv.
 # label: {from_file: "{name}.labels.csv", start: from, end: to, label: what, missing: drop}
 
+# A device's file (.cwa, .gt3x, GENEActiv .bin; extra devices): acc_x, acc_y, acc_z in g, gyro_x ... in deg/s, and
+# time: {column: time, unit: ns}
+# label: {from_file: "{name}.labels.csv", unit: iso, missing: drop}
+
 # A sensor in a file of its own, on the same clock: what goes with walk.csv in walk_turns.csv.
 joined: [{file: "{name}_turns.csv", sampling_rate_hz: 100, channels: {gyro_z: {column: gz, unit: deg/s}}}]
 """
@@ -41,6 +45,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from data_prep.errors import PrepError
 
+TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,7 +56,7 @@ class TimeColumn(_Strict):
     """The column of time stamps: numbers in a unit, or ISO 8601 such as 2024-05-31T13:45:10.250+02:00."""
 
     column: str
-    unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
+    unit: TimeUnit = "s"
     zone: str | None = Field(None, description="of stamps without an offset, such as Europe/Vienna; null: UTC")
     format: str | None = Field(None, description="of text that is not ISO 8601, as strptime has it")
     repeats: Literal["refuse", "first", "mean", "spread"] = "refuse"
@@ -80,6 +86,7 @@ class LabelColumn(_Strict):
     start: str = Field("start", description="column of that file; times are as in the recording")
     end: str = "end"
     label: str = "label"
+    unit: TimeUnit | None = Field(None, description="of its times; null: the recording's")
     missing: Literal["refuse", "drop", "keep"] = Field("refuse", description="rows without an activity; keep: as null")
 
     @model_validator(mode="after")

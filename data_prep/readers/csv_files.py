@@ -1,4 +1,4 @@
-"""One's own recordings: CSV or Parquet files, and a map of their columns (`data_prep/column_map.py`)."""
+"""One's own recordings: CSV, Parquet and device files, and a map of their columns (`data_prep/column_map.py`)."""
 
 import json
 import re
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from data_prep.clocks import repaired, seconds_of
 from data_prep.column_map import ChannelColumn, ColumnMap, JoinedFile, TimeColumn
+from data_prep.device_files import SUFFIXES, read_device
 from data_prep.errors import PrepError
 from data_prep.raw_files import find
 from data_prep.recordings import DatasetInfo, Reader, Recording
@@ -26,7 +27,7 @@ _MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]  # numbers only: there may be
 _ROWS_AT_ONCE = 50_000
 _PAUSE_S = 60.0  # behind a longer one another stretch begins: a grid over days would fill the memory
 _NULL = "null"  # the activity of rows without one, where they are kept
-_KINDS = (".csv", ".csv.gz", ".parquet")
+_KINDS = (".csv", ".csv.gz", ".parquet", *SUFFIXES)
 
 
 def reader(raw: Path, columns: ColumnMap) -> Reader:
@@ -84,7 +85,17 @@ def _is_parquet(path: Path) -> bool:
     return path.name.lower().endswith(".parquet")
 
 
+def _is_device(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
 def _check_columns(path: Path, columns: ColumnMap) -> None:
+    if _is_device(path):
+        known = list(read_device(path).columns)
+        absent = [name for name in columns.columns if name not in known]
+        if absent:
+            raise PrepError(f"{path} has no column {absent[0]!r} (columns: {', '.join(known)}).")
+        return
     with _named(path):
         header = (
             pq.read_schema(path).names if _is_parquet(path)
@@ -138,9 +149,12 @@ def _types(columns: ColumnMap) -> dict[str, Any]:
 def _pieces(path: Path, columns: ColumnMap, wanted: list[str] | None = None) -> Iterator[pd.DataFrame]:
     """The file a piece at a time: it may be larger than memory. The index is the line in the file, or the row."""
     with _named(path):
-        yield from (
-            _of_parquet(path, wanted or columns.columns) if _is_parquet(path) else _of_csv(path, columns, wanted)
-        )
+        if _is_device(path):
+            yield read_device(path)[wanted or columns.columns]
+        elif _is_parquet(path):
+            yield from _of_parquet(path, wanted or columns.columns)
+        else:
+            yield from _of_csv(path, columns, wanted)
 
 
 def _of_parquet(path: Path, wanted: list[str]) -> Iterator[pd.DataFrame]:
@@ -262,8 +276,9 @@ class _Intervals:
             raise PrepError(f"{self.path} has no column {absent[0]!r} (columns: {', '.join(table)}).")
         table.index += 2
         clock = columns.time or TimeColumn(column=label.start)
+        own = {} if label.unit is None else {"unit": label.unit}
         self.start, self.end = (
-            _times_s(self.path, table, clock.model_copy(update={"column": name}), columns).to_numpy()
+            _times_s(self.path, table, clock.model_copy(update={"column": name} | own), columns).to_numpy()
             for name in (label.start, label.end)
         )
         self.labels = _words(self.path, table, label.label, "activity").to_numpy()
@@ -317,7 +332,7 @@ class _Joined:
 
 def _times_s(path: Path, table: pd.DataFrame, time: TimeColumn | None, columns: ColumnMap) -> pd.Series:
     if time is None:
-        first = 1 if _is_parquet(path) else columns.skip_rows + 2
+        first = 1 if _is_parquet(path) or _is_device(path) else columns.skip_rows + 2
         return pd.Series((table.index - first) / columns.sampling_rate_hz, table.index)
     numbers = None if time.unit == "iso" else _numbers(path, table, time.column, columns.decimal)
     return seconds_of(path, table[time.column], time, numbers)

@@ -2,17 +2,23 @@
 
 import gzip
 import io
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 import pytest
 from datasets import load_dataset
+from geneactiv import write_geneactiv
+
+from data_prep.column_map import load_map
+from data_prep.inspection import inspect
 
 _MAP = """
 sampling_rate_hz: 20
 channels: {acc_x: {column: ax, unit: m/s^2}, acc_y: {column: ay, unit: m/s^2}}
 subject: {from_name: "(?P<subject>[a-z]+).*"}
 """
+G = 9.80665
 MS = {"time": "{column: t, unit: ms}", "label": "{column: activity}"}
 
 
@@ -141,8 +147,8 @@ def test_stamps_that_go_back_are_dropped_and_counted(prepared, table, monkeypatc
 
 def test_labels_come_from_intervals_beside_the_recording(prepared, table):
     start = table["t"][0]
-    spans = pd.DataFrame({"from": [start, start + 4000, start + 7000], "to": [start + 3000, start + 7000, start + 9000],
-                          "what": ["walk", "sit", "walk"]})  # fmt: skip
+    begins, ends = [start, start + 4000, start + 7000], [start + 3000, start + 7000, start + 9000]
+    spans = pd.DataFrame({"from": begins, "to": ends, "what": ["walk", "sit", "walk"]})
     label = '{from_file: "{name}.labels.csv", start: from, end: to, label: what, missing: %s}'
     bare = table.drop(columns="activity")
     files = {"anna.csv": bare, "anna.labels.csv": spans}
@@ -207,3 +213,99 @@ def _parquet(table):
     buffer = io.BytesIO()
     table.to_parquet(buffer)
     return buffer.getvalue()
+
+
+def test_a_devices_own_file_is_read_and_labelled_by_intervals(prepare, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    values = np.zeros((1200, 3))
+    values[:, 0], values[:, 2] = np.arange(1200) / 1200, 1.0
+    write_geneactiv(raw / "anna_left.bin", values, 50.0, datetime(2024, 5, 31, 13))
+    (raw / "anna_left.labels.csv").write_text(
+        "start,end,label\n2024-05-31T13:00:02,2024-05-31T13:00:10,walk\n2024-05-31T13:00:10,2024-05-31T13:00:20,sit\n"
+    )
+    (tmp_path / "map.yaml").write_text("""
+sampling_rate_hz: 50
+time: {column: time, unit: ns}
+channels:
+  acc_x: {column: acc_x, unit: g}
+  acc_y: {column: acc_y, unit: g}
+  acc_z: {column: acc_z, unit: g}
+label: {from_file: "{name}.labels.csv", unit: iso, missing: drop}
+subject: {from_name: "(?P<subject>[a-z]+)_.*"}
+""")
+    command = ["csv", raw, tmp_path / "out", "--columns", tmp_path / "map.yaml", "--window-s", "2", "--overlap", "0"]
+    code, said = prepare(*command)
+    assert code == 0, said
+    rows = load_dataset("parquet", data_dir=str(tmp_path / "out"), split="train")
+    assert [rows.features["label"].int2str(label) for label in rows["label"]] == ["walk"] * 4 + ["sit"] * 5
+    expected = np.round(values[100:200] * 256) / 256 * G
+    np.testing.assert_allclose(np.array(rows[0]["input_values"]), expected, atol=1e-5)
+    whole = (raw / "anna_left.bin").read_bytes()
+    (raw / "anna_left.bin").write_bytes(b"\x00" * 2000 + whole[:100])
+    code, said = prepare(*command, "--overwrite")
+    assert (code, "anna_left.bin cannot be read" in said) == (2, True)
+
+
+def _walk(rate, seconds):
+    time = np.arange(int(rate * seconds)) / rate
+    return time, np.stack([np.sin(9 * time), np.cos(7 * time) / 2, 9.8 + np.sin(5 * time)], 1)
+
+
+def test_inspect_writes_the_map_that_reads_the_file(prepare, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    time, values = _walk(50, 30)
+    stamps = pd.to_datetime("2024-05-31T13:00:00+02:00") + pd.to_timedelta(time, unit="s")
+    table = pd.DataFrame(values / G, columns=["Accel X", "Accel Y", "Accel Z"])
+    table = table.assign(timestamp=stamps.astype(str), activity="gehen", Temp=20.5)
+    table.loc[:99, "activity"] = None
+    text = "Logger 3\nGröße: M\n" + table.to_csv(sep=";", decimal=",", index=False)
+    (raw / "anna_1.csv").write_bytes(text.encode("latin-1"))
+    code, said = prepare("inspect", raw / "anna_1.csv", "--output", tmp_path / "map.yaml")
+    assert code == 0, said
+    for expected in (
+        "rate by the median step: 50 Hz",
+        "0 repeat, 0 go back, 0 pauses",
+        ": g",
+        "rows without an activity: 100",
+    ):
+        assert expected in said
+    written = load_map(tmp_path / "map.yaml")
+    assert (written.delimiter, written.decimal, written.skip_rows, written.encoding) == (";", ",", 2, "latin-1")
+    assert (written.sampling_rate_hz, written.ignore, written.label.missing) == (50, ("Temp",), "drop")
+    code, said = prepare("csv", raw, tmp_path / "out", "--columns", tmp_path / "map.yaml", "--window-s", "2")
+    assert code == 0, said
+    rows = load_dataset("parquet", data_dir=str(tmp_path / "out"), split="train")
+    np.testing.assert_allclose(np.array(rows[0]["input_values"])[:, 2], values[100:200, 2], atol=1e-4)
+    code, said = prepare("inspect", raw / "anna_1.csv", "--output", tmp_path / "map.yaml")
+    assert (code, "is there already" in said) == (2, True)
+
+
+def test_inspect_recognises_units_packets_and_rest(tmp_path):
+    time, values = _walk(100, 300)
+    values[9000:21000] = [0.0, 0.0, 9.0]
+    packets = pd.DataFrame({"epoch_ms": (1e12 + 1000 * time // 100 * 100), "ax": values[:, 0], "ay": values[:, 1],
+                            "az": values[:, 2], "gx": 200 * np.sin(time), "gy": 0.0, "gz": 0.0})  # fmt: skip
+    packets.to_parquet(tmp_path / "p.parquet")
+    found = inspect(tmp_path / "p.parquet")
+    made = found.column_map
+    assert "repeats: spread" in made
+    assert "sampling_rate_hz: 100.0" in made
+    assert "unit: deg/s" in made
+    assert "unit: m/s^2" in made
+    assert found.facts["minutes without any motion (perhaps not worn)"] == "1 of 5"
+    assert any("calibrate" in warning for warning in found.warnings)
+    assert any("labels.csv" in warning for warning in found.warnings)
+    packets.assign(ax=packets["ax"] * 37, ay=packets["ay"] * 37, az=packets["az"] * 37).to_csv(tmp_path / "c.csv")
+    assert any("gravity in no unit here" in warning for warning in inspect(tmp_path / "c.csv").warnings)
+
+
+def test_inspect_refuses_what_is_no_recording(prepare, tmp_path):
+    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    (tmp_path / "a.docx").write_bytes(b"x")
+    for name, said in {"a.csv": "is empty", "a.parquet": "cannot be read", "a.docx": "what can be read ends",
+                       "b.csv": "no such file"}.items():  # fmt: skip
+        code, message = prepare("inspect", tmp_path / name)
+        assert (code, said in message) == (2, True), message
