@@ -10,7 +10,9 @@ from har_prune.commands.options import Trust
 
 def predict(
     network: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier of sensor windows, .onnx or .pte.")],
-    recording: Annotated[Path, typer.Argument(help=".csv, .parquet or .npy; columns named as its channels, `time`.")],
+    recording: Annotated[
+        Path, typer.Argument(help=".csv, .parquet, .npy or a device's file; columns named as its channels.")
+    ],
     sampling_rate_hz: Annotated[
         float | None, typer.Option(help="Of the recording. [by its column time, else the network's]")
     ] = None,

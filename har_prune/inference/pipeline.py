@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from data_prep.device_files import SUFFIXES, TIME, read_device
 from data_prep.errors import PrepError
 from data_prep.tables import check_times, measured_rate_hz
 from har_prune.checkpoints.load import Checkpoint
@@ -105,9 +106,9 @@ class HarPipeline:
         Args:
             recording: Samples [T, C] in the order of the network's channels, NaN where nothing was measured; or a
                 table, or a .csv, .parquet or .npy file, whose columns are named as the channels are. It may have a
-                column `time`: seconds, or ISO 8601.
+                column `time`: seconds, or ISO 8601. Or the file of a device (.cwa, .gt3x, .bin; extra devices).
             sampling_rate_hz: Of the samples; None = by `time`, and without it that of the network.
-            units: Of the channels, in the network's order; None = the network's own.
+            units: Of the channels, in the network's order; None = the network's own, of a device's file g and deg/s.
             hop_s: Seconds between the starts of two windows; None = what the network's record says.
             smoothing: How labels of pieces that follow each other are settled; None = each by itself.
             batch_size: Windows that go through the network at a time.
@@ -117,6 +118,8 @@ class HarPipeline:
                 cannot be read.
             CheckpointError: A unit does not convert.
         """
+        if units is None and isinstance(recording, str | Path) and str(recording).lower().endswith(SUFFIXES):
+            units = ["deg/s" if channel.startswith("gyro") else "g" for channel in self.facts["channels"]]
         values, times, rate = self._samples(recording, sampling_rate_hz)
         factors, cutter = self.factors_of(units), self.cutter(rate, hop_s)
         starts: list[float] = []
@@ -271,6 +274,11 @@ def _read(path: Path) -> np.ndarray | pd.DataFrame:
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
+    if path.name.lower().endswith(SUFFIXES):
+        try:
+            return (table := read_device(path)).assign(time=table[TIME] / 1e9)
+        except PrepError as error:
+            raise DataError(str(error)) from error
     try:
         if kind == "npy":
             return np.load(path, allow_pickle=False)
@@ -280,7 +288,7 @@ def _read(path: Path) -> np.ndarray | pd.DataFrame:
             return pd.read_parquet(path)
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise DataError(f"{path} cannot be read: {str(error).strip()}") from error
-    raise DataError(f"{path}: a recording is a .csv, .parquet or .npy file.")
+    raise DataError(f"{path}: a recording is a .csv, .csv.gz, .parquet, .npy, {', '.join(SUFFIXES)} file.")
 
 
 def _seconds(times: pd.Series, name: str) -> np.ndarray:
