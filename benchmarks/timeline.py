@@ -1,6 +1,9 @@
-"""A day of six-axis recordings at 50 Hz to a timeline: seconds and peak memory, by the checkpoint and by its exports.
+"""A day of six-axis recordings at 50 Hz to a timeline, and a stream at 100 Hz: seconds, memory, share of a core.
 
-python benchmarks/timeline.py RUN/pruned RUN/onnx/model.onnx
+    python benchmarks/timeline.py runs/quickstart/pruned runs/quickstart/onnx/model.onnx
+
+The stream is fed ten samples at a time, as fast as it takes them; its share of a core is the processor time it takes over
+the time that the samples cover.
 """
 
 import argparse
@@ -12,9 +15,10 @@ import numpy as np
 import torch
 from measuring import peak_bytes, resident_bytes, write_result
 
-from har_prune import HarPipeline
+from har_prune import HarPipeline, HarStream
 
 _SECONDS = 24 * 3600
+_STREAM_HZ, _STREAM_S, _CHUNK = 100, 300, 10
 
 
 def row_of(source: str, recording: np.ndarray, rate: float) -> dict[str, Any]:
@@ -25,12 +29,20 @@ def row_of(source: str, recording: np.ndarray, rate: float) -> dict[str, Any]:
     found: list[Any] = []
     peak = peak_bytes(lambda: found.append(pipeline(values, rate)))
     seconds = time.perf_counter() - start
+    stream, samples = HarStream(pipeline, _STREAM_HZ), values[: _STREAM_HZ * _STREAM_S]
+    told = len(stream.push(samples[:1000]))  # the first windows warm up
+    begun = time.process_time()
+    for first in range(1000, len(samples), _CHUNK):
+        told += len(stream.push(samples[first : first + _CHUNK]))
+    share = (time.process_time() - begun) / ((len(samples) - 1000) / _STREAM_HZ)
     return {
         "network": "/".join(Path(source).parts[-2:]),
         "windows": len(found[0].starts_s),
         "seconds": round(seconds, 1),
         "peak above the start, MiB": round((peak - before) / 2**20),
         "peak in all, MiB": round(peak / 2**20),
+        "stream, % of a core": round(100 * share, 2),
+        "stream, predictions": told,
     }
 
 
