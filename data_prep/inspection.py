@@ -85,8 +85,10 @@ def inspect(path: Path) -> Inspection:
     label = next((name for name in rest if re.search("label|activit|class|annotation", name, re.IGNORECASE)), None)
     subject = next((name for name in rest if re.search("subject|user|person|participant", name, re.IGNORECASE)), None)
     if label is None:
-        found["label"] = {"from_file": "{name}.labels.csv", "missing": "drop"}
-        warnings.append("no column of activities was recognised: the map expects NAME.labels.csv (start, end, label).")
+        found["label"] = {"from_file": "{name}.labels.csv", "unit": "iso", "missing": "drop"}
+        warnings.append(
+            "no column of activities was recognised: the map expects NAME.labels.csv (start, end, label; ISO 8601)."
+        )
     else:
         found["label"] = {"column": label}
         empty = int((table[label].astype("string").str.strip().fillna("") == "").sum())

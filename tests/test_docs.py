@@ -43,6 +43,12 @@ ELSEWHERE = {
     "torchrun ": ("tests/test_processes.py", "nproc"),
     "accelerate launch ": ("tests/test_run.py", "accelerate"),
     "python -m data_prep wharf ": ("tests/data_prep/test_publishers.py", "wharf"),
+    "pip install 'har_prune[devices,onnx]'": ("pyproject.toml", "devices = "),
+    "python -m data_prep inspect recordings/": ("tests/data_prep/test_device_files.py", '"inspect"'),
+    "python -m data_prep inspect FILE": ("tests/data_prep/test_device_files.py", '"inspect"'),
+    "python -m data_prep csv recordings ": ("tests/test_wearables.py", '"csv"'),
+    "har-prune export runs/watch/": ("tests/test_wearables.py", '"export"'),
+    "har-prune predict watch-onnx/": ("tests/test_wearables.py", '"predict"'),
 }
 
 
@@ -139,12 +145,13 @@ def _names():
     return {
         "train_loader": loader, "calibration_batches": loader, "validation_loader": loader, "clip": clip,
         "model": vit().eval(), "data": load_data("my-data"), "preprocess": preprocess,
+        "sequences": [[(0, 5.0), (1, 3.0), (2, 4.0)]], "samples": np.zeros((200, 6)),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.name not in ("start.md", "export.md")],
+    [page for page in PAGES if page.name not in ("start.md", "export.md", "wearables.md")],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_python_does_what_the_page_says(page, here):
