@@ -10,7 +10,9 @@ import pandas as pd
 from data_prep.column_map import TimeColumn
 from data_prep.errors import PrepError
 
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_IN_A_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # to divide by: 1e-3 is none of the floating point numbers
+_OFFSETS = "has an offset already: leave zone out of the map."
+_LATE_S = 1.0  # of samples in a row that go back: more, and a clock was set
 _LONGEST_SPREAD = 1.5  # steps a sample: what comes later than that after a packet was lost, not late
 
 
@@ -30,10 +32,13 @@ def seconds_of(path: Path, stamps: pd.Series, time: TimeColumn, numbers: pd.Seri
         missing = stamps.index[numbers.isna()]
         if len(missing):
             raise PrepError(f"{path}, line {missing[0]}: the time stamp is missing.")
-        return numbers * _SECONDS[time.unit]
+        return numbers / _IN_A_SECOND[time.unit]
     times = stamps
     if not pd.api.types.is_datetime64_any_dtype(stamps):
-        times = pd.to_datetime(stamps, format=time.format or "ISO8601", utc=time.zone is None, errors="coerce")
+        try:
+            times = pd.to_datetime(stamps, format=time.format or "ISO8601", utc=time.zone is None, errors="coerce")
+        except ValueError as error:  # some have an offset
+            raise PrepError(f"{path}, column {time.column!r}: {_OFFSETS}") from error
     wrong = stamps.index[times.isna()]
     if len(wrong):
         raise PrepError(
@@ -41,9 +46,7 @@ def seconds_of(path: Path, stamps: pd.Series, time: TimeColumn, numbers: pd.Seri
             f"{f'time like {time.format}' if time.format else 'ISO 8601 time'}."
         )
     if not pd.api.types.is_datetime64_any_dtype(times) or (time.zone is not None and times.dt.tz is not None):
-        raise PrepError(
-            f"{path}, column {time.column!r}: {stamps.iloc[0]!r} has an offset already: leave zone out of the map."
-        )
+        raise PrepError(f"{path}, column {time.column!r}: {stamps.iloc[0]!r} {_OFFSETS}")
     if times.dt.tz is None:
         local = times.dt.tz_localize(time.zone or "UTC", ambiguous="NaT", nonexistent="NaT")
         wrong = stamps.index[local.isna()]
@@ -69,16 +72,25 @@ def repaired(
         counted: What was done to how many samples is added here.
 
     Raises:
-        PrepError: Stamps repeat, and nothing is said about that.
+        PrepError: Stamps repeat, and nothing is said about that; or more than a second goes back.
     """
     held: pd.DataFrame | None = None  # the last stamp of a piece may go on in the next
     newest: dict[str, float] = {}
+    in_a_row = 0
     for piece in tables:
         table = piece if held is None else pd.concat([held, piece])
         if time.backward == "drop":
             before = table["subject"].map(newest).fillna(-np.inf).astype(float)
             highest = table.groupby("subject")["time"].cummax().clip(lower=before)
             late = table["time"] < highest
+            in_a_row *= bool(late.any())
+            for line, back in late.items() if late.any() else ():
+                in_a_row = in_a_row + 1 if back else 0
+                if in_a_row > max(2.0, _LATE_S * sampling_rate_hz):
+                    raise PrepError(
+                        f"{path}, line {line}: {in_a_row} samples in a row are earlier than one before them. None of them "
+                        "came late: a clock was set, or another recording begins. Split the file there."
+                    )
             counted["dropped, went back"] += int(late.sum())
             table = table[~late]
         if time.repeats == "refuse" or not len(table):

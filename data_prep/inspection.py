@@ -73,11 +73,16 @@ def inspect(path: Path) -> Inspection:
             if packets:
                 rate *= len(seconds) / max(1, len(np.unique(seconds)))
                 facts["rate, packets spread"] = f"{rate:.4g} Hz"
-        if back:
+        if back and float(steps.min()) > -1.0:
             clock["backward"] = "drop"
+        elif back:
+            warnings.append(
+                f"the time goes back by {-steps.min():,.0f} s: another recording begins there; split the file."
+            )
         found["time"] = clock
     if rate > 0:
-        found["sampling_rate_hz"] = float(np.round(rate, 0 if rate > 5 else 2))
+        whole = float(np.round(rate))
+        found["sampling_rate_hz"] = whole if whole and abs(rate / whole - 1) < 0.01 else float(np.round(rate, 2))
     channels = _channels(table, warnings, facts, rate)
     found["channels"] = channels
     used = {channel["column"] for channel in channels.values()} | ({clock["column"]} if clock else set())
@@ -113,7 +118,10 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             return read_device(path).head(_ROWS), nothing
         if name.endswith(".parquet"):
             with pq.ParquetFile(path) as file:
-                return next(file.iter_batches(_ROWS)).to_pandas(), nothing
+                table = next(file.iter_batches(_ROWS), None)
+                if table is None:
+                    raise PrepError(f"{path}: the file holds no samples.")
+                return table.to_pandas(ignore_metadata=True), nothing
         if name.endswith((".csv", ".csv.gz")):
             return _read_text(path)
     except PrepError:
@@ -167,19 +175,20 @@ def _clock(table: pd.DataFrame) -> tuple[dict[str, str], np.ndarray | None]:
         if pd.api.types.is_numeric_dtype(values):
             if not _TIME.match(str(name)):
                 continue
-            numbers = table[name].to_numpy(dtype=float)
+            numbers = values.to_numpy(dtype=float)
             steps = np.diff(numbers)
             step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+            step *= len(np.unique(numbers)) / len(numbers)  # packets share a stamp
             # The unit in which the step is that of 5 to 500 Hz; of several the coarsest.
             unit = next((one for one, size in _STAMPS.items() if 0.002 <= step * size <= 0.2), None)
             if unit is not None:
                 return {"column": str(name), "unit": unit}, numbers * _STAMPS[unit]
             continue
         if pd.api.types.is_datetime64_any_dtype(values):
-            return {"column": str(name), "unit": "iso"}, _since_first(table[name])
+            return {"column": str(name), "unit": "iso"}, _since_first(values)
         stamps = pd.to_datetime(table[name], format="ISO8601", errors="coerce", utc=True)
         if stamps.notna().mean() > 0.99:
-            return {"column": str(name), "unit": "iso"}, _since_first(stamps)
+            return {"column": str(name), "unit": "iso"}, _since_first(stamps.dropna())
     return {}, None
 
 

@@ -26,6 +26,7 @@ from data_prep.tables import between, check_rate, check_times, on_grid
 _MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]  # numbers only: there may be an activity called null
 _ROWS_AT_ONCE = 50_000
 _PAUSE_S = 60.0  # behind a longer one another stretch begins: a grid over days would fill the memory
+_SAME_S = 1e-6  # stamps and intervals in different units are rounded differently
 _NULL = "null"  # the activity of rows without one, where they are kept
 _KINDS = (".csv", ".csv.gz", ".parquet", *SUFFIXES)
 
@@ -69,7 +70,11 @@ def _recordings(raw: Path, columns: ColumnMap) -> list[Path]:
     files = [path for path in find(raw, "*") if path.name.lower().endswith(_KINDS)]
     beside = [columns.label.from_file, *(file.file for file in columns.joined)]
     others = {_beside(path, name) for path in files for name in beside if name}
-    return [path for path in files if path not in others]
+    found: dict[Path, Path] = {}
+    for path in files:
+        if path not in others and (other := found.setdefault(path.with_name(_name(path)), path)) is not path:
+            raise PrepError(f"{other} and {path} are called the same: is this one recording twice? Keep one of them.")
+    return list(found.values())
 
 
 def _name(path: Path) -> str:
@@ -161,7 +166,7 @@ def _of_parquet(path: Path, wanted: list[str]) -> Iterator[pd.DataFrame]:
     first = 1
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted):
-            table = batch.to_pandas()
+            table = batch.to_pandas(ignore_metadata=True)  # an index of pandas is a column as any other
             table.index = pd.RangeIndex(first, first + len(table))
             first += len(table)
             yield table
@@ -221,16 +226,14 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
 
 def _stretches(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.DataFrame]:
     """Rows of one activity of one subject without a pause; the last of a piece may go on in the next one."""
-    begun = None
-    samples = _samples(path, columns)
-    if columns.time is not None:
-        samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, counted)
-    for piece in samples:
+    begun, checked = None, False
+    for piece in _labelled(path, columns, counted):
         if not len(piece):
             continue
         table = piece if begun is None else pd.concat([begun, piece])
-        if begun is None:  # else stamps in another unit would make a pause of every step
+        if not checked and len(table) > 1:  # else stamps in another unit would make a pause of every step
             check_rate(path, table["time"].to_numpy(), columns.sampling_rate_hz)
+            checked = True
         who = table["subject"] + "\n" + table["label"]
         changes = (who != who.shift()) | (table["time"].diff() > _PAUSE_S)
         *whole, (start, _) = same_label(changes.cumsum().to_numpy())
@@ -240,20 +243,35 @@ def _stretches(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.
         yield begun
 
 
-def _samples(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
-    """Pieces of the file as columns subject, label, time (s) and 0, 1, ...: the channels in the units they get."""
+def _labelled(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.DataFrame]:
+    """Samples at their repaired times, with what lies in other files at these times, without those nobody labelled."""
     intervals = _Intervals(path, columns) if columns.label.from_file else None
     joined = [_Joined(_beside(path, file.file), file, columns) for file in columns.joined]
+    samples = _samples(path, columns)
+    if columns.time is not None:
+        samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, counted)
+    for table in samples:
+        others = [channel for other in joined for channel in other.at(table["time"])]
+        more: dict[Any, Any] = dict(enumerate(others, start=len(columns.channels)))
+        if intervals is not None:
+            more["label"] = intervals.at(path, table["time"])
+        yield (
+            table.assign(**{"label": more.pop("label", table["label"])})
+            .join(pd.DataFrame(more, table.index))
+            .dropna(subset=["label"])
+        )
+
+
+def _samples(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
+    """Pieces of the file as columns subject, label, time (s) and 0, 1, ...: its channels in the units they get."""
     for table in _pieces(path, columns):
         time = _times_s(path, table, columns.time, columns)
         channels = _channels(path, table, columns.channels, columns.decimal)
-        for other in joined:
-            channels += other.at(time)
         subject = _subject(path, table, columns)
-        label = _activities(path, table, columns) if intervals is None else intervals.at(path, time)
+        label = _activities(path, table, columns) if columns.label.column else None
         if len(table):
             made = {"subject": subject, "label": label, "time": time} | dict(enumerate(channels))
-            yield pd.DataFrame(made, index=table.index).dropna(subset=["label"])
+            yield pd.DataFrame(made, index=table.index)
 
 
 def _channels(path: Path, table: pd.DataFrame, channels: dict[str, ChannelColumn], decimal: str) -> list[pd.Series]:
@@ -294,8 +312,9 @@ class _Intervals:
 
     def at(self, path: Path, time: pd.Series) -> pd.Series:
         """The activity of each sample; None where there is none and it is to be dropped."""
-        place = np.searchsorted(self.start, time.to_numpy(), side="right") - 1
-        inside = (place >= 0) & (time.to_numpy() < self.end[place.clip(min=0)]) if len(self.end) else place >= 0
+        moment = time.to_numpy() + _SAME_S
+        place = np.searchsorted(self.start, moment, side="right") - 1
+        inside = (place >= 0) & (moment < self.end[place.clip(min=0)]) if len(self.end) else place >= 0
         label = pd.Series(np.where(inside, self.labels[place.clip(min=0)] if len(self.end) else "", ""), time.index)
         return _filled(path, label, self.missing, f"interval of {self.path.name}")
 
@@ -311,14 +330,18 @@ class _Joined:
             raise PrepError(f"{path}: no column of the map is its time.")
         own = columns.model_copy(update={"channels": file.channels, "time": clock, "joined": ()})
         names = [clock.column, *(channel.column for channel in file.channels.values())]
+        if _is_parquet(path) and (absent := [name for name in names if name not in pq.read_schema(path).names]):
+            raise PrepError(f"{path} has no column {absent[0]!r}, which the map joins.")
         tables = list(_pieces(path, own, names))
         if not tables:
             raise PrepError(f"{path}: the file holds no samples.")
         table = pd.concat(tables)
-        self.time = _times_s(path, table, clock, columns).to_numpy()
-        check_times(path, self.time, file.sampling_rate_hz, 2)
-        self.rate = file.sampling_rate_hz
-        self.values = [channel.to_numpy() for channel in _channels(path, table, file.channels, columns.decimal)]
+        channels = _channels(path, table, file.channels, columns.decimal)
+        made = {"subject": "", "time": _times_s(path, table, clock, columns)} | dict(enumerate(channels))
+        table = pd.concat(repaired(path, [pd.DataFrame(made)], clock, file.sampling_rate_hz, Counter()))
+        self.time, self.rate = table["time"].to_numpy(), file.sampling_rate_hz
+        check_times(path, self.time, self.rate, 2)
+        self.values = [table[number].to_numpy() for number in range(len(channels))]
 
     def at(self, time: pd.Series) -> list[pd.Series]:
         """Each channel on the straight line between its neighbours in time; NaN where it has none near."""
@@ -334,6 +357,8 @@ def _times_s(path: Path, table: pd.DataFrame, time: TimeColumn | None, columns: 
     if time is None:
         first = 1 if _is_parquet(path) or _is_device(path) else columns.skip_rows + 2
         return pd.Series((table.index - first) / columns.sampling_rate_hz, table.index)
+    if time.unit != "iso" and pd.api.types.is_datetime64_any_dtype(table[time.column]):
+        raise PrepError(f"{path}, column {time.column!r} holds dates: write unit: iso in the map.")
     numbers = None if time.unit == "iso" else _numbers(path, table, time.column, columns.decimal)
     return seconds_of(path, table[time.column], time, numbers)
 
@@ -341,7 +366,7 @@ def _times_s(path: Path, table: pd.DataFrame, time: TimeColumn | None, columns: 
 def _activities(path: Path, table: pd.DataFrame, columns: ColumnMap) -> pd.Series:
     """The activity of each row; None where there is none and it is to be dropped."""
     name = str(columns.label.column)
-    words = table[name].astype("string").str.strip().fillna("").astype(object)
+    words = _text(table[name]).fillna("").astype(object)
     return _filled(path, words, columns.label.missing, f"activity in column {name!r}")
 
 
@@ -365,11 +390,18 @@ def _subject(path: Path, table: pd.DataFrame, columns: ColumnMap) -> pd.Series |
 
 def _words(path: Path, table: pd.DataFrame, column: str, meaning: str) -> pd.Series:
     """A column of text, which must say something in every row."""
-    words = table[column].astype("string").str.strip().astype(object)
+    words = _text(table[column]).astype(object)
     empty = words.index[words.fillna("") == ""]
     if len(empty):
         raise PrepError(f"{path}, line {empty[0]}: no {meaning} in column {column!r}.")
     return words
+
+
+def _text(values: pd.Series) -> pd.Series:
+    """As text; 1.0 is 1, which is what Parquet makes of whole numbers where some are missing."""
+    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+        values = values.astype("Int64")
+    return values.astype("string").str.strip()
 
 
 def _numbers(path: Path, table: pd.DataFrame, column: str, decimal: str) -> pd.Series:

@@ -1,6 +1,7 @@
 """HarPipeline: a recording of sensors in, a timeline of activities out."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -158,7 +159,8 @@ class HarPipeline:
         Raises:
             DataError: A hop is no sample long, or longer than a window; the rates have no small ratio.
         """
-        hop = round((float(self.facts["hop_s"]) if hop_s is None else hop_s) * self.rate)
+        seconds = float(self.facts["hop_s"]) if hop_s is None else hop_s
+        hop = round(seconds * self.rate) if math.isfinite(seconds) else 0
         if not 1 <= hop <= self.size:
             raise DataError(
                 f"hop_s={hop_s}: a hop is at least a sample ({1 / self.rate:g} s at {self.rate:g} Hz) and at most a "
@@ -204,6 +206,8 @@ class HarPipeline:
             recording = _read(Path(recording))
         times = None
         if isinstance(recording, pd.DataFrame):
+            if recording.index.name is not None:
+                recording = recording.reset_index()
             times = _seconds(recording["time"], name) if "time" in recording else None
             missing = [channel for channel in self.facts["channels"] if channel not in recording]
             if missing:
@@ -212,7 +216,10 @@ class HarPipeline:
                     f"{', '.join(map(str, recording))}), "
                     f"and {self.name} takes {', '.join(self.facts['channels'])}. Rename the columns."
                 )
-            recording = recording[list(self.facts["channels"])].to_numpy(dtype=np.float64)
+            try:
+                recording = recording[list(self.facts["channels"])].to_numpy(dtype=np.float64)
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{name}: a channel holds what is no number ({error}).") from error
         values = np.asarray(recording, dtype=np.float64)
         channels = len(self.facts["channels"])
         if values.ndim != 2 or values.shape[1] != channels or len(values) < 2:
@@ -306,4 +313,5 @@ def _rate_of(times: np.ndarray, usual: float) -> float:
     measured = measured_rate_hz(times)
     if not measured > 0:
         raise DataError("the times of the recording do not go forward.")
-    return usual if abs(measured / usual - 1) < _SAME_RATE else float(max(1, round(measured)))
+    near = [rate for rate in (usual, float(round(measured))) if rate and abs(measured / rate - 1) < _SAME_RATE]
+    return near[0] if near else float(round(measured, 2))

@@ -5,11 +5,13 @@ Source: Rabiner 1989, "A tutorial on hidden Markov models and selected applicati
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from har_prune.errors import DataError
 
+_SAME_S = 1e-6  # between two that touch
 _LEAST = 1e-6  # of a probability: a network that is sure may be wrong
 
 
@@ -52,8 +54,8 @@ class Activities:
         rows = np.asarray(self.changes).sum(1) if np.ndim(self.changes) == 2 else np.zeros(0)
         if np.shape(self.changes) != (count, count) or not np.allclose(rows, 1) or np.diag(self.changes).any():
             raise DataError(f"changes must be [{count}, {count}], rows of sum 1 with 0 on the diagonal.")
-        if not (np.asarray(self.mean_duration_s) > 0).all():
-            raise DataError("mean_duration_s must be above 0 for every class.")
+        if not (np.asarray(self.mean_duration_s) > 0).all() or (np.asarray(self.changes) < 0).any():
+            raise DataError("mean_duration_s must be above 0 for every class, and no probability below 0.")
 
     @classmethod
     def usual(cls, classes: int, mean_duration_s: float) -> "Activities":
@@ -80,6 +82,8 @@ class Activities:
         for sequence in sequences:
             before = None
             for label, duration in sequence:
+                if not 0 <= label < classes:
+                    raise DataError(f"class {label} of a sequence is none of the {classes}, which count from 0.")
                 seconds[label] += duration
                 if label != before:
                     times[label] += 1
@@ -167,53 +171,43 @@ def decided(
             f"smoothing knows {len(activities.mean_duration_s)} activities, and the network {chances.shape[1]}."
         )
     classes = chances.argmax(1) if activities is None else viterbi(chances, seconds, activities, share)
+    if smoothing is not None and smoothing.shortest_s is not None:
+        classes = _without_short(classes, chances, seconds, smoothing.shortest_s)
     return classes, chances[np.arange(len(chances)), classes]
 
 
-def settled(segments: Iterable[Segment], smoothing: Smoothing | None) -> list[Segment]:
-    """Neighbours of one label as one; short ones given away, unlikely ones without a label."""
-    found = list(joined(segments))
-    smoothing = smoothing or Smoothing()
-    if smoothing.shortest_s is not None:
-        found = _without_short(found, smoothing.shortest_s)
-    least = smoothing.least_probability
-    if least is not None:
-        found = [replace(s, label=None) if (s.probability or 0) < least and s.label else s for s in found]
-    return found
-
-
-def _without_short(segments: list[Segment], shortest_s: float) -> list[Segment]:
-    """The shortest goes first; one with gaps on both sides has nobody to go to, and stays."""
+def _without_short(classes: np.ndarray, chances: np.ndarray, seconds: np.ndarray, shortest_s: float) -> np.ndarray:
+    """The shortest activity goes first, to the neighbour that is likelier there; a whole stretch of one stays."""
+    classes = classes.copy()
     while True:
-        short = [
-            (segment.end_s - segment.start_s, place)
-            for place, segment in enumerate(segments)
-            if segment.label is not None and segment.end_s - segment.start_s < shortest_s - 1e-9
-            and _beside(segments, place)
-        ]  # fmt: skip
-        if not short:
-            return segments
-        place = min(short)[1]
-        taker = max(_beside(segments, place), key=lambda segment: segment.probability or 0)
-        segments = list(
-            joined([*segments[:place], replace(segments[place], label=taker.label), *segments[place + 1 :]])
-        )
+        edges = [0, *(np.flatnonzero(classes[1:] != classes[:-1]) + 1).tolist(), len(classes)]
+        runs = [(float(seconds[first:stop].sum()), first, stop) for first, stop in pairwise(edges)]
+        length, first, stop = min(runs)
+        if len(runs) == 1 or length >= shortest_s - 1e-9:
+            return classes
+        beside = [classes[place] for place in (first - 1, stop) if 0 <= place < len(classes)]
+        classes[first:stop] = max(beside, key=lambda label: float(chances[first:stop, label].mean()))
 
 
-def _beside(segments: list[Segment], place: int) -> list[Segment]:
-    near = segments[max(0, place - 1) : place] + segments[place + 1 : place + 2]
-    return [segment for segment in near if segment.label is not None]
+def settled(segments: Iterable[Segment], smoothing: Smoothing | None) -> list[Segment]:
+    """Neighbours of one label as one; unlikely ones without a label."""
+    least = smoothing.least_probability if smoothing else None
+    return [
+        replace(segment, label=None) if least is not None and segment.label and (segment.probability or 0) < least
+        else segment
+        for segment in joined(segments)
+    ]  # fmt: skip
 
 
 def joined(segments: Iterable[Segment]) -> Iterator[Segment]:
     """Neighbours of one label as one, its probability the mean over time."""
     waiting: Segment | None = None
     for segment in segments:
-        if waiting is not None and waiting.label == segment.label:
+        if waiting is not None and waiting.label == segment.label and segment.start_s - waiting.end_s < _SAME_S:
             spans = (waiting.end_s - waiting.start_s, segment.end_s - segment.start_s)
             mean = None
             if waiting.probability is not None and segment.probability is not None:
-                mean = (waiting.probability * spans[0] + segment.probability * spans[1]) / sum(spans)
+                mean = (waiting.probability * spans[0] + segment.probability * spans[1]) / (sum(spans) or 1.0)
             waiting = Segment(waiting.start_s, segment.end_s, segment.label, mean)
             continue
         if waiting is not None:

@@ -96,6 +96,8 @@ class HarStream:
         with self._lock:
             if self._ended:
                 raise DataError("this stream has ended: make another.")
+            if not len(samples):
+                return []
             if self._timed not in (None, times is not None):
                 raise DataError("times come in every chunk or in none.")
             found = self._predicted(self._cutter.push(samples, times))

@@ -87,6 +87,8 @@ class WindowCutter:
         Raises:
             DataError: A time repeats, goes back, or jumps by a month.
         """
+        if times_s is not None:
+            self._grid.check(times_s)
         for first in range(0, len(samples), _ROWS):
             some = samples[first : first + _ROWS]
             if times_s is None:
@@ -227,12 +229,16 @@ class _Grid:
         self._last, self._next = -math.inf, 0
         self._places, self._values = np.empty(0), np.empty((0, 0))
 
-    def push(self, samples: np.ndarray, times_s: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """(how many points of the grid have nothing near, the samples [n, C] behind them), in order."""
-        if not len(samples):
+    def check(self, times_s: np.ndarray) -> None:
+        """Refuses times that do not go forward, before anything of them is taken.
+
+        Raises:
+            DataError: A time is none, repeats, goes back, or jumps by a month.
+        """
+        if not np.isfinite(times_s).all():
+            raise DataError(f"the time of sample {int(np.flatnonzero(~np.isfinite(times_s))[0])} is no time.")
+        if not len(times_s):
             return
-        if self._zero is None:
-            self._zero = float(times_s[0])
         before = np.concatenate([[self._last], times_s[:-1]])
         wrong = np.flatnonzero(~(times_s > before))
         if len(wrong):
@@ -240,7 +246,6 @@ class _Grid:
                 f"the time stamp {'repeats' if times_s[wrong[0]] == before[wrong[0]] else 'goes back'} "
                 f"({before[wrong[0]]} s, then {times_s[wrong[0]]} s). Sort the samples and remove duplicates."
             )
-        self._last = float(times_s[-1])
         steps = np.diff(times_s, prepend=before[0] if math.isfinite(before[0]) else times_s[0])
         worst = int(steps.argmax())
         if steps[worst] > _LONGEST_PAUSE_S:
@@ -248,6 +253,14 @@ class _Grid:
                 f"the clock jumps by {steps[worst] / 86400:.0f} days, from {before[worst]} s to {times_s[worst]} s: "
                 "it was set in between. Split the recording there."
             )
+
+    def push(self, samples: np.ndarray, times_s: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(how many points of the grid have nothing near, the samples [n, C] behind them), in order."""
+        if not len(samples):
+            return
+        if self._zero is None:
+            self._zero = float(times_s[0])
+        self._last = float(times_s[-1])
         places = (times_s - self._zero) * self.rate_hz
         # A clock that jumps a year must not fill the memory: such a pause is skipped, not written out.
         jumps = np.flatnonzero(np.diff(places, prepend=places[0]) > _ROWS).tolist()

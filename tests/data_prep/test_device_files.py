@@ -309,3 +309,65 @@ def test_inspect_refuses_what_is_no_recording(prepare, tmp_path):
                        "b.csv": "no such file"}.items():  # fmt: skip
         code, message = prepare("inspect", tmp_path / name)
         assert (code, said in message) == (2, True), message
+
+
+def test_labels_and_joined_sensors_are_those_of_the_repaired_times(prepared, table):
+    packets = table.drop(columns="activity").assign(t=table["t"] // 500 * 500)  # ten samples a stamp
+    start = int(table["t"][0])
+    spans = pd.DataFrame(
+        {"start": [start, start + 1300], "end": [start + 1300, start + 9000], "label": ["sit", "walk"]}
+    )
+    gyro = pd.DataFrame({"t": table["t"], "gx": table["ax"]})
+    joined = '[{file: "{name}_gyro.csv", sampling_rate_hz: 20, channels: {gyro_x: {column: gx, unit: rad/s}}}]'
+    keys = {"time": "{column: t, unit: ms, repeats: spread}", "joined": joined}
+    keys["label"] = '{from_file: "{name}.labels.csv", missing: drop}'
+    files = {"anna.csv": packets, "anna.labels.csv": spans, "anna_gyro.csv": gyro}
+    _, rows, _ = prepared(files, keys)
+    assert _places(rows)[:2] == [("sit", 0, 19), ("walk", 26, 45)]
+    for _, _, values in rows:
+        np.testing.assert_allclose(np.array(values)[:, 2], np.array(values)[:, 0], atol=1e-5)
+
+
+def test_rows_that_are_dropped_keep_their_place_in_a_packet(prepared, table):
+    packets = table.assign(t=table["t"] // 500 * 500, activity="sit")
+    packets.loc[20:25, "activity"] = None
+    keys = {"time": "{column: t, unit: ms, repeats: spread}", "label": "{column: activity, missing: drop}"}
+    said, rows, _ = prepared({"anna.csv": packets}, keys, 0, "--max-gap-s", "0.1")
+    assert "162 spread" in said
+    assert _places(rows)[:2] == [("sit", 0, 19), ("sit", 26, 45)]
+
+
+def test_whole_numbers_of_parquet_are_one_activity_and_one_person(prepared, table):
+    number = table.assign(activity=np.where(np.arange(180) < 90, 1, 2), who=7)
+    keys = MS | {"label": "{column: activity, missing: drop}", "subject": "{column: who}"}
+    floats = number.assign(activity=number["activity"].where(number.index >= 5), who=7.0)
+    indexed = number.assign(t=number["t"].astype(float)).set_index("t")
+    said, rows, _ = prepared({"a.parquet": number, "b.parquet": floats, "c.parquet": indexed}, keys)
+    assert "of 1 subjects and 2 activities" in said
+    assert {label for label, _, _ in rows} == {"1", "2"}
+
+
+def test_clocks_that_were_set_are_no_late_samples(prepared, table):
+    ahead = table.assign(activity="sit")
+    ahead.loc[10, "t"] += 4_000_000_000
+    keys = MS | {"time": "{column: t, unit: ms, backward: drop}"}
+    assert "a clock was set, or another recording begins" in prepared({"anna.csv": ahead}, keys, 2)
+    dates = table.assign(t=pd.to_datetime(table["t"], unit="ms"), activity="sit")
+    assert "holds dates: write unit: iso" in prepared({"anna.parquet": dates}, MS, 2)
+    twice = {"anna.csv": table.assign(activity="sit"), "anna.parquet": table.assign(activity="sit")}
+    assert "are called the same" in prepared(twice, MS, 2)
+    mixed = table.assign(activity="sit", t="2024-07-01T13:00:00+02:00")
+    mixed.loc[3, "t"] = "2024-12-01T13:00:00+01:00"
+    assert "leave zone out" in prepared(
+        {"anna.csv": mixed}, MS | {"time": "{column: t, unit: iso, zone: Europe/Rome}"}, 2
+    )
+
+
+def test_edges_of_intervals_in_another_unit_are_exact(prepared, table):
+    edges = [int(table["t"][0]) + 50 * 19 * n for n in range(10)]
+    iso = [pd.Timestamp(edge, unit="ms").isoformat() for edge in edges]
+    spans = pd.DataFrame({"start": iso[:-1], "end": iso[1:], "label": ["a", "b", "c"] * 3})
+    label = '{from_file: "{name}.labels.csv", unit: iso, missing: drop}'
+    files = {"anna.csv": table.drop(columns="activity"), "anna.labels.csv": spans}
+    _, rows, _ = prepared(files, MS | {"label": label}, 0, "--window-s", "0.95")
+    assert [(a, b) for _, a, b in _places(rows)] == [(19 * n, 19 * n + 18) for n in range(9)]

@@ -84,6 +84,11 @@ def test_columns_are_found_by_name_and_times_make_the_rate(pipeline, tmp_path):
         assert pipeline(tmp_path / name).segments == expected
     np.save(tmp_path / "c.npy", values)
     assert pipeline(tmp_path / "c.npy").segments == expected
+    table.set_index("time").to_parquet(tmp_path / "index.parquet")
+    assert pipeline(tmp_path / "index.parquet").segments == expected
+    assert pipeline(table.set_index("time")).segments == expected
+    slower = table.assign(time=np.arange(len(table)) / 7.5)
+    assert pipeline(slower).segments[-1].end_s == pytest.approx(8.0)
     holes = table.drop(index=range(20, 40)).reset_index(drop=True)
     assert [s.label for s in pipeline(holes).segments] == ["sit", None, "walk"]
 
@@ -110,6 +115,7 @@ def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
         (good.rename(columns={"acc_y": "ay"}), "no column 'acc_y'.*Rename"),
         (np.full((20, 3), np.inf), "infinity in sample 0"),
         (back, "time stamp goes back"),
+        (good.assign(acc_x="-"), "holds what is no number"),
         (good.assign(time="noon"), "the time of sample 0 is no time"),
         (good.assign(time=0.0), "do not go forward"),
         (tmp_path / "none.csv", "no such file"),
@@ -120,7 +126,7 @@ def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
     for recording, said in cases:
         with pytest.raises(DataError, match=said):
             pipeline(recording)
-    for hop in (0.0, 0.01, 2.0):
+    for hop in (0.0, 0.01, 2.0, float("nan"), float("inf")):
         with pytest.raises(DataError, match="a hop is at least a sample"):
             pipeline(good, hop_s=hop)
     with pytest.raises(DataError, match="must be above 0"):

@@ -42,21 +42,38 @@ def test_activities_are_counted():
     np.testing.assert_allclose(counted.mean_duration_s, [(10 + usual) / 3, (4 + usual) / 2, (3 + usual) / 2])
     np.testing.assert_allclose(counted.changes, [[0, 2 / 3, 1 / 3], [2 / 3, 0, 1 / 3], [0.5, 0.5, 0]])
     np.testing.assert_allclose(counted.over(1.7).sum(1), 1)
-    for bad in (lambda: Activities.counted([], 3), lambda: Activities.usual(1, 2.0), lambda: Activities.usual(3, 0.0),
-                lambda: Activities(np.ones(2), np.ones((2, 2)))):  # fmt: skip
+    for bad in (
+        lambda: Activities.counted([], 3), lambda: Activities.counted([[(-1, 2.0)]], 3),
+        lambda: Activities.usual(1, 2.0), lambda: Activities.usual(3, 0.0),
+        lambda: Activities(np.ones(2), np.ones((2, 2))),
+    ):  # fmt: skip
         with pytest.raises(DataError):
             bad()
 
 
-def test_short_activities_go_to_the_likelier_neighbour_and_unlikely_ones_lose_their_label():
+def test_short_activities_go_to_the_neighbour_that_is_likelier_there():
+    chances = np.array([[0.9, 0.05, 0.05]] * 5 + [[0.1, 0.3, 0.6]] * 2 + [[0.05, 0.9, 0.05]] * 5)
+    classes, given = decided(chances, np.full(12, 0.5), Smoothing(shortest_s=1.5), 1.0)
+    assert classes.tolist() == [0] * 5 + [1] * 7
+    assert given.tolist() == [0.9] * 5 + [0.3] * 2 + [0.9] * 5, "the network's own probability of what is said"
+    classes, _ = decided(chances, np.full(12, 0.5), Smoothing(shortest_s=1.0), 1.0)
+    assert classes.tolist() == [0] * 5 + [2] * 2 + [1] * 5
+    classes, _ = decided(chances[:2], np.full(2, 0.5), Smoothing(shortest_s=9.0), 1.0)
+    assert classes.tolist() == [0, 0], "there is nobody to give it to"
+
+
+def test_unlikely_activities_lose_their_label():
     segments = [Segment(0, 10, "sit", 0.9), Segment(10, 11, "run", 0.5), Segment(11, 20, "walk", 0.8),
                 Segment(20, 25, None, None), Segment(25, 26, "run", 0.4)]  # fmt: skip
-    found = settled(segments, Smoothing(shortest_s=2))
-    assert [(s.start_s, s.end_s, s.label) for s in found] == [
-        (0, 11, "sit"), (11, 20, "walk"), (20, 25, None), (25, 26, "run")]  # fmt: skip
     found = settled(segments, Smoothing(least_probability=0.6))
     assert [s.label for s in found] == ["sit", None, "walk", None, None]
     assert [s.probability for s in found] == [0.9, 0.5, 0.8, None, 0.4]
+
+
+def test_time_that_nobody_labelled_does_not_count():
+    true = [Segment(0, 10, "w", None), Segment(50, 60, "w", None)]
+    metrics = compare_timelines(true, [Segment(0, 10, "w", 1), Segment(10, 50, "s", 1), Segment(50, 60, "w", 1)])
+    assert (metrics.frame_accuracy, metrics.fragmentations, metrics.deletions, metrics.insertions) == (1, 0, 0, 1)
 
 
 def test_a_timeline_is_compared_by_time_and_by_segments():

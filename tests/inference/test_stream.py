@@ -107,6 +107,13 @@ def test_bad_chunks_are_refused_and_not_taken(pipeline, recording):
     with pytest.raises(DataError, match="goes back"):
         timed.push(recording[:10], np.arange(10) / 50)
     assert HarStream(pipeline).finish() == []
+    for bad in ([1.0, 0.98, 1.02], [-5.0, -5.1, -4.0], [np.nan, 1.0, 2.0], [0.0, 1e8, 2e8]):
+        late = HarStream(pipeline, hop_s=0.2)
+        assert late.push(np.zeros((0, 6))) == []
+        with pytest.raises(DataError):
+            late.push(recording[:3], np.array(bad))
+        found, whole = late.push(recording, np.arange(800) / 50), HarStream(pipeline, hop_s=0.2).push(recording)
+        assert [p.start_s for p in found][:20] == [p.start_s for p in whole][:20]
 
 
 def test_chunks_of_several_threads_are_all_taken(pipeline):
