@@ -88,8 +88,8 @@ def repaired(
                 in_a_row = in_a_row + 1 if back else 0
                 if in_a_row > max(2.0, _LATE_S * sampling_rate_hz):
                     raise PrepError(
-                        f"{path}, line {line}: {in_a_row} samples in a row are earlier than one before them. None of them "
-                        "came late: a clock was set, or another recording begins. Split the file there."
+                        f"{path}, line {line}: {in_a_row} samples in a row are earlier than one before: they did not "
+                        "come late, a clock was set, or another recording begins. Split the file there."
                     )
             counted["dropped, went back"] += int(late.sum())
             table = table[~late]
