@@ -64,7 +64,7 @@ def run(recordings, tmp_path_factory):
     recipe = {
         "seed": 0, "output_dir": "runs/watch", "num_threads": 1,
         "data": {"name_or_path": str(folder / "data"), "protocol": "loso", "test_subject": list(recordings)[6],
-                 "batch_size": 32, "validation_fraction": 0.34},
+                 "batch_size": 32, "validation_fraction": 0.34, "augment": ["mirror"]},
         "model": {"config": {"model_type": "har_transformer", "hidden_size": 24, "num_hidden_layers": 3,
                              "num_attention_heads": 2, "intermediate_size": 32, "patch_stride": 8}},
         "train": {"epochs": 12, "learning_rate": 3e-3},

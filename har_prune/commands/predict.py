@@ -30,6 +30,7 @@ def predict(
     least_probability: Annotated[
         float | None, typer.Option(min=0, max=1, help="Below it no activity is named. [always one is]")
     ] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help="The device was on the other wrist.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Picture of the timeline to write, .png or .svg.")] = None,
     trust_remote_code: Trust = False,
     output: Annotated[Path, typer.Option(help="File to write.")] = Path("timeline.csv"),
@@ -48,7 +49,7 @@ def predict(
     pipeline = HarPipeline.from_pretrained(network, trust_remote_code=trust_remote_code)
     activities = None if mean_duration_s is None else Activities.usual(len(pipeline.labels), mean_duration_s)
     smoothing = Smoothing(activities, shortest_s, least_probability)
-    timeline = pipeline(recording, sampling_rate_hz, units=unit, hop_s=hop_s, smoothing=smoothing)
+    timeline = pipeline(recording, sampling_rate_hz, units=unit, hop_s=hop_s, smoothing=smoothing, mirror=mirror)
     with whole_file(output) as partial:
         timeline.to_frame().to_csv(partial, index=False)
     table = Table(title=f"{len(timeline.starts_s)} windows")

@@ -23,6 +23,33 @@ _UNITS = {
 }
 
 
+def mirror_signs(names: Sequence[str] | None, units: Sequence[str] | None) -> np.ndarray:
+    """What each channel is multiplied with to be that of the other wrist, [C] of 1 and -1.
+
+    Axes are those of a watch: x along the forearm, y across it, z out of the back of the hand. In a mirror the
+    acceleration across the forearm turns round; of angular rates, which turn about an axis, the other two do.
+
+    Args:
+        names: Of the channels; they end with x, y or z.
+        units: Of the channels.
+
+    Raises:
+        CheckpointError: A name has no axis, or a unit is neither one of acceleration nor of angular rate.
+    """
+    signs = []
+    for name, unit in zip(names or (), units or (), strict=False):
+        axis, (quantity, _) = name[-1:].lower(), _UNITS.get(unit, ("", 1.0))
+        if axis not in tuple("xyz") or not quantity:
+            raise CheckpointError(
+                f"channel {name!r} in {unit!r} cannot be mirrored: its name must end with x, y or z, and its unit be "
+                f"one of {', '.join(_UNITS)}."
+            )
+        signs.append(-1.0 if (axis == "y") == (quantity == "acceleration") else 1.0)
+    if not signs:
+        raise CheckpointError("channels without names and units cannot be mirrored: name them when data are prepared.")
+    return np.array(signs)
+
+
 @dataclass(frozen=True)
 class ChannelMatch:
     """Makes a model's channels out of the data's.

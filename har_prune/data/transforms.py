@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Augmentation = Callable[..., Tensor]  # of a batch; those OF_EPOCHS also of index and epoch
+Augmentation = Callable[..., Tensor]  # of a batch; those OF_EPOCHS also of index and epoch, OF_CHANNELS of signs
 
 
 def jitter(windows: Tensor, share: float = 0.02) -> Tensor:
@@ -53,6 +53,12 @@ def time_warp(windows: Tensor, strength: float = 0.2) -> Tensor:
     return windows.gather(1, index) * (1 - share) + windows.gather(1, index + 1) * share
 
 
+def mirror(windows: Tensor, signs: Tensor) -> Tensor:
+    """Half of the windows as the other wrist would have them: `channels.mirror_signs` [C]. [B, T, C]."""
+    other = torch.rand(len(windows), 1, 1, device=windows.device) < 0.5
+    return torch.where(other, windows * signs.to(windows), windows)
+
+
 def crop(images: Tensor, padding: int = 4) -> Tensor:
     """Shifts each image by up to `padding` pixels each way; what comes in is a mirror image. [B, C, H, W]."""
     batch, _, height, width = images.shape
@@ -89,8 +95,9 @@ def _mirrored(images: Tensor, which: Tensor) -> Tensor:
 
 
 AUGMENTATIONS: dict[str, dict[str, Augmentation]] = {
-    "sensor": {"jitter": jitter, "scaling": scaling, "rotation": rotation, "time_warp": time_warp},
+    "sensor": {"jitter": jitter, "scaling": scaling, "rotation": rotation, "time_warp": time_warp, "mirror": mirror},
     "image": {"crop": crop, "flip": flip, "alternating_flip": alternating_flip},
     "text": {},
 }
 OF_EPOCHS = ("alternating_flip",)  # those that are told index and epoch
+OF_CHANNELS = ("mirror",)  # those that are told the signs of channels

@@ -16,7 +16,7 @@ from data_prep.device_files import SUFFIXES, TIME, read_device
 from data_prep.errors import PrepError
 from data_prep.tables import check_times, measured_rate_hz
 from har_prune.checkpoints.load import Checkpoint
-from har_prune.data.channels import match_channels
+from har_prune.data.channels import match_channels, mirror_signs
 from har_prune.errors import DataError
 from har_prune.exporters.deployed import deployed, load_classifier
 from har_prune.exporters.export import FORMATS, format_of
@@ -96,6 +96,7 @@ class HarPipeline:
         units: Sequence[str] | None = None,
         hop_s: float | None = None,
         smoothing: Smoothing | None = None,
+        mirror: bool = False,
         batch_size: int = 256,
     ) -> Timeline:
         """Looks at a recording window by window.
@@ -112,6 +113,8 @@ class HarPipeline:
             units: Of the channels, in the network's order; None = the network's own, of a device's file g and deg/s.
             hop_s: Seconds between the starts of two windows; None = what the network's record says.
             smoothing: How labels of pieces that follow each other are settled; None = each by itself.
+            mirror: Whether the device was on the other wrist than the network's training data had it; see
+                `har_prune.data.channels.mirror_signs` for the axes.
             batch_size: Windows that go through the network at a time.
 
         Raises:
@@ -122,7 +125,7 @@ class HarPipeline:
         if units is None and isinstance(recording, str | Path) and str(recording).lower().endswith(SUFFIXES):
             units = ["deg/s" if channel.startswith("gyro") else "g" for channel in self.facts["channels"]]
         values, times, rate = self._samples(recording, sampling_rate_hz)
-        factors, cutter = self.factors_of(units), self.cutter(rate, hop_s)
+        factors, cutter = self.factors_of(units, mirror=mirror), self.cutter(rate, hop_s)
         starts: list[float] = []
         found: list[np.ndarray] = []
         waiting: list[np.ndarray] = []
@@ -176,20 +179,21 @@ class HarPipeline:
         """
         return float(np.sqrt(hop / self.size))
 
-    def factors_of(self, units: Sequence[str] | None) -> np.ndarray:
-        """What samples in some units are multiplied by to be in the network's, [C].
+    def factors_of(self, units: Sequence[str] | None, *, mirror: bool = False) -> np.ndarray:
+        """What samples in some units, of the other wrist perhaps, are multiplied by to be the network's, [C].
 
         Raises:
             DataError: There is not one unit for each channel.
-            CheckpointError: A unit does not convert.
+            CheckpointError: A unit does not convert, or a channel has no mirror image.
         """
         channels = len(self.facts["channels"])
+        signs = mirror_signs(self.facts["channels"], self.facts["units"]) if mirror else np.ones(channels)
         if units is None:
-            return np.ones(channels)
+            return signs
         stated = {"channels": list(self.facts["channels"]), "units": list(units)}
         if len(stated["units"]) != channels:
             raise DataError(f"units name {len(stated['units'])} of {channels} channels: give one for each.")
-        return np.asarray(match_channels(stated, channels, _Wanted(self.facts), self.name).factors)
+        return signs * np.asarray(match_channels(stated, channels, _Wanted(self.facts), self.name).factors)
 
     def probabilities(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Of each class, [N, classes], for windows [t, C] in the network's units, each at most its window long."""

@@ -46,6 +46,7 @@ class HarStream:
         hop_s: Seconds between two predictions; None = what the network's record says.
         activities: How activities follow each other: probabilities are then those of the forward filter, which knows
             the windows so far and no later one. None = each window by itself.
+        mirror: Whether the device is on the other wrist, as in `HarPipeline`.
 
     Raises:
         DataError: A hop or a rate that does not fit.
@@ -60,8 +61,9 @@ class HarStream:
         units: Sequence[str] | None = None,
         hop_s: float | None = None,
         activities: Activities | None = None,
+        mirror: bool = False,
     ):
-        self.pipeline, self._factors = pipeline, pipeline.factors_of(units)
+        self.pipeline, self._factors = pipeline, pipeline.factors_of(units, mirror=mirror)
         rate = pipeline.rate if sampling_rate_hz is None else sampling_rate_hz
         if not 0 < rate < float("inf"):
             raise DataError(f"sampling_rate_hz={rate}: must be above 0.")

@@ -8,7 +8,7 @@ import torch
 from families import har_resnet
 
 from har_prune import HarFeatureExtractor, HarPipeline, HarStream
-from har_prune.errors import DataError
+from har_prune.errors import CheckpointError, DataError
 from har_prune.exporters.deployed import deployed
 from har_prune.inference.pipeline import _in_torch
 from har_prune.inference.smoothing import Activities, ForwardFilter
@@ -64,6 +64,19 @@ def test_units_and_times_are_those_of_the_pipeline(pipeline, recording):
     timeline = pipeline(recording / 9.80665, units=["g"] * 6, batch_size=1)
     windows = [prediction.probabilities for prediction in found if prediction.label]
     np.testing.assert_array_equal(np.stack(windows), timeline.probabilities)
+
+
+def test_the_other_wrist_is_mirrored_in_pipeline_and_stream(pipeline, recording):
+    facts = pipeline.facts | {"channels": ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"]}
+    watch = HarPipeline(pipeline.run, facts | {"units": ["m/s^2"] * 3 + ["rad/s"] * 3})
+    turned = recording * [1, -1, 1, -1, 1, -1]
+    plain, mirrored = watch(recording, batch_size=1), watch(turned, mirror=True, batch_size=1)
+    np.testing.assert_array_equal(plain.probabilities, mirrored.probabilities)
+    stream = HarStream(watch, mirror=True)
+    found = [p.probabilities for p in stream.push(turned) + stream.finish() if p.label]
+    np.testing.assert_array_equal(np.stack(found), plain.probabilities)
+    with pytest.raises(CheckpointError, match="cannot be mirrored"):
+        pipeline(recording, mirror=True)
 
 
 def test_the_forward_filter_is_bayes_rule_and_forgets_at_gaps(pipeline, recording):

@@ -1,10 +1,22 @@
 import pytest
 import torch
 
-from har_prune.data.transforms import AUGMENTATIONS, alternating_flip, crop, flip, jitter, rotation, scaling, time_warp
+from har_prune.data.channels import mirror_signs
+from har_prune.data.transforms import (
+    AUGMENTATIONS,
+    OF_CHANNELS,
+    alternating_flip,
+    crop,
+    flip,
+    jitter,
+    rotation,
+    scaling,
+    time_warp,
+)  # fmt: skip
+from har_prune.errors import CheckpointError
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS["sensor"])
+@pytest.mark.parametrize("name", sorted(set(AUGMENTATIONS["sensor"]) - set(OF_CHANNELS)))
 def test_windows_keep_shape_and_change_a_little(name):
     time = torch.arange(64) / 64
     windows = torch.sin(6 * time)[None, :, None].repeat(5, 1, 7) * 3
@@ -63,3 +75,29 @@ def test_an_alternating_flip_shows_every_image_both_ways_in_two_epochs_running()
     begins = (first == images).all(dim=(1, 2, 3))
     assert 16 < begins.sum() < 48
     assert torch.equal(alternating_flip(images[:8], index[:8], 3), first[:8])
+
+
+def test_the_other_wrist_is_a_reflection_for_every_turn_of_the_hand():
+    """Reflecting first and turning the other way gives what turning and reflecting gives, in both kinds of vectors."""
+    names = ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"]
+    signs = torch.from_numpy(mirror_signs(names, ["m/s^2"] * 3 + ["rad/s"] * 3))
+    assert signs.tolist() == [1, -1, 1, -1, 1, -1]
+    reflection = torch.diag(signs[:3])
+    generator = torch.Generator().manual_seed(0)
+    rate, arm = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    # What a point at `arm` feels in a turn is rate x (rate x arm): of the mirrored turn it is the mirrored.
+    mirrored_rate, mirrored_arm = signs[3:] * rate, reflection @ arm
+    felt = torch.linalg.cross(rate, torch.linalg.cross(rate, arm))
+    other = torch.linalg.cross(mirrored_rate, torch.linalg.cross(mirrored_rate, mirrored_arm))
+    torch.testing.assert_close(other, reflection @ felt)
+    torch.testing.assert_close(
+        torch.linalg.cross(mirrored_rate, mirrored_arm), reflection @ torch.linalg.cross(rate, arm)
+    )
+    windows = torch.randn(200, 5, 6)
+    found = AUGMENTATIONS["sensor"]["mirror"](windows, signs)
+    same = (found == windows).flatten(1).all(1)
+    assert 60 < int(same.sum()) < 140
+    torch.testing.assert_close(found[~same], windows[~same] * signs.float())
+    for wrong in ((["acc"], ["g"]), (["acc_x"], ["uT"]), (None, None)):
+        with pytest.raises(CheckpointError, match="mirrored"):
+            mirror_signs(*wrong)
