@@ -10,7 +10,7 @@ import pandas as pd
 from data_prep.column_map import TimeColumn
 from data_prep.errors import PrepError
 
-_IN_A_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # to divide by: 1e-3 is none of the floating point numbers
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # to divide by: 1e-3 is none of the floating point numbers
 _OFFSETS = "has an offset already: leave zone out of the map."
 _LATE_S = 1.0  # of samples in a row that go back: more, and a clock was set
 _LONGEST_SPREAD = 1.5  # steps a sample: what comes later than that after a packet was lost, not late
@@ -32,7 +32,7 @@ def seconds_of(path: Path, stamps: pd.Series, time: TimeColumn, numbers: pd.Seri
         missing = stamps.index[numbers.isna()]
         if len(missing):
             raise PrepError(f"{path}, line {missing[0]}: the time stamp is missing.")
-        return numbers / _IN_A_SECOND[time.unit]
+        return numbers / PER_SECOND[time.unit]
     times = stamps
     if not pd.api.types.is_datetime64_any_dtype(stamps):
         try:

@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
+from data_prep.clocks import PER_SECOND
 from data_prep.device_files import SUFFIXES, read_device
 from data_prep.errors import PrepError
 from data_prep.signals import STANDARD_GRAVITY, UNITS
 from data_prep.tables import measured_rate_hz
 
 _ROWS = 200_000  # looked at
-_STAMPS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _TIME = re.compile(r"^(t|ts|time|date|datetime|timestamp|epoch|seconds?_elapsed)", re.IGNORECASE)
 _AXIS = re.compile(
     r"^(?P<kind>acc|accel|accelerometer|acceleration|a|g|gyr|gyro|gyroscope|rotation|w)?[ _.\-(]*(?P<axis>[xyz])\b.*$",
@@ -180,9 +180,9 @@ def _clock(table: pd.DataFrame) -> tuple[dict[str, str], np.ndarray | None]:
             step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
             step *= len(np.unique(numbers)) / len(numbers)  # packets share a stamp
             # The unit in which the step is that of 5 to 500 Hz; of several the coarsest.
-            unit = next((one for one, size in _STAMPS.items() if 0.002 <= step * size <= 0.2), None)
+            unit = next((one for one, parts in PER_SECOND.items() if 0.002 <= step / parts <= 0.2), None)
             if unit is not None:
-                return {"column": str(name), "unit": unit}, numbers * _STAMPS[unit]
+                return {"column": str(name), "unit": unit}, numbers / PER_SECOND[unit]
             continue
         if pd.api.types.is_datetime64_any_dtype(values):
             return {"column": str(name), "unit": "iso"}, _since_first(values)

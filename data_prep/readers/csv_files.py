@@ -214,7 +214,8 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
         if begin <= last.get(subject, -np.inf):
             raise PrepError(
                 f"{path}, line {line}: the time stamp goes back ({last[subject]} s, then {begin} s, of subject "
-                f"{subject}). Sort the file, or make a file of each recording."
+                f"{subject}). Sort the file, make a file of each recording, or, where samples come late, write "
+                "backward: drop under time in the map."
             )
         times, values = stretch["time"].to_numpy(), stretch[list(range(len(columns.all_channels)))].to_numpy()
         grid = on_grid(path, times, values, columns.sampling_rate_hz, line)

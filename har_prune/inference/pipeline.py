@@ -174,8 +174,8 @@ class HarPipeline:
     def share_of(self, hop: int) -> float:
         """Of what a window says, what windows a hop further say not as well: sqrt(hop / window).
 
-        Were they independent it would be 1; did they only repeat each other, hop / window. On two subjects of WHARF
-        0.4 was best of 0.1, 0.2, 0.4, 0.7 and 1 for a hop of a tenth.
+        Were they independent it would be 1; did they only repeat each other, hop / window. This is between the two,
+        and was chosen on subjects of WHARF (f1, f3) that no result has.
         """
         return float(np.sqrt(hop / self.size))
 
