@@ -1,6 +1,6 @@
 """The loss of a training: labels, or their mixture with what teachers say."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from har_prune.runtime.batches import inputs_of, rows_of
 from har_prune.runtime.devices import is_placed
 from har_prune.scoring.replica import fold_batch_norm, replica, to_channels_last
 from har_prune.training.config import DistillConfig
+from har_prune.training.logits import Logits
 
 # Rounding stays far below and a wrong pair far above: what is folded must not depend on the batch it is tried on.
 _FOLDED = 1e-3
@@ -67,7 +68,7 @@ class Loss:
         model = student.model if isinstance(student, BlockStack) else student
         self.smoothing, self.teacher, self.accelerator = smoothing, teacher, accelerator
         self.language_model = is_language_model(model)
-        self._copies: list[PreTrainedModel] = []
+        self._taught: list[Logits] = []
         self._pairs: list[tuple[_Recorded, _Recorded]] = []
         if teacher is not None and teacher.config.hidden:
             if not (isinstance(student, BlockStack) and isinstance(teacher.model, BlockStack)):
@@ -81,22 +82,22 @@ class Loss:
             if not self._places:
                 raise DataError("distill.hidden: the networks share no block.")
 
-    def __call__(self, model: Callable, batch: Mapping[str, Tensor]) -> Tensor:
+    def __call__(self, student: Logits, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss of a batch, a scalar of float32."""
         inputs = inputs_of(batch)
         if "labels" not in batch:
             raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
-        if self.teacher is not None and not self._copies:
-            self._copies = [self._working_copy(taught, inputs) for taught in self.teacher.models]
+        if self.teacher is not None and not self._taught:
+            self._taught = [self._working_copy(taught, inputs, student.graph) for taught in self.teacher.models]
             self._pairs = self._recorded()
-        with self.accelerator.autocast():
-            given = model(**inputs).logits.float()
-        logits, labels = classified(given, batch["labels"], language_model=self.language_model)
+        logits, labels = classified(student.of(inputs), batch["labels"], language_model=self.language_model)
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         if self.teacher is None:
             return loss
         config = self.teacher.config
-        taught, _ = classified(self._taught(inputs), batch["labels"], language_model=self.language_model)
+        with torch.no_grad():
+            answers = torch.stack([taught.of(inputs) for taught in self._taught]).mean(dim=0)
+        taught, _ = classified(answers, batch["labels"], language_model=self.language_model)
         wanted = (taught / config.temperature).log_softmax(dim=1)
         given = (logits / config.temperature).log_softmax(dim=1)
         divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
@@ -107,26 +108,20 @@ class Loss:
             loss = loss + config.hidden * torch.stack([_distance(*pair) for pair in ran]).mean()
         return loss
 
-    @torch.no_grad()
-    def _taught(self, inputs: Mapping[str, Any]) -> Tensor:
-        """Mean logits of the teachers."""
-        with self.accelerator.autocast():
-            return torch.stack([taught(**inputs).logits.float() for taught in self._copies]).mean(dim=0)
-
-    def _working_copy(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> PreTrainedModel:
+    def _working_copy(self, model: PreTrainedModel, inputs: Mapping[str, Any], graph: bool) -> Logits:
         if is_placed(model):
-            return model.eval()
+            return Logits(model.eval(), self.accelerator)
         twin = replica(model.to(self.accelerator.device))
         fold_batch_norm(twin, rows_of(inputs, slice(2)), tolerance=_FOLDED)
         to_channels_last(twin)
-        return twin
+        return Logits(twin, self.accelerator, graph=graph)
 
     def _recorded(self) -> list[tuple["_Recorded", "_Recorded"]]:
         if self.teacher is None or not self.teacher.config.hidden or not isinstance(self.teacher.model, BlockStack):
             return []
         names = self.teacher.model.names
         return [
-            (_Recorded(module), _Recorded(self._copies[0].get_submodule(names[place])))
+            (_Recorded(module), _Recorded(self._taught[0].network.get_submodule(names[place])))
             for module, place in self._places
         ]
 

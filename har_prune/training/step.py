@@ -14,6 +14,7 @@ from har_prune.errors import DataError
 from har_prune.runtime.batches import rows_of, size_of
 from har_prune.training.config import TrainConfig
 from har_prune.training.distill import Loss
+from har_prune.training.logits import Logits
 
 
 class Stepper:
@@ -30,6 +31,7 @@ class Stepper:
     ):
         self.model, self.optimizer, self.loss_of, self.accelerator = model, optimizer, loss_of, accelerator
         self.config, self.factor = config, learning_rate_factor(config, total_steps)
+        self.logits = Logits(model, accelerator, graph=config.cuda_graphs)
 
     @property
     def learning_rate(self) -> float:
@@ -52,7 +54,7 @@ class Stepper:
         parts = self._parts(batch)
         for number, part in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
-                own = self.loss_of(self.model, part) / len(parts)
+                own = self.loss_of(self.logits, part) / len(parts)
                 self.accelerator.backward(own)
             loss += own.detach()
         if self.config.max_grad_norm is not None:
