@@ -1,4 +1,4 @@
-"""What only a GPU can show: exactness of scores in TF32 and bf16, healing with and without workers, a probed model.
+"""What only a GPU can show: exactness of scores in TF32 and bf16, healing in its ways, a probed model.
 
     python benchmarks/on_gpu.py
 
@@ -56,7 +56,7 @@ def healing(model: Any, data: Any, processor: Any, batch_size: int, rounds: int)
     accelerator, preprocess = make_accelerator("auto"), preprocess_for(data, processor, "resnet56")
     config = TrainConfig(epochs=1, optimizer="sgd", learning_rate=0.01, warmup=0, schedule="constant", max_grad_norm=5)
 
-    def training(workers: int | None) -> Callable[[], Any]:
+    def training(workers: int | None, graphs: bool = False) -> Callable[[], Any]:
         loader = make_loader(data, rows, preprocess, batch_size, augment=["crop", "flip"])
         if workers is not None:  # a DataLoader lets nobody change persistent_workers
             loader.__dict__.update(num_workers=workers, persistent_workers=workers > 0)
@@ -64,14 +64,17 @@ def healing(model: Any, data: Any, processor: Any, batch_size: int, rounds: int)
             copy.deepcopy(small),
             loader,
             None,
-            config,
+            config.model_copy(update={"cuda_graphs": graphs}),
             accelerator=accelerator,
             teacher=Teacher(model, DistillConfig()),
         )
 
-    seconds = alternating(
-        {"without workers": training(0), "as make_loader has them": training(None)}, rounds, accelerator.device
-    )
+    ways = {
+        "without workers": training(0),
+        "as make_loader has them": training(None),
+        "cuda_graphs": training(None, graphs=True),
+    }
+    seconds = alternating(ways, rounds, accelerator.device)
     return {name: round(len(rows) / value) for name, value in seconds.items()}
 
 
