@@ -66,7 +66,7 @@ class TrainConfig(Settings):
     )
     cuda_graphs: bool = Field(
         False,
-        description="replays the network from a CUDA graph, which trains a small one several times as fast; on one "
+        description="replays the network from a CUDA graph, so that a small one does not wait for the CPU; on one "
         "GPU, for batches of one shape, without layer_drop, accumulation and distill.hidden; elsewhere no effect",
     )
 

@@ -60,6 +60,8 @@ class Logits(nn.Module):
         # What is recorded is also run a few times: running statistics must not have seen this batch more than once.
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         self._names, self._recorded = list(inputs), self._kind(inputs)
+        # Recording leaves accumulators of gradients on a stream of its own: one wait a step, and no error.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         try:
             torch.cuda.make_graphed_callables(
                 self, tuple(value.clone() for value in inputs.values()), allow_unused_input=True
