@@ -77,16 +77,41 @@ class Deployed:
         kind: "sensor", "image" or "text".
         example: Its inputs, by name, of two examples.
         facts: What whoever uses the file has to know: labels, and of sensors rate, channels, units, window.
+        lengths: Fewest and most samples or tokens of an example; None of images.
     """
 
     network: nn.Module
     kind: str
     example: dict[str, Tensor]
     facts: dict[str, Any]
+    lengths: tuple[int, int] | None = None
 
-    def cases(self, seed: int = 0) -> dict[str, dict[str, Tensor]]:
-        """Inputs to compare on, by what is special about them; made up."""
-        generator = torch.Generator().manual_seed(seed)
+    @torch.no_grad()
+    def runs_shorter(self) -> bool:
+        """Whether the network runs on the shortest example there may be."""
+        if self.lengths is None:
+            return False
+        try:
+            self.network(**{name: value[:, : self.lengths[0]] for name, value in self.example.items()})
+        except Exception:  # whatever a network of one length raises
+            return False
+        return True
+
+    def cases(self, seed: int = 0, *, any_length: bool = False) -> dict[str, dict[str, Tensor]]:
+        """Inputs to compare on, by what is special about them; made up.
+
+        Args:
+            seed: Of what is drawn.
+            any_length: Whether shorter ones than the example are among them.
+        """
+        found = self._cases(torch.Generator().manual_seed(seed))
+        if any_length and self.lengths is not None:
+            usual = found.get("five", found.get("five, one padded", {}))
+            for name, length in (("the shortest", self.lengths[0]), ("in between", sum(self.lengths) // 2)):
+                found[name] = {key: value[:, :length] for key, value in usual.items()}
+        return found
+
+    def _cases(self, generator: torch.Generator) -> dict[str, dict[str, Tensor]]:
         if self.kind == "sensor":
             return self._windows(generator)
         if self.kind == "image":
@@ -190,7 +215,7 @@ def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None)
             "channel_std": processor.channel_std,
         }
         example = {"windows": torch.zeros(2, size, processor.num_channels), "mask": torch.ones(2, size)}
-        return Deployed(_Windows(model, processor), "sensor", example, facts)
+        return Deployed(_Windows(model, processor), "sensor", example, facts, (-(-size // 2), size))
     if hasattr(processor, "do_rescale"):
         shape = _image_shape(model, processor)
         facts |= {"input": "pixels", "range": [0, 255], "shape": list(shape)}
@@ -200,7 +225,7 @@ def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None)
         facts |= {"input": "tokens", "pad_token_id": config.pad_token_id, "max_tokens": longest}
         tokens = torch.full((2, longest), config.vocab_size - 1)
         example = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-        return Deployed(_Tokens(model), "text", example, facts)
+        return Deployed(_Tokens(model), "text", example, facts, (2, longest))
     raise ExportError(
         f"{type(model).__name__}: the folder has no feature extractor, image processor or tokenizer, and the export "
         "holds what they do: save one with it (save_pruned(processor=...))."

@@ -32,8 +32,8 @@ class ExecutorchFormat:
             ) from error
         self._runtime, self._partitioner, self._lower = runtime, XnnpackPartitioner, to_edge_transform_and_lower
 
-    def write(self, made: Deployed, path: Path) -> None:
-        """Writes the file.
+    def write(self, made: Deployed, path: Path) -> bool:
+        """Writes the file; it takes examples of one length.
 
         Raises:
             ExportError: The network cannot be lowered.
@@ -51,6 +51,7 @@ class ExecutorchFormat:
             ) from error
         finally:
             logging.disable(level)
+        return False
 
     def quantize(self, path: Path, calibration: Any) -> None:
         """Not offered.

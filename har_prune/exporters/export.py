@@ -48,8 +48,8 @@ class Format(Protocol):
 
     suffix: str
 
-    def write(self, made: Deployed, path: Path) -> None:
-        """Writes the file."""
+    def write(self, made: Deployed, path: Path) -> bool:
+        """Writes the file; whether it takes examples of any length in `made.lengths`."""
 
     def quantize(self, path: Path, calibration: Arrays) -> None:
         """Makes the file compute in 8-bit integers.
@@ -77,6 +77,7 @@ class Export:
         facts: What whoever uses it has to know.
         accuracy: Of the saved model on the evaluation data; None where it is not quantized.
         int8_accuracy: Of the file there; likewise.
+        lengths: Fewest and most samples or tokens that an example may have; None = only those of `facts`.
     """
 
     file: str
@@ -89,6 +90,7 @@ class Export:
     facts: dict[str, Any]
     accuracy: float | None = None
     int8_accuracy: float | None = None
+    lengths: tuple[int, int] | None = None
 
 
 def export_model(
@@ -130,11 +132,12 @@ def export_model(
         made = deployed(model, processor, hop_s)
         with whole_folder(Path(directory)) as folder:
             path = folder / f"model{how.suffix}"
-            how.write(made, path)
+            any_length = how.write(made, path)
             run = how.load(path)
-            cases = made.cases() | {f"real {number}": dict(some) for number, some in enumerate(real)}
+            cases = made.cases(any_length=any_length)
+            cases |= {f"real {number}": dict(some) for number, some in enumerate(real)}
             differences = {name: _difference(name, made, run, inputs) for name, inputs in cases.items()}
-            accuracies: tuple[float, float] | None = None
+            accuracies: tuple[float | None, float | None] = (None, None)
             if int8 is not None:
                 how.quantize(path, {name: value.numpy() for name, value in int8.calibration.items()})
                 run = how.load(path)
@@ -142,7 +145,7 @@ def export_model(
             latency_ms, torch_ms = _timed(made, run)
             found = Export(
                 path.name, format, path.stat().st_size, max(differences.values()), differences, latency_ms, torch_ms,
-                made.facts, *(accuracies or ()),
+                made.facts, accuracies[0], accuracies[1], made.lengths if any_length else None,
             )  # fmt: skip
             write_json(folder / "export.json", {**asdict(found), "environment": environment()})
     except FileExistsError as error:

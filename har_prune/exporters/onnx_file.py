@@ -20,7 +20,7 @@ _MISSING = "format onnx needs onnx, onnxscript and onnxruntime: pip install 'har
 
 
 class OnnxFormat:
-    """ONNX, with any number of examples in a batch."""
+    """ONNX, with any number of examples in a batch, of any length where torch can export that."""
 
     suffix = ".onnx"
 
@@ -34,14 +34,39 @@ class OnnxFormat:
             raise ExportError(f"{_MISSING} ({error})") from error
         self._onnx, self._runtime = onnx, onnxruntime
 
-    def write(self, made: Deployed, path: Path) -> None:
-        """Writes the file, with what it is as metadata.
+    def write(self, made: Deployed, path: Path) -> bool:
+        """Writes the file, with what it is as metadata; whether it takes examples of any length.
 
         Raises:
             ExportError: torch cannot export the network.
         """
-        batch = torch.export.Dim("batch")
-        shapes = {name: {0: batch} for name in made.example}
+        any_length = made.runs_shorter()
+        try:
+            self._export(made, path, made.lengths if any_length else None)
+        except ExportError:  # the length is part of what torch can trace of it
+            if not any_length:
+                raise
+            self._export(made, path, None)
+            any_length = False
+        model = self._onnx.load(path)
+        for node in model.graph.node:  # where in torch a node came from takes more room than the weights
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+            value.ClearField("metadata_props")
+        lengths = {"lengths": made.lengths} if any_length else {}
+        for key, value in {**made.facts, **lengths, "made_by": "har_prune"}.items():
+            entry = model.metadata_props.add()
+            entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+        self._onnx.save(model, path)
+        return any_length
+
+    @staticmethod
+    def _export(made: Deployed, path: Path, lengths: tuple[int, int] | None) -> None:
+        shape = {0: torch.export.Dim("batch")}
+        if lengths is not None:
+            shape[1] = torch.export.Dim("length", min=lengths[0], max=lengths[1])
+        shapes = dict.fromkeys(made.example, shape)
         logger = logging.getLogger("torch.onnx")
         level = logger.level
         try:
@@ -56,16 +81,6 @@ class OnnxFormat:
             raise ExportError(f"torch cannot export this network to ONNX ({type(error).__name__}: {error})") from error
         finally:
             logger.setLevel(level)
-        model = self._onnx.load(path)
-        for node in model.graph.node:  # where in torch a node came from takes more room than the weights
-            node.ClearField("metadata_props")
-            node.ClearField("doc_string")
-        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
-            value.ClearField("metadata_props")
-        for key, value in {**made.facts, "made_by": "har_prune"}.items():
-            entry = model.metadata_props.add()
-            entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
-        self._onnx.save(model, path)
 
     def quantize(self, path: Path, calibration: Any) -> None:
         """Weights and activations of convolutions and matrix products in 8 bits, by channel; normalisation stays.

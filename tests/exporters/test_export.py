@@ -60,11 +60,28 @@ def test_the_file_gives_what_the_saved_model_gives(name, tmp_path):
     assert record["size_bytes"] == found.size_bytes == (tmp_path / "onnx" / "model.onnx").stat().st_size
     assert {path.name for path in (tmp_path / "onnx").iterdir()} == {"model.onnx", "export.json"}
     assert record["facts"]["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    if processor is EXTRACTOR:  # compared on those lengths too, in steps of the stem's stride and between
+        assert record["lengths"] == list(found.lengths) == [16, 32]
+        assert {"the shortest", "in between"} <= set(found.cases)
+    else:
+        assert found.lengths is None
 
 
 def test_texts_are_exported_too(tmp_path):
     model = classifier(BertForSequenceClassification, num_hidden_layers=2, **WIDTHS, **TOKENS)
-    assert export_model(model, SimpleNamespace(pad_token="[PAD]"), tmp_path / "onnx").difference <= 1e-4
+    found = export_model(model, SimpleNamespace(pad_token="[PAD]"), tmp_path / "onnx")
+    assert found.difference <= 1e-4
+    assert found.lengths is not None
+    assert found.lengths[0] == 2
+
+
+def test_a_network_of_one_length_is_exported_with_that(tmp_path):
+    model = har_transformer(2, patch_size=2, patch_stride=2)
+    norm = getattr(model, model.base_model_prefix).norm
+    norm.register_forward_hook(lambda module, args, states: states.reshape(-1, 16, states.shape[2]))
+    found = export_model(model, EXTRACTOR, tmp_path / "onnx")
+    assert found.lengths is None
+    assert "the shortest" not in found.cases
 
 
 def test_executorch_gives_the_same(tmp_path):
