@@ -37,6 +37,12 @@ Drop = Annotated[list[str] | None, typer.Option(help="Activity to leave out; may
 Rate = Annotated[float | None, typer.Option(help="Resample to this rate. [that of the data set]")]
 MaxGapS = Annotated[float, typer.Option(help="Longest gap in a sensor's data that is filled, in seconds.")]
 NumProc = Annotated[int, typer.Option(min=1, help="Processes that read.")]
+StillMin = Annotated[
+    float | None,
+    typer.Option(
+        help="Minutes without motion after which the column `worn` is false; nothing is left out. [no column]"
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT, once the new one is whole.")]
 Config = Annotated[str | None, typer.Option(help="Configuration, of a data set that has several.")]
 
@@ -50,12 +56,13 @@ def _command(name: str, reader: Reader) -> Callable[..., None]:
         drop: Drop = None,
         sampling_rate_hz: Rate = None,
         max_gap_s: MaxGapS = 0.25,
+        still_min: StillMin = None,
         num_proc: NumProc = 1,
         overwrite: Overwrite = False,
         config: Config = None,
     ) -> None:
         info = _configuration(name, reader, config)
-        windowing = Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
+        windowing = Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s, still_min)
         _prepare(raw, out, lambda files: (reader, windowing), num_proc, overwrite)
 
     return prepare
@@ -102,6 +109,8 @@ def _say(out: Path, written: Written) -> None:
         console.print(
             "time stamps: " + ", ".join(f"{count:,} {what}" for what, count in written.repaired.items()) + "."
         )
+    if written.not_worn:
+        console.print(f"not worn: {written.not_worn:,} windows (column worn); none was left out.")
     if written.other_rate:
         console.print(
             f"{written.other_rate.total()} recordings of {', '.join(sorted(written.other_rate))} were left out: their "
@@ -143,6 +152,7 @@ def own_recordings(
     drop: Drop = None,
     sampling_rate_hz: Rate = None,
     max_gap_s: MaxGapS = 0.25,
+    still_min: StillMin = None,
     num_proc: NumProc = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -153,7 +163,7 @@ def own_recordings(
     def described(files: Path) -> tuple[Reader, Windowing]:
         reader = csv_files.reader(files, column_map)
         info = reader.infos[0]
-        return reader, Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
+        return reader, Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s, still_min)
 
     _prepare(raw, out, described, num_proc, overwrite)
 

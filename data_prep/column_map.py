@@ -29,6 +29,9 @@ unchecked: [acc]                            # acc_x, acc_y, acc_z may have any l
 # time: {column: time, unit: ns}
 # label: {from_file: "{name}.labels.csv", unit: iso, missing: drop}
 
+# Two recordings of one subject at the same time are two devices, which is refused; keep has them side by side.
+# at_once: keep
+
 # A sensor in a file of its own, on the same clock: what goes with walk.csv in walk_turns.csv.
 joined: [{file: "{name}_turns.csv", sampling_rate_hz: 100, channels: {gyro_z: {column: gz, unit: deg/s}}}]
 """
@@ -144,6 +147,7 @@ class ColumnMap(_Strict):
     skip_rows: int = Field(0, ge=0)
     encoding: str = "utf-8"
     joined: tuple[JoinedFile, ...] = ()
+    at_once: Literal["refuse", "keep"] = Field("refuse", description="two recordings of one subject at the same time")
     license: str = "not stated"
     citation: str = "not stated"
 

@@ -20,6 +20,7 @@ from data_prep.plausibility import refuse_implausible
 from data_prep.recordings import Reader, Recording, Windowing
 from data_prep.window_tables import Written, cut_all, features_of
 
+_AT_ONCE_S = 1.0  # clocks of two recordings of one device may overlap by less
 _SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
 
 
@@ -122,8 +123,28 @@ def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Pa
     if not total.windows:
         raise PrepError(_nothing(windowing, total.other_rate.total()))
     refuse_implausible(windowing.info, total.lengths)
+    _refuse_at_once(total.spans)
     (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
     return total
+
+
+def _refuse_at_once(spans: list[tuple[str, str, float, float]]) -> None:
+    """Nobody is recorded twice at the same time, unless by two devices.
+
+    Raises:
+        PrepError: Somebody was.
+    """
+    last: dict[str, tuple[str, float]] = {}
+    for subject, trial, start, end in sorted(spans, key=lambda span: span[2]):
+        other, until = last.get(subject, (trial, start))
+        if other != trial and start < until - _AT_ONCE_S:
+            raise PrepError(
+                f"{other} and {trial} recorded {subject} at the same time: two devices in one folder? For a network "
+                "of one place on the body make a folder of each place; for one of both name the second device's file "
+                "under joined in the map. To have them one after the other, write at_once: keep there."
+            )
+        if end > until or other == trial:
+            last[subject] = trial, max(end, until)
 
 
 def _nothing(windowing: Windowing, other_rate: int = 0) -> str:
@@ -189,7 +210,10 @@ def _card(windowing: Windowing, written: Written) -> str:
         + ("" if windowing.rate == info.sampling_rate_hz else f" (resampled from {info.sampling_rate_hz:g} Hz)")
         + "; none crosses a recording or a change of activity",
         f"- columns: input_values [{windowing.size}, {len(info.channels)}], label, subject, trial (the continuous "
-        "recording it was cut from), start_s (seconds into it)",
+        "recording it was cut from), start_s (seconds into it)"
+        + ("" if windowing.still_min is None else
+           f", worn (false where the accelerometer lay still for {windowing.still_min:g} minutes: "
+           f"{written.not_worn:,} windows)"),
         f"- channels: {channels}",
         f"- windows by activity: {_counts(written.activities, windowing.activities)}",
         f"- windows by subject: {_counts(written.subjects)}",

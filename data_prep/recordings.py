@@ -12,6 +12,7 @@ import numpy as np
 
 from data_prep.errors import PrepError
 from data_prep.signals import resampled, whole_stretches
+from data_prep.wear import not_worn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,8 @@ class Recording:
         split: The publisher's own split, "train" where there is none.
         left_out: Whether it was sampled at another rate than the data set: it is counted, and no window is cut of it.
         repaired: How many samples were dropped, averaged or given another time because of their stamps, by what was.
+        clock_s: When it starts in seconds since 1970, where no other may have recorded the subject meanwhile; None =
+            that is not looked at.
     """
 
     values: np.ndarray
@@ -79,6 +82,7 @@ class Recording:
     split: str = "train"
     left_out: bool = False
     repaired: Mapping[str, int] = field(default_factory=dict)
+    clock_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,15 @@ class Windowing:
         drop: Activities to leave out.
         rate_hz: Sampling rate of the windows; None = that of the data set.
         max_gap_s: Longest gap that is filled on a straight line, in seconds.
+        still_min: Minutes without motion after which a device counts as not worn: windows then have a column `worn`,
+            and none is left out. None = nobody looks.
 
     Attributes:
         too_short: For each activity the number of recordings shorter than a window.
         gaps: Number of cuts made at gaps.
         other_rate: For each subject the number of recordings left out because of their rate.
         repaired: Samples whose time stamps were repaired, by what was done.
+        spans: Subject, trial, start and end in seconds since 1970 of each recording whose clock is looked at.
 
     Raises:
         PrepError: An activity to drop does not exist, or a window or hop has no sample.
@@ -126,10 +133,12 @@ class Windowing:
     drop: tuple[str, ...] = ()
     rate_hz: float | None = None
     max_gap_s: float = 0.25
+    still_min: float | None = None
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
     other_rate: Counter = field(default_factory=Counter)
     repaired: Counter = field(default_factory=Counter)
+    spans: list[tuple[str, str, float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         info = self.info
@@ -150,6 +159,14 @@ class Windowing:
             raise PrepError(f"--drop {unknown[0]}: no such activity; choose from {', '.join(info.activities)}.")
         if not self.activities:
             raise PrepError("every activity is dropped; keep at least one.")
+        if self.still_min is not None:
+            if not (math.isfinite(self.still_min) and self.still_min > 0):
+                raise PrepError(f"still_min {self.still_min}: minutes without motion are above 0.")
+            if info.fixed_windows or self.accelerometer is None:
+                raise PrepError(
+                    f"still_min: {info.name} has no recordings of three axes in m/s^2 (acc_x, acc_y, acc_z), and only "
+                    "in those a device is seen to lie still."
+                )
         finite = all(map(math.isfinite, (self.rate_hz, self.window_s, self.overlap, self.max_gap_s)))
         if not finite or self.rate_hz <= 0 or self.size < 1 or not 0 <= self.overlap < 1 or self.max_gap_s < 0:
             raise PrepError(
@@ -173,12 +190,22 @@ class Windowing:
         return max(1, round(self.size * (1 - (self.overlap or 0))))
 
     @property
+    def accelerometer(self) -> list[int] | None:
+        """Places of x, y and z of the first one; None without."""
+        units = dict(zip(self.info.channels, self.info.units, strict=True))
+        for channel in self.info.channels:
+            axes = [channel[:-1] + axis for axis in "xyz"]
+            if channel.endswith("x") and all(units.get(axis) == "m/s^2" for axis in axes):
+                return [self.info.channels.index(axis) for axis in axes]
+        return None
+
+    @property
     def activities(self) -> list[str]:
         """Activities that are kept, in label order."""
         return [name for name in self.info.activities if name not in self.drop]
 
     def rows(self, recordings: Iterable[Recording]) -> Iterator[dict[str, Any]]:
-        """One row a window: input_values [T, C] float32, label, subject, trial, start_s, and the split it is in."""
+        """One row a window: input_values [T, C] float32, label, subject, trial, start_s, worn, the split it is in."""
         for recording in recordings:
             self.repaired.update(recording.repaired)
             if recording.activity in self.drop:
@@ -186,12 +213,18 @@ class Windowing:
             if recording.left_out:
                 self.other_rate[recording.subject] += 1
                 continue
+            if recording.clock_s is not None:
+                end_s = recording.clock_s + len(recording.values) / self.info.sampling_rate_hz
+                self.spans.append((recording.subject, recording.trial, recording.clock_s, end_s))
             windows = 0
             stretches = list(whole_stretches(recording.values, self.info.sampling_rate_hz, self.max_gap_s))
             self.gaps += max(0, len(stretches) - 1)
             for first, stretch in stretches:
                 values = resampled(stretch, self.info.sampling_rate_hz, self.rate)
                 begin = recording.start_s + first / self.info.sampling_rate_hz
+                still = None
+                if self.still_min is not None:
+                    still = not_worn(values[:, self.accelerometer], self.rate, self.still_min)
                 for start in range(0, len(values) - self.size + 1, self.hop):
                     windows += 1
                     yield {
@@ -201,6 +234,7 @@ class Windowing:
                         "trial": recording.trial,
                         "start_s": begin + start / self.rate,
                         "split": recording.split,
+                        **({} if still is None else {"worn": not still[start : start + self.size].any()}),
                     }
             self.too_short[recording.activity] += not windows
 

@@ -39,6 +39,8 @@ class Written:
         gaps: Cuts made where a sensor gave nothing for too long.
         other_rate: Recordings at another rate than the data set, by subject; left out.
         repaired: Samples whose time stamps were repaired, by what was done.
+        spans: When recordings were made, as `Windowing` has it.
+        not_worn: Windows in which the device lay still; always 0 where nobody looked.
         lengths: How long accelerations and rates are, as `plausibility` counts them.
     """
 
@@ -49,6 +51,8 @@ class Written:
     gaps: int = 0
     other_rate: Counter = field(default_factory=Counter)
     repaired: Counter = field(default_factory=Counter)
+    spans: list[tuple[str, str, float, float]] = field(default_factory=list)
+    not_worn: int = 0
     lengths: Counter = field(default_factory=Counter)
 
     def add(self, other: "Written") -> None:
@@ -65,6 +69,7 @@ def features_of(windowing: Windowing) -> Features:
         "subject": Value("string"),
         "trial": Value("string"),
         "start_s": Value("float64"),
+        **({} if windowing.still_min is None else {"worn": Value("bool")}),
     })  # fmt: skip
 
 
@@ -75,7 +80,7 @@ _Tables = Iterator[tuple[str, pa.Table]]  # windows, each table with the split i
 def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tables:
     """The windows of one part, handed on while it is read; counts them in `written`."""
     own = Windowing(windowing.info, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
-                    windowing.max_gap_s)  # fmt: skip
+                    windowing.max_gap_s, windowing.still_min)  # fmt: skip
     features, groups = features_of(windowing), triads(windowing.info)
     waiting: dict[str, list[dict]] = {}
 
@@ -87,6 +92,7 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
         written.windows[split] += 1
         written.subjects[row["subject"]] += 1
         written.activities[own.activities[row["label"]]] += 1
+        written.not_worn += not row.get("worn", True)
         written.lengths.update(lengths(row["input_values"], groups))
         waiting.setdefault(split, []).append(row)
         if len(waiting[split]) == _ROWS_AT_ONCE:
@@ -97,6 +103,7 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
     written.gaps += own.gaps
     written.other_rate.update(own.other_rate)
     written.repaired.update(own.repaired)
+    written.spans += own.spans
 
 
 def cut_all(

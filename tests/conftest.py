@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import pytest
+from browsing import browser  # noqa: F401 (a fixture of several folders)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HAR_PRUNE_SHARED", ROOT.parent / "shared"))

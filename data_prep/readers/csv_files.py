@@ -26,6 +26,7 @@ from data_prep.tables import between, check_rate, check_times, on_grid
 _MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]  # numbers only: there may be an activity called null
 _ROWS_AT_ONCE = 50_000
 _PAUSE_S = 60.0  # behind a longer one another stretch begins: a grid over days would fill the memory
+_SINCE_1970 = 1e8  # seconds: what is larger counts from there and not from a recording's start
 _SAME_S = 1e-6  # stamps and intervals in different units are rounded differently
 _NULL = "null"  # the activity of rows without one, where they are kept
 _KINDS = (".csv", ".csv.gz", ".parquet", *SUFFIXES)
@@ -221,7 +222,8 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
         grid = on_grid(path, times, values, columns.sampling_rate_hz, line)
         last[subject] = times[-1]
         start_s = begin - first.setdefault(subject, begin)
-        yield Recording(grid, label, subject, f"{name}-{subject}", start_s, repaired=dict(counted))
+        clock_s = begin if columns.at_once == "refuse" and begin > _SINCE_1970 else None
+        yield Recording(grid, label, subject, f"{name}-{subject}", start_s, repaired=dict(counted), clock_s=clock_s)
         counted.clear()
 
 

@@ -13,7 +13,21 @@ import typer
 from typer.core import TyperGroup
 
 from har_prune import __version__
-from har_prune.commands import convert, evaluate, export, gate, init, predict, prune, push, recipes, report, run, score
+from har_prune.commands import (
+    convert,
+    evaluate,
+    export,
+    gate,
+    init,
+    predict,
+    prune,
+    push,
+    recipes,
+    report,
+    run,
+    score,
+    space,
+)
 from har_prune.errors import HarPruneError
 from har_prune.runtime.console import console, error, quiet_libraries
 
@@ -81,6 +95,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "gate": gate.gate,
     "export": export.export,
     "predict": predict.predict,
+    "space": space.space,
     "push": push.push,
     "convert": convert.convert,
 }

@@ -1,9 +1,11 @@
 """What is exported: a network with what prepares its inputs in front, and softmax behind."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
@@ -11,6 +13,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from har_prune.checkpoints.auto_class import auto_class_for
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.errors import ExportError
+
+Arrays = Mapping[str, np.ndarray]  # inputs by name
 
 
 class _Windows(nn.Module):

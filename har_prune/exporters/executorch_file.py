@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from har_prune.errors import ExportError
-from har_prune.exporters.deployed import Deployed
+from har_prune.exporters.deployed import Arrays, Deployed
 
 
 class ExecutorchFormat:
@@ -38,28 +38,36 @@ class ExecutorchFormat:
         Raises:
             ExportError: The network cannot be lowered.
         """
-        one = tuple(value[:1] for value in made.example.values())
-        level = logging.root.manager.disable
-        try:
-            logging.disable(logging.WARNING)
-            with warnings.catch_warnings(action="ignore"):
-                program = torch.export.export(made.network.eval(), one)
-                path.write_bytes(self._lower(program, partitioner=[self._partitioner()]).to_executorch().buffer)
-        except Exception as error:  # whatever a network makes the exporter raise
-            raise ExportError(
-                f"this network cannot be exported to ExecuTorch ({type(error).__name__}: {error})"
-            ) from error
-        finally:
-            logging.disable(level)
+        with _quietly("be exported to ExecuTorch"):
+            path.write_bytes(self._lowered(made.network.eval(), _one_of(made.example, 0)))
         return False
 
-    def quantize(self, path: Path, calibration: Any) -> None:
-        """Not offered.
+    def quantize(self, made: Deployed, path: Path, calibration: Arrays) -> None:
+        """Weights and activations of convolutions and linear layers in 8 bits, by channel; normalisation stays.
 
         Raises:
-            ExportError: Always.
+            ExportError: torch cannot quantize the network.
         """
-        raise ExportError("8-bit integers are offered in format onnx: leave --int8 out, or choose --format onnx.")
+        with _quietly("be quantized for ExecuTorch"):
+            from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+                XNNPACKQuantizer,
+                get_symmetric_quantization_config,
+            )
+            from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+            quantizer, aten = XNNPACKQuantizer(), torch.ops.aten
+            for operator in (aten.conv1d.default, aten.conv2d.default, aten.linear.default):
+                quantizer.set_operator_type(operator, get_symmetric_quantization_config(is_per_channel=True))
+            examples = {name: torch.as_tensor(values) for name, values in calibration.items()}
+            one = _one_of(examples, 0)
+            watched = prepare_pt2e(torch.export.export(made.network.eval(), one).module(), quantizer)
+            for row in range(len(next(iter(examples.values())))):
+                watched(*_one_of(examples, row))
+            path.write_bytes(self._lowered(convert_pt2e(watched), one))
+
+    def _lowered(self, network: Any, one: tuple[torch.Tensor, ...]) -> bytes:
+        program = torch.export.export(network, one)
+        return self._lower(program, partitioner=[self._partitioner()]).to_executorch().buffer
 
     def load(self, path: Path) -> Callable[[Any], tuple[np.ndarray, np.ndarray]]:
         """A program; it takes the examples of a batch one after the other."""
@@ -75,3 +83,21 @@ class ExecutorchFormat:
             return logits, probabilities
 
         return run
+
+
+def _one_of(examples: Mapping[str, torch.Tensor], row: int) -> tuple[torch.Tensor, ...]:
+    return tuple(value[row : row + 1] for value in examples.values())
+
+
+@contextlib.contextmanager
+def _quietly(what: str) -> Iterator[None]:
+    """Without what the exporter says of its progress; whatever a network makes it raise is one error."""
+    level = logging.root.manager.disable
+    try:
+        logging.disable(logging.WARNING)
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except Exception as error:
+        raise ExportError(f"this network cannot {what} ({type(error).__name__}: {error})") from error
+    finally:
+        logging.disable(level)

@@ -1,7 +1,5 @@
 """export_model: a file for a runtime, kept only when that runtime gives what the saved model gives."""
 
-import statistics
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,15 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.errors import ExportError, OutputFolderError
-from har_prune.exporters.deployed import Deployed, deployed
+from har_prune.exporters.deployed import Arrays, Deployed, deployed
 from har_prune.runtime.environment import environment
 from har_prune.runtime.files import whole_folder, write_json
+from har_prune.runtime.timing import medians_in_turns
 
 TOLERANCE = 1e-4  # of logits, or of the largest one where that is above 1
 FORMATS = {"onnx": ".onnx", "executorch": ".pte"}  # and the suffix of their files
-_REPEATS = 30
-
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -51,11 +47,11 @@ class Format(Protocol):
     def write(self, made: Deployed, path: Path) -> bool:
         """Writes the file; whether it takes examples of any length in `made.lengths`."""
 
-    def quantize(self, path: Path, calibration: Arrays) -> None:
-        """Makes the file compute in 8-bit integers.
+    def quantize(self, made: Deployed, path: Path, calibration: Arrays) -> None:
+        """Makes the file compute in 8-bit integers, with ranges from calibration data.
 
         Raises:
-            ExportError: The format does not offer it.
+            ExportError: The network cannot be quantized.
         """
 
     def load(self, path: Path) -> Callable[[Arrays], tuple[np.ndarray, np.ndarray]]:
@@ -139,7 +135,7 @@ def export_model(
             differences = {name: _difference(name, made, run, inputs) for name, inputs in cases.items()}
             accuracies: tuple[float | None, float | None] = (None, None)
             if int8 is not None:
-                how.quantize(path, {name: value.numpy() for name, value in int8.calibration.items()})
+                how.quantize(made, path, {name: value.numpy() for name, value in int8.calibration.items()})
                 run = how.load(path)
                 accuracies = _accuracies(made, run, int8)
             latency_ms, torch_ms = _timed(made, run)
@@ -220,16 +216,5 @@ def _timed(made: Deployed, run: Callable) -> tuple[float, float]:
     """Median milliseconds of one example: of the file, and of the model, in turns on one thread."""
     one = {key: value[:1] for key, value in made.example.items()}
     arrays = {key: value.numpy() for key, value in one.items()}
-    times: tuple[list[float], list[float]] = ([], [])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for number in range(_REPEATS + 5):
-            for found, call in zip(times, (lambda: run(arrays), lambda: made.network(**one)), strict=True):
-                start = time.perf_counter()
-                call()
-                if number >= 5:
-                    found.append(1000 * (time.perf_counter() - start))
-    finally:
-        torch.set_num_threads(threads)
-    return statistics.median(times[0]), statistics.median(times[1])
+    found = medians_in_turns({"file": lambda: run(arrays), "model": lambda: made.network(**one)})
+    return found["file"], found["model"]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from har_prune.errors import ExportError
-from har_prune.exporters.deployed import Deployed
+from har_prune.exporters.deployed import Arrays, Deployed
 
 _MISSING = "format onnx needs onnx, onnxscript and onnxruntime: pip install 'har_prune[onnx]'."
 
@@ -82,7 +82,7 @@ class OnnxFormat:
         finally:
             logger.setLevel(level)
 
-    def quantize(self, path: Path, calibration: Any) -> None:
+    def quantize(self, made: Deployed, path: Path, calibration: Arrays) -> None:
         """Weights and activations of convolutions and matrix products in 8 bits, by channel; normalisation stays.
 
         Raises:

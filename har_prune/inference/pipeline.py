@@ -207,12 +207,12 @@ class HarPipeline:
         """[T, C] in the network's order of channels, their times where they have some, and their rate."""
         name = str(recording) if isinstance(recording, str | Path) else "recording"
         if isinstance(recording, str | Path):
-            recording = _read(Path(recording))
+            recording = read_recording(Path(recording))
         times = None
         if isinstance(recording, pd.DataFrame):
             if recording.index.name is not None:
                 recording = recording.reset_index()
-            times = _seconds(recording["time"], name) if "time" in recording else None
+            times = seconds_of(recording["time"], name) if "time" in recording else None
             missing = [channel for channel in self.facts["channels"] if channel not in recording]
             if missing:
                 raise DataError(
@@ -280,8 +280,12 @@ def _in_torch(network: torch.nn.Module) -> Run:
     return run
 
 
-def _read(path: Path) -> np.ndarray | pd.DataFrame:
-    """A file of samples; a .npy file with pickled objects is never opened."""
+def read_recording(path: Path) -> np.ndarray | pd.DataFrame:
+    """A file of samples; a .npy file with pickled objects is never opened.
+
+    Raises:
+        DataError: There is no such file, or it cannot be read.
+    """
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
@@ -302,7 +306,12 @@ def _read(path: Path) -> np.ndarray | pd.DataFrame:
     raise DataError(f"{path}: a recording is a .csv, .csv.gz, .parquet, .npy, {', '.join(SUFFIXES)} file.")
 
 
-def _seconds(times: pd.Series, name: str) -> np.ndarray:
+def seconds_of(times: pd.Series, name: str) -> np.ndarray:
+    """A column of seconds or ISO 8601 stamps as seconds, [T].
+
+    Raises:
+        DataError: One of them is no time.
+    """
     if not pd.api.types.is_numeric_dtype(times):
         stamps = pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")
         times = (stamps - stamps.iloc[0]) / pd.Timedelta(seconds=1) if len(stamps) else times

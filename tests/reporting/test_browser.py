@@ -5,19 +5,13 @@ HAR_PRUNE_AXE names; .ci/run installs all of it. Skipped where they are missing,
 """
 
 import json
-import os
 import re
-import shutil
-from pathlib import Path
 
 import pytest
+from browsing import AXE
 from test_page import kept, rich_history
 
 from har_prune.reporting.html.page import report_page
-
-AXE = Path(os.environ.get("HAR_PRUNE_AXE", "node_modules/axe-core")) / "axe.min.js"
-MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-MISSING += [] if AXE.is_file() else [str(AXE)]
 
 pytestmark = pytest.mark.browser
 
@@ -29,21 +23,6 @@ def page(tmp_path_factory):
     path = folder / "report.html"
     path.write_text(report_page(runs), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if MISSING:
-        pytest.skip(f"a browser test needs {', '.join(MISSING)}")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.binary_location = shutil.which("chromium")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 def opened(browser, page, width, scheme="light"):
