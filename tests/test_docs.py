@@ -49,6 +49,8 @@ ELSEWHERE = {
     "python -m data_prep csv recordings ": ("tests/test_wearables.py", '"csv"'),
     "har-prune export runs/watch/": ("tests/test_wearables.py", '"export"'),
     "har-prune predict watch-onnx/": ("tests/test_wearables.py", '"predict"'),
+    "har-prune space runs/watch ": ("tests/inference/test_demo.py", '"space"'),
+    "python watch-demo/app.py": ("tests/inference/test_demo.py", '"app.py"'),
 }
 
 

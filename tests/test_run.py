@@ -240,7 +240,18 @@ _RECIPES = {
     "vit": [],
     "bert": [],
     "llama": ["prune.protected=[0, 3]"],
-    "resnet50": ["prune.target={blocks: 5}", "heal.final.epochs=0.2", "prune.calibration.race={first: 64}"],
+    "resnet50": ["prune.target={blocks: 5}", "prune.calibration.race={first: 64}"],
+    "mobilenet_v2": [
+        "data.label_names=checkpoint",
+        "prune.target={blocks: 14}",
+        "prune.calibration.race={first: 64}",
+    ],
+    "cifar10_resnet110": [
+        "model={config: {model_type: cifar_resnet, depths: [9, 9, 9]}}",
+        "train.epochs=0.2",
+        *_CIFAR,
+        "controls=[]",
+    ],
 }
 
 

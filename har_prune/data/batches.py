@@ -281,7 +281,7 @@ def make_loader(
         change: What becomes of each raw example first: `(example, row)` -> example.
 
     Raises:
-        DataError: An augmentation is not for this kind of data, or not for images that are read when needed.
+        DataError: An augmentation is not for this kind of data.
     """
     training = augment is not None
     known = AUGMENTATIONS[data.kind]
@@ -290,8 +290,6 @@ def make_loader(
             raise DataError(
                 f"augmentation {name!r} is not for {data.kind} data (there: {', '.join(known) or 'none yet'})."
             )
-    if augment and not isinstance(data.values, np.ndarray):
-        raise DataError(f"augmentations {', '.join(augment)} need images of one size that fit in memory.")
     on_gpu = uses_gpu()
     # A GPU would wait for batches; on a CPU workers would take the cores that train.
     workers = min(4, os.cpu_count() or 1) if on_gpu and training else 0

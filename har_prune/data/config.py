@@ -33,6 +33,11 @@ class DataConfig(Settings):
     rename_channels: dict[str, str] | None = Field(
         None, description="sensor windows: the checkpoint's name of a channel by its name in the data, {ax: acc_x}"
     )
+    label_names: Literal["data", "checkpoint"] = Field(
+        "data",
+        description="checkpoint: the data's classes are the checkpoint's, in its order, whatever they are called "
+        "(folders of ImageNet are called by WordNet numbers)",
+    )
     max_tokens: int = Field(128, ge=2, description="texts: longer ones are cut")
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="share of the training data that validates, where no split does"

@@ -71,6 +71,22 @@ def crop(images: Tensor, padding: int = 4) -> Tensor:
     return padded.permute(0, 2, 3, 1).contiguous()[every, rows, columns].permute(0, 3, 1, 2)
 
 
+def random_resized_crop(images: Tensor, smallest: float = 0.35) -> Tensor:
+    """Enlarges a random rectangle of each image, of 0.35 to 1 of its area and 3:4 to 4:3, to all of it. [B, C, H, W].
+
+    Source: Szegedy et al. 2014, arXiv:1409.4842, with the smallest area of Wightman et al. 2021, arXiv:2110.00476; of
+    what is left of an image when the processor has cut out its centre.
+    """
+    batch, device = len(images), images.device
+    area = smallest + (1 - smallest) * torch.rand(batch, device=device)
+    ratio = torch.exp(math.log(4 / 3) * (2 * torch.rand(batch, device=device) - 1))
+    sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1)
+    centres = (1 - sides) * (2 * torch.rand(batch, 2, device=device) - 1)
+    where = torch.cat([torch.diag_embed(sides), centres[:, :, None]], dim=2)
+    grid = torch.nn.functional.affine_grid(where, list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def flip(images: Tensor) -> Tensor:
     """Mirrors each image left to right with probability 1/2. [B, C, H, W]."""
     return _mirrored(images, torch.rand(len(images), device=images.device) < 0.5)
@@ -96,7 +112,12 @@ def _mirrored(images: Tensor, which: Tensor) -> Tensor:
 
 AUGMENTATIONS: dict[str, dict[str, Augmentation]] = {
     "sensor": {"jitter": jitter, "scaling": scaling, "rotation": rotation, "time_warp": time_warp, "mirror": mirror},
-    "image": {"crop": crop, "flip": flip, "alternating_flip": alternating_flip},
+    "image": {
+        "crop": crop,
+        "random_resized_crop": random_resized_crop,
+        "flip": flip,
+        "alternating_flip": alternating_flip,
+    },
     "text": {},
 }
 OF_EPOCHS = ("alternating_flip",)  # those that are told index and epoch

@@ -2,11 +2,13 @@
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,10 +23,35 @@ from har_prune.errors import CheckpointError, RecipeError, did_you_mean
 from har_prune.models.har_transformer import HarFeatureExtractor
 
 _ROWS_AT_ONCE = 1024
+_BACKGROUND = "background"  # the class in front of ImageNet's that TensorFlow's checkpoints have
+
+
+def named_as(checkpoint: Checkpoint, data: LabelledData) -> LabelledData:
+    """The data with the checkpoint's names for their classes, which are in its order; "background" is none of them.
+
+    Raises:
+        CheckpointError: It has another number of classes.
+    """
+    config = AutoConfig.from_pretrained(
+        checkpoint.name_or_path,
+        revision=checkpoint.revision or "main",
+        trust_remote_code=checkpoint.trust_remote_code,
+    )
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    if len(names) == len(data.label_names) + 1:
+        names = [name for name in names if name != _BACKGROUND]
+    if len(names) != len(data.label_names):
+        raise CheckpointError(
+            f"label_names: checkpoint {checkpoint} has {len(names)} classes and the data have "
+            f"{len(data.label_names)}: they are not the same ones."
+        )
+    return replace(data, label_names=names)
 
 
 def load_original(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTrainedModel, Any | None]:
     """Loads a classifier (for texts without classes a causal language model) and its processor.
+
+    Classes that the data do not have leave its head, where it has all of theirs by name.
 
     Raises:
         CheckpointError: It cannot be loaded, or its head does not fit the labels of the data.
@@ -32,6 +59,7 @@ def load_original(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTraine
     model = load_model(_auto_class(data), checkpoint).eval()
     processor = load_processor(checkpoint, data.kind)
     if data.labels is not None:
+        _keep_classes(model, data.label_names)
         _check_head(model, checkpoint, data)
     if data.kind == "text" and processor is not None:
         _agree_on_padding(model, processor, checkpoint)
@@ -169,6 +197,30 @@ def _auto_class(data: LabelledData) -> Any:
     return AutoModelForImageClassification if data.kind == "image" else AutoModelForSequenceClassification
 
 
+@torch.no_grad()
+def _keep_classes(model: PreTrainedModel, wanted: list[str]) -> None:
+    """Takes classes that nobody asks for out of the last linear layer, where the others are there by name."""
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not (set(wanted) < set(names) and len(set(names)) == len(names) and heads):
+        return
+    head = heads[-1]
+    if head.out_features != len(names):
+        return
+    rows = [names.index(name) for name in wanted]
+    warnings.warn(
+        f"the checkpoint tells {len(names)} classes apart, {len(wanted)} of them are in the data: the others "
+        f"({', '.join(sorted(set(names) - set(wanted))[:8])}) leave its head.",
+        stacklevel=3,
+    )
+    head.weight = nn.Parameter(head.weight[rows].clone())
+    if head.bias is not None:
+        head.bias = nn.Parameter(head.bias[rows].clone())
+    head.out_features = model.num_labels = len(rows)
+    model.config.id2label = dict(enumerate(wanted))
+    model.config.label2id = {name: index for index, name in enumerate(wanted)}
+
+
 def _check_head(model: PreTrainedModel, checkpoint: Checkpoint, data: LabelledData) -> None:
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if len(names) != len(data.label_names):
@@ -181,5 +233,6 @@ def _check_head(model: PreTrainedModel, checkpoint: Checkpoint, data: LabelledDa
         pairs = [f"{i}: {a!r} / {b!r}" for i, (a, b) in enumerate(zip(names, data.label_names, strict=True)) if a != b]
         raise CheckpointError(
             f"checkpoint {checkpoint} and the data name classes differently (checkpoint / data): "
-            f"{'; '.join(pairs[:4])}: use the data it was trained for, or correct id2label."
+            f"{'; '.join(pairs[:4])}: use the data it was trained for, or, where they are the same classes in the "
+            "same order, say label_names: checkpoint under data."
         )

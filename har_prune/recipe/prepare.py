@@ -17,9 +17,9 @@ from har_prune.data.batches import Preprocess, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.protocols import Splits, make_splits
-from har_prune.errors import CheckpointError
+from har_prune.errors import CheckpointError, RecipeError
 from har_prune.pruning.plan import check_settings
-from har_prune.recipe.original import load_original, make_original
+from har_prune.recipe.original import load_original, make_original, named_as
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.batches import inputs_of, rows_of
 
@@ -55,6 +55,7 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
 
     Raises:
         HarPruneError: Bad input.
+        RecipeError: Classes are to be called as in a checkpoint, and there is none.
     """
     data = load_configured(recipe.data) if data is None else data
     splits = make_splits(data, recipe.data, recipe.seed)
@@ -62,6 +63,7 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
         both = np.sort(np.concatenate([splits.train, splits.validation]))
         splits = replace(splits, train=both, validation_from=f"{splits.validation_from}, who train as well (refit)")
     if recipe.model.checkpoint is not None:
+        data = _named(recipe.model.checkpoint, data, recipe.data)
         model, processor = load_original(recipe.model.checkpoint, data)
         if recipe.data.protocol != "official":
             warnings.warn(
@@ -77,6 +79,8 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
                 stacklevel=2,
             )
     else:
+        if recipe.data.label_names == "checkpoint":
+            raise RecipeError("data.label_names: checkpoint goes with model.name_or_path, and model.config has none.")
         set_seed(recipe.seed)
         model, processor = make_original(dict(recipe.model.config or {}), data, splits.train)
     made = _tried(data, splits, model, processor, str(recipe.model.checkpoint), recipe.data)
@@ -91,9 +95,14 @@ def prepared_for(checkpoint: Checkpoint, config: DataConfig, seed: int) -> Prepa
         HarPruneError: Bad input.
     """
     data = load_configured(config)
+    data = _named(checkpoint, data, config)
     splits = make_splits(data, config, seed)
     model, processor = load_original(checkpoint, data)
     return _tried(data, splits, model, processor, str(checkpoint), config)
+
+
+def _named(checkpoint: Checkpoint, data: LabelledData, config: DataConfig) -> LabelledData:
+    return named_as(checkpoint, data) if config.label_names == "checkpoint" else data
 
 
 def _tried(

@@ -47,8 +47,9 @@ def test_images_of_several_sizes_are_read_when_needed_and_resized(made):
     batch = next(iter(make_loader(data, splits.train, inputs, 4)))
     assert batch["pixel_values"].shape[:2] == (4, 3)
     assert batch["pixel_values"].shape[2] == batch["pixel_values"].shape[3]
-    with pytest.raises(DataError, match="augmentations flip need images of one size"):
-        make_loader(data, splits.train, inputs, 4, augment=["flip"])
+    loader = make_loader(data, splits.train, inputs, 4, augment=["random_resized_crop", "flip"])
+    whole = next(iter(loader))
+    assert loader.augment(whole, 0)["pixel_values"].shape == whole["pixel_values"].shape
     with pytest.raises(RecipeError, match=r"give model\.name_or_path"):
         make_original({"model_type": "resnet"}, data, splits.train)
     with pytest.raises(DataError, match=r"a split called 'test' \(test_split\).*'train', 'validation'"):

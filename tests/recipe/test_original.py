@@ -1,18 +1,25 @@
 """A network that does not fit the data is refused in a few words."""
 
+import numpy as np
+import PIL.Image
 import pytest
 import tiny_checkpoints
+import torch
+import transformers as t
+from console import refused, run_recipe
 from families import TOKENS, WIDTHS, classifier, tiny
 from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     T5ForSequenceClassification,
+    ViTForImageClassification,
+    ViTImageProcessor,
 )
 
 from har_prune.blocks.find import find_blocks
 from har_prune.checkpoints.load import Checkpoint
-from har_prune.data.load import load_data
+from har_prune.data.load import LabelledData, load_data
 from har_prune.errors import CheckpointError, UnknownFamilyError
 from har_prune.recipe.load import load_recipe
 from har_prune.recipe.original import load_original
@@ -68,3 +75,65 @@ def test_an_encoder_decoder_model_is_refused_by_name():
         UnknownFamilyError, match=r"T5ForSequenceClassification \(model_type='t5'\) is an encoder-decod"
     ):
         find_blocks(model)
+
+
+def _folder_of_many(folder, count):
+    """The layout of ImageNet: a folder a class, called by a number, under train and val."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    for split in ("train", "val"):
+        for number in range(count):
+            (folder / split / f"n{number:08}").mkdir(parents=True)
+            for copy in range(2 if split == "train" else 1):
+                PIL.Image.fromarray(np.roll(pixels, number + copy, 1)).save(
+                    folder / split / f"n{number:08}" / f"{copy}.png"
+                )
+    return folder
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2"])
+def test_a_folder_as_imagenet_is_dry_run_with_its_thousand_classes(name, root, tmp_path):
+    data = _folder_of_many(tmp_path / "imagenet", 1000)
+    names = [f"class {number}" for number in range(1000)]
+    if name == "resnet50":
+        config = t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[2, 3], id2label=dict(enumerate(names)))
+        model, processor = t.ResNetForImageClassification(config), t.ConvNextImageProcessor(size={"shortest_edge": 32})
+    else:
+        names = ["background", *names]
+        config = t.MobileNetV2Config(image_size=32, depth_multiplier=0.1, id2label=dict(enumerate(names)))
+        model, processor = (
+            t.MobileNetV2ForImageClassification(config),
+            t.MobileNetV2ImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}),
+        )
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    done = run_recipe(
+        root / "recipes" / f"{name}.yaml", tmp_path / "out", "--dry-run", f"data.name_or_path={data}",
+        f"model.name_or_path={tmp_path / 'model'}", "data.label_names=checkpoint",
+        "prune.target={macs_reduction: 0.02}",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "1,000 test" in done.output or "1000 test" in done.output, done.output
+    assert ("(background) leave its head" in " ".join(done.output.split())) == (name == "mobilenet_v2")
+    other = run_recipe(
+        root / "recipes" / f"{name}.yaml", tmp_path / "out", "--dry-run", f"data.name_or_path={data}",
+        f"model.name_or_path={tmp_path / 'model'}",
+    )  # fmt: skip
+    refused(other, "classes")
+
+
+def test_classes_that_nobody_asks_for_leave_the_head_and_the_others_keep_their_logits(tmp_path):
+    names = ["background", "cat", "dog", "ship"]
+    made = tiny(ViTForImageClassification, image_size=16, patch_size=8, hidden_size=32, num_hidden_layers=2,
+                num_attention_heads=2, intermediate_size=48, id2label=dict(enumerate(names)))  # fmt: skip
+    made.save_pretrained(tmp_path / "model")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    images = np.zeros((3, 3, 16, 16), np.uint8)
+    data = LabelledData("image", images, np.arange(3), ["ship", "cat", "dog"], np.full(3, "train"))
+    with pytest.warns(UserWarning, match=r"\(background\) leave its head"):
+        model, _ = load_original(Checkpoint(str(tmp_path / "model")), data)
+    pixels = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels).logits, made(pixels).logits[:, [3, 1, 2]])
+    assert [model.config.id2label[i] for i in range(model.config.num_labels)] == ["ship", "cat", "dog"]
+    model.save_pretrained(tmp_path / "again")
+    assert type(model).from_pretrained(tmp_path / "again").classifier.out_features == 3

@@ -70,6 +70,27 @@ def make_resnet50(folder: Path) -> tuple[Path, Path]:
     return data, folder / "model"
 
 
+def make_mobilenet_v2(folder: Path) -> tuple[Path, Path]:
+    """Images in folders called by WordNet numbers, and a head with a class in front that they do not have."""
+    import numpy as np
+    import PIL.Image
+
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 15), ("val", 5)):
+        for name in ("n01440764", "n01443537", "n01484850"):
+            (folder / "data" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (40 + number, 36, 3), dtype=np.uint8)
+                PIL.Image.fromarray(pixels).save(folder / "data" / split / name / f"{number}.png")
+    names = dict(enumerate(["background", *_NAMES]))
+    config = t.MobileNetV2Config(image_size=64, depth_multiplier=0.25, id2label=names)
+    t.MobileNetV2ForImageClassification(config).save_pretrained(folder / "model")
+    t.MobileNetV2ImageProcessor(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}).save_pretrained(
+        folder / "model"
+    )
+    return folder / "data", folder / "model"
+
+
 def make_bert(folder: Path) -> tuple[Path, Path]:
     """Sentences with classes; the last of each split is not labelled."""
     features = Features({"text": Value("string"), "label": ClassLabel(names=_NAMES)})
@@ -97,4 +118,10 @@ def make_llama(folder: Path) -> tuple[Path, Path]:
     return data, folder / "model"
 
 
-MAKERS = {"vit": make_vit, "resnet50": make_resnet50, "bert": make_bert, "llama": make_llama}
+MAKERS = {
+    "vit": make_vit,
+    "resnet50": make_resnet50,
+    "mobilenet_v2": make_mobilenet_v2,
+    "bert": make_bert,
+    "llama": make_llama,
+}
