@@ -1,9 +1,9 @@
-# make quickstart | test | lint | docs | bench. Each makes the virtual environment first; nothing else has to be installed.
+# make quickstart | test | lint | docs | bench | results. Each makes the virtual environment first; nothing else has to be installed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lowest lint docs bench
+.PHONY: quickstart test lowest lint docs bench results
 
 quickstart: $(VENV)/installed
 	$(BIN)/har-prune run quickstart
@@ -31,6 +31,10 @@ docs: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/scoring.py $(BENCH)
 	$(BIN)/python benchmarks/scoring.py --memory $(BENCH)
+
+# Every table and picture of the results again, from the committed records; nothing is trained.
+results: $(VENV)/installed
+	$(BIN)/python benchmarks/results.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

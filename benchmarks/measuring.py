@@ -1,5 +1,6 @@
 """What benchmarks share: the matrix-product rate of the machine, and result files that say where they come from."""
 
+import json
 import shlex
 import statistics
 import sys
@@ -67,20 +68,27 @@ def _finish(device: torch.device) -> None:
 def write_result(name: str, title: str, facts: dict[str, Any], table: Sequence[dict[str, Any]]) -> None:
     """Writes `results/NAME.json` and `.md`: command, commit, machine, versions, facts and a table."""
     command = shlex.join(["python", *sys.argv])
-    made = environment()
-    write_json(
-        RESULTS / f"{name}.json", {"command": command, "environment": made, "facts": facts, "table": list(table)}
-    )
-    lines = [f"# {title}", "", f"    {command}", ""]
-    lines += [f"- {key}: {_text(value)}" for key, value in facts.items()]
-    machine = {key: value for key, value in made["machine"].items() if value is not None}
-    lines += [f"- commit: {made['commit']}", f"- machine: {_text(machine)}", ""]
+    record = {"title": title, "command": command, "environment": environment(), "facts": facts, "table": list(table)}
+    write_json(RESULTS / f"{name}.json", record)
+    print(render(name))
+
+
+def render(name: str) -> str:
+    """Writes `results/NAME.md` as `results/NAME.json` has it; returns what it says."""
+    record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    made, table = record.get("environment"), record["table"]
+    lines = [f"# {record['title']}", "", f"    {record['command']}", ""]
+    lines += [f"- {key}: {_text(value)}" for key, value in record["facts"].items()]
+    if made is not None:  # a table made of others has none of its own
+        machine = {key: value for key, value in made["machine"].items() if value is not None}
+        lines += [f"- commit: {made['commit']}", f"- machine: {_text(machine)}"]
     columns = list(dict.fromkeys(key for row in table for key in row))
-    lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_text(row.get(column, "")) for column in columns) + " |" for row in table]
+    text = "\n".join(lines) + "\n"
     with whole_file(RESULTS / f"{name}.md") as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+        partial.write_text(text, encoding="utf-8")
+    return text
 
 
 def _text(value: Any) -> str:

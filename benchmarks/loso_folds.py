@@ -1,0 +1,172 @@
+"""The leave-one-subject-out runs: the record of every fold kept, and what all of them say.
+
+A difference of the pruned network is paired over the subjects of all data sets, each subject once.
+"""
+
+import json
+import lzma
+import shlex
+from pathlib import Path
+from typing import Any
+
+from measuring import RESULTS, render
+
+from har_prune.evaluation.significance import PairedDifference, paired_difference
+from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.folds import folds_report, folds_summary, networks_of, plot_confusion
+from har_prune.reporting.trajectory import CONTROLS
+from har_prune.runtime.files import whole_file, write_json
+
+HISTORIES = Path(__file__).parent / "histories"
+NAMES = {"loso_utd_mhad2": "UTD-MHAD 2", "loso_utd_mhad1": "UTD-MHAD 1", "loso_wharf": "WHARF"}
+PUBLISHED = {"loso_utd_mhad2": 74.67, "loso_utd_mhad1": 38.05, "loso_wharf": 65.35}  # arXiv:1806.05226, the best
+
+Folds = dict[str, list[PruningHistory]]  # by test subject; one of each seed
+
+
+def keep(run: Path) -> None:
+    """Packs the histories of all folds of a finished run with `test_subject: all`."""
+    summary = json.loads((run / "loso.json").read_text(encoding="utf-8"))
+    every = sorted(run.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-"))) or [run]
+    ended = [
+        all((seed / f"fold-{subject}" / "history.json").exists() for subject in summary["subjects"]) for seed in every
+    ]
+    seeds = [seed for seed, whole in zip(every, ended, strict=True) if whole]  # another may have begun
+    folds = {
+        subject: [json.loads((seed / f"fold-{subject}" / "history.json").read_text()) for seed in seeds]
+        for subject in summary["subjects"]
+    }
+    HISTORIES.mkdir(exist_ok=True)
+    packed = json.dumps({"command": summary["command"], "recipe": summary["recipe"], "folds": folds}).encode()
+    (HISTORIES / f"{run.name}.json.xz").write_bytes(lzma.compress(packed, preset=9))
+
+
+def kept(name: str) -> tuple[dict[str, Any], Folds]:
+    """What `keep` packed: the facts of the run, and its histories."""
+    record = json.loads(lzma.decompress((HISTORIES / f"{name}.json.xz").read_bytes()))
+    folds = record.pop("folds")
+    return record, {subject: [PruningHistory.from_json(one) for one in seeds] for subject, seeds in folds.items()}
+
+
+def all_kept() -> dict[str, Folds]:
+    """Of every run that is here, in the order of the tables."""
+    return {name: kept(name)[1] for name in NAMES if (HISTORIES / f"{name}.json.xz").exists()}
+
+
+def write_run(name: str) -> None:
+    """Writes the loso.json, loso.md and confusion.png of a run again, under its name."""
+    record, folds = kept(name)
+    write_json(RESULTS / f"{name}.json", {**record, **folds_summary(folds)})
+    with whole_file(RESULTS / f"{name}.md") as partial:
+        partial.write_text(folds_report(folds, record["command"]), encoding="utf-8")
+    with whole_file(RESULTS / f"{name}.png") as partial:
+        plot_confusion(folds, partial)
+
+
+def accuracy_of(folds: Folds, network: Any) -> list[float]:
+    """Of each subject, the mean over seeds."""
+    found = []
+    for seeds in folds.values():
+        values = [network(history).metrics["test"].accuracy for history in seeds]
+        found.append(sum(values) / len(values))
+    return found
+
+
+def against(runs: dict[str, Folds], network: str) -> PairedDifference:
+    """The pruned network against another, over all subjects of all runs."""
+    differences = []
+    for folds in runs.values():
+        networks = networks_of(folds)
+        pairs = zip(accuracy_of(folds, networks["pruned"]), accuracy_of(folds, networks[network]), strict=True)
+        differences += [pruned - other for pruned, other in pairs]
+    return paired_difference(differences)
+
+
+def write_together(runs: dict[str, Folds]) -> None:
+    """The table of all runs."""
+    table: list[dict[str, str]] = []
+    for name, folds in runs.items():
+        summary = folds_summary(folds)
+        for network, figures in summary["overall"].items():
+            paired = summary["pruned_against"].get(network)
+            table.append({
+                "run": name,
+                "network": network,
+                "accuracy %, mean of folds": f"{100 * figures['accuracy']['mean']:.2f}",
+                "95 % interval": f"± {100 * figures['accuracy']['ci95']:.2f}",
+                **{
+                    f"pooled {key} %": f"{100 * figures['pooled'][key]:.2f}"
+                    for key in ("accuracy", "balanced_accuracy", "macro_f1")
+                },
+                "pruned against it, points":
+                    "" if paired is None else f"{100 * paired['mean']:+.2f} ± {100 * paired['ci95']:.2f}",
+                "p": "" if paired is None else f"{paired['p']:.3f}",
+            })  # fmt: skip
+    for network in networks_of(next(iter(runs.values()))):
+        together = against(runs, network)
+        if network != "pruned":
+            table.append({
+                "run": f"all, {together.subjects} subjects",
+                "network": network,
+                "pruned against it, points": f"{100 * together.mean:+.2f} ± {100 * together.ci95:.2f}",
+                "p": f"{together.p:.4f}",
+            })  # fmt: skip
+    record = {
+        "title": "Leave one subject out: pruned networks beside their controls",
+        "command": shlex.join(["python", "benchmarks/results.py"]),
+        "facts": {"commands": [kept(name)[0]["command"] for name in runs]},
+        "table": table,
+    }
+    write_json(RESULTS / "loso.json", record)
+    render("loso")
+
+
+def readable(runs: dict[str, Folds]) -> str:
+    """The table of the README: accuracy of every network on every data set, and the pruned one against it."""
+    subjects = sum(map(len, runs.values()))
+    head = ["network", "MACs", *(NAMES[name] for name in runs)]
+    head += [f"the pruned one against it, {subjects} subjects, points", "paired p"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for network in networks_of(next(iter(runs.values()))):
+        kind, _, control = network.partition(" ")
+        label = CONTROLS[control] if kind == "control" else "pruned and healed" if network == "pruned" else network
+        cells = [label, _macs(runs, network)]
+        for folds in runs.values():
+            figures = folds_summary(folds)["overall"][network]["accuracy"]
+            cells.append(f"{100 * figures['mean']:.2f} ± {100 * figures['ci95']:.2f}")
+        if network == "pruned":
+            cells = [f"**{cell}**" for cell in cells] + ["", ""]
+        else:
+            paired = against(runs, network)
+            cells += [f"{100 * paired.mean:+.2f} ± {100 * paired.ci95:.2f}", f"{paired.p:.3f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    for place, label in enumerate(("a CNN of three blocks", "a random forest on window statistics")):
+        rows = [_baseline(name, place) for name in runs]
+        macs = next((row["MACs"] for row in rows if row and row["MACs"] != "-"), None)
+        cells = [f"without pruning: {label}", "" if macs is None else f"{macs / 1e6:.1f} M"]
+        cells += ["" if row is None else f"{row['accuracy %, mean of folds']} {row['95 % interval']}" for row in rows]
+        lines.append("| " + " | ".join([*cells, "", ""]) + " |")
+    cells = [
+        "[published](https://arxiv.org/abs/1806.05226), same protocol",
+        "",
+        *(f"{PUBLISHED[name]}" for name in runs),
+    ]
+    return "\n".join([*lines, "| " + " | ".join([*cells, "", ""]) + " |"])
+
+
+def _macs(runs: dict[str, Folds], network: str) -> str:
+    every = [
+        networks_of(folds)[network](history).cost.macs / 1e6
+        for folds in runs.values()
+        for seeds in folds.values()
+        for history in seeds
+    ]
+    low, high = f"{min(every):.1f}", f"{max(every):.1f}"
+    return f"{low} M" if low == high else f"{low}-{high} M"
+
+
+def _baseline(name: str, place: int) -> dict[str, Any] | None:
+    path = RESULTS / f"har_baselines_{name}.json"
+    wanted = ("cnn", "forest")[place]
+    rows = json.loads(path.read_text(encoding="utf-8"))["table"] if path.exists() else []
+    return next((row for row in rows if wanted in row["network"].lower()), None)

@@ -1,0 +1,73 @@
+"""Every table and picture of the results, from the records beside them. Nothing is trained, nothing is measured.
+
+python benchmarks/results.py             # `make results`
+python benchmarks/results.py RUN ...     # first keeps the folds of finished runs with `test_subject: all`
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import depth_and_width
+import loso_folds
+import loso_picture
+from measuring import RESULTS, render
+
+from har_prune.pruning.store import history_at
+from har_prune.reporting.html.page import report_page
+from har_prune.reporting.report import run_report
+from har_prune.reporting.trajectory import plot_trajectory
+from har_prune.runtime.files import whole_file
+
+ROOT = Path(__file__).parent.parent
+ASSETS = ROOT / "docs" / "assets"
+# History of a run: the command that made it.
+RUNS = {
+    "wharf": "accelerate launch har_prune/run.py recipes/wharf.yaml",
+    "cifar10_resnet56_cpu": "accelerate launch har_prune/run.py recipes/cifar10_resnet56_cpu.yaml",
+}
+PAGE = "utd_mhad2_s1"  # docs/results/report.html
+PAGES = ("README.md", "docs/results/index.md")  # which have the table of all folds between two marks
+_BEGIN, _END = "<!-- made by benchmarks/results.py -->\n", "<!-- end -->"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="*")
+    for run in parser.parse_args().runs:
+        loso_folds.keep(run)
+    for record in sorted(RESULTS.glob("*.json")):
+        if "table" in json.loads(record.read_text(encoding="utf-8")):
+            render(record.stem)
+    for name, command in RUNS.items():
+        history = history_at(RESULTS / f"{name}.json")
+        with whole_file(RESULTS / f"{name}.md") as partial:
+            partial.write_text(run_report(history, command), encoding="utf-8")
+        with whole_file(RESULTS / f"{name}.png") as partial:
+            plot_trajectory(history, partial)
+    with whole_file(ROOT / "docs" / "results" / "report.html") as partial:
+        partial.write_text(report_page([RESULTS / PAGE]), encoding="utf-8")
+    rows = json.loads((RESULTS / "depth_and_width.json").read_text(encoding="utf-8"))["table"]
+    for folder in (RESULTS, ASSETS):
+        depth_and_width.draw(rows, folder / "depth_and_width.png")
+    runs = loso_folds.all_kept()
+    for name in runs:
+        loso_folds.write_run(name)
+    loso_folds.write_together(runs)
+    first = next(iter(runs))
+    loso_picture.draw(first, runs[first], ASSETS / f"{first}.png")
+    for page in PAGES:
+        _replace(ROOT / page, loso_folds.readable(runs))
+
+
+def _replace(path: Path, table: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    with whole_file(path) as partial:
+        partial.write_text(f"{before}{_BEGIN}{table}\n{_END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
