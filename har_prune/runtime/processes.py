@@ -50,8 +50,8 @@ def new_accelerator(**options: Any) -> Accelerator:
     return Accelerator(
         # True is what makes Accelerate join processes on a machine without a GPU (1.15).
         cpu=not uses_gpu(),
-        # The batch size is that of all processes together, however many there are. A copy to a GPU does not wait for what
-        # the GPU computes: loaders pin their batches there.
+        # The batch size is that of all processes together, however many there are. A copy to a GPU does not wait for
+        # what it computes: loaders pin their batches there.
         dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=uses_gpu()),
         kwargs_handlers=[
             # DINOv2 never uses its mask token, and LayerDrop leaves out what it draws.
