@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from console import run_recipe
+from console import short_run
 from families import TOKENS, WIDTHS, cifar_resnet, classifier, har_resnet, har_transformer, vit
 from transformers import BertForSequenceClassification, ViTImageProcessor
 from typer.testing import CliRunner
@@ -204,13 +204,7 @@ def test_a_consumer_needs_onnxruntime_and_numpy_alone(root, tmp_path):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "out"
-    done = run_recipe(
-        "quickstart", out, "train.epochs=0.1", "heal.epochs=0.1", "controls=[]", "evaluate.latency=false",
-        "model.config.num_hidden_layers=3", "model.config.hidden_size=16", "prune.target={blocks: 2}",
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    return out
+    return short_run(tmp_path_factory.mktemp("run") / "out")
 
 
 def test_the_command_exports_a_run(run_folder, tmp_path):

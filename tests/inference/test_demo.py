@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from console import refused, run_recipe
+from console import refused, short_run
 from typer.testing import CliRunner
 
 from har_prune import HarPipeline
@@ -50,13 +50,7 @@ def test_where_two_networks_differ_is_told_to_the_second(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "out"
-    done = run_recipe(
-        "quickstart", out, "train.epochs=0.1", "heal.epochs=0.1", "controls=[]", "evaluate.latency=false",
-        "model.config.num_hidden_layers=3", "model.config.hidden_size=16", "prune.target={blocks: 2}",
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    return out
+    return short_run(tmp_path_factory.mktemp("run") / "out")
 
 
 def _space(*arguments):

@@ -12,6 +12,16 @@ def run_recipe(recipe, out, *overrides):
     return CliRunner().invoke(app, ["run", str(recipe), f"output_dir={out}", "num_threads=1", *overrides])
 
 
+def short_run(out):
+    """The folder of a run that has trained and healed for a few steps, three blocks to two."""
+    done = run_recipe(
+        "quickstart", out, "train.epochs=0.1", "heal.epochs=0.1", "controls=[]", "evaluate.latency=false",
+        "model.config.num_hidden_layers=3", "model.config.hidden_size=16", "prune.target={blocks: 2}",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return out
+
+
 def refused(result, *words):
     text = " ".join(result.output.split())
     assert result.exit_code == 2, text
