@@ -56,13 +56,12 @@ def _command(name: str, reader: Reader) -> Callable[..., None]:
         drop: Drop = None,
         sampling_rate_hz: Rate = None,
         max_gap_s: MaxGapS = 0.25,
-        still_min: StillMin = None,
         num_proc: NumProc = 1,
         overwrite: Overwrite = False,
         config: Config = None,
     ) -> None:
         info = _configuration(name, reader, config)
-        windowing = Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s, still_min)
+        windowing = Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s)
         _prepare(raw, out, lambda files: (reader, windowing), num_proc, overwrite)
 
     return prepare
@@ -159,11 +158,15 @@ def own_recordings(
     """Your own recordings: CSV or Parquet files, and a map of their columns."""
     _refuse_to_replace(columns, out)
     column_map = load_map(columns)
+    if still_min is not None:
+        column_map = column_map.looking_for_rest(still_min)
 
     def described(files: Path) -> tuple[Reader, Windowing]:
         reader = csv_files.reader(files, column_map)
         info = reader.infos[0]
-        return reader, Windowing(info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s, still_min)
+        return reader, Windowing(
+            info, window_s, overlap, tuple(drop or ()), sampling_rate_hz, max_gap_s, column_map.still_min is not None
+        )
 
     _prepare(raw, out, described, num_proc, overwrite)
 

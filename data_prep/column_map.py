@@ -29,6 +29,9 @@ unchecked: [acc]                            # acc_x, acc_y, acc_z may have any l
 # time: {column: time, unit: ns}
 # label: {from_file: "{name}.labels.csv", unit: iso, missing: drop}
 
+# Minutes without motion after which a device counts as not worn: windows get a column `worn`, none is left out.
+# still_min: 30
+
 # Two recordings of one subject at the same time are two devices, which is refused; keep has them side by side.
 # at_once: keep
 
@@ -147,6 +150,7 @@ class ColumnMap(_Strict):
     skip_rows: int = Field(0, ge=0)
     encoding: str = "utf-8"
     joined: tuple[JoinedFile, ...] = ()
+    still_min: float | None = Field(None, gt=0, description="minutes without motion after which nobody wears it")
     at_once: Literal["refuse", "keep"] = Field("refuse", description="two recordings of one subject at the same time")
     license: str = "not stated"
     citation: str = "not stated"
@@ -173,6 +177,36 @@ class ColumnMap(_Strict):
         if twice:
             raise ValueError(f"channel {twice[0]} is in the recording and in a joined file")
         return self
+
+    @model_validator(mode="after")
+    def _can_rest(self) -> "ColumnMap":
+        if self.still_min is not None and self.accelerometer is None:
+            raise ValueError(
+                "still_min needs an accelerometer: channels such as acc_x, acc_y, acc_z, in m/s^2, g or mg"
+            )
+        return self
+
+    def looking_for_rest(self, minutes: float) -> "ColumnMap":
+        """The same with another `still_min`.
+
+        Raises:
+            PrepError: It is not above 0, or there is no accelerometer.
+        """
+        try:
+            return ColumnMap.model_validate(self.model_dump() | {"still_min": minutes})
+        except ValidationError as error:
+            raise PrepError(f"--still-min {minutes:g}: {error.errors()[0]['msg']}.") from error
+
+    @property
+    def accelerometer(self) -> list[int] | None:
+        """Places of x, y and z of the first one among the recording's channels; None without."""
+        names = list(self.channels)
+        for name in names:
+            axes = [name[:-1] + axis for axis in "xyz"]
+            units = {self.channels[axis].unit for axis in axes if axis in names}
+            if name.endswith("x") and set(axes) <= set(names) and units <= {"m/s^2", "g", "mg"}:
+                return [names.index(axis) for axis in axes]
+        return None
 
     @property
     def all_channels(self) -> dict[str, ChannelColumn]:

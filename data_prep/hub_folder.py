@@ -135,9 +135,12 @@ def _refuse_at_once(spans: list[tuple[str, str, float, float]]) -> None:
         PrepError: Somebody was.
     """
     last: dict[str, tuple[str, float]] = {}
+    together: dict[str, float] = {}
     for subject, trial, start, end in sorted(spans, key=lambda span: span[2]):
         other, until = last.get(subject, (trial, start))
-        if other != trial and start < until - _AT_ONCE_S:
+        if other != trial:
+            together[subject] = together.get(subject, 0.0) + max(0.0, min(end, until) - start)
+        if together.get(subject, 0.0) > _AT_ONCE_S:
             raise PrepError(
                 f"{other} and {trial} recorded {subject} at the same time: two devices in one folder? For a network "
                 "of one place on the body make a folder of each place; for one of both name the second device's file "
@@ -211,9 +214,7 @@ def _card(windowing: Windowing, written: Written) -> str:
         + "; none crosses a recording or a change of activity",
         f"- columns: input_values [{windowing.size}, {len(info.channels)}], label, subject, trial (the continuous "
         "recording it was cut from), start_s (seconds into it)"
-        + ("" if windowing.still_min is None else
-           f", worn (false where the accelerometer lay still for {windowing.still_min:g} minutes: "
-           f"{written.not_worn:,} windows)"),
+        + (f", worn (false where the device lay still: {written.not_worn:,} windows)" if windowing.worn else ""),
         f"- channels: {channels}",
         f"- windows by activity: {_counts(written.activities, windowing.activities)}",
         f"- windows by subject: {_counts(written.subjects)}",

@@ -23,7 +23,7 @@ _AXIS = re.compile(
     re.IGNORECASE,
 )
 _GYRO = ("g", "gyr", "gyro", "gyroscope", "rotation", "w")
-_STILL_G, _STILL_SPAN_S = 0.013, 60.0  # standard deviation below which nobody wears it (van Hees et al. 2011)
+_STILL_G, _STILL_SPAN_S = 0.013, 60.0  # standard deviation below which nobody wears it (van Hees et al. 2013)
 _USUAL_LENGTH = (7.0, 13.0)
 
 

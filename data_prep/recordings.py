@@ -12,7 +12,6 @@ import numpy as np
 
 from data_prep.errors import PrepError
 from data_prep.signals import resampled, whole_stretches
-from data_prep.wear import not_worn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +69,7 @@ class Recording:
         split: The publisher's own split, "train" where there is none.
         left_out: Whether it was sampled at another rate than the data set: it is counted, and no window is cut of it.
         repaired: How many samples were dropped, averaged or given another time because of their stamps, by what was.
+        not_worn: Samples at which the device was not worn, [T]; None = nobody looked.
         clock_s: When it starts in seconds since 1970, where no other may have recorded the subject meanwhile; None =
             that is not looked at.
     """
@@ -82,6 +82,7 @@ class Recording:
     split: str = "train"
     left_out: bool = False
     repaired: Mapping[str, int] = field(default_factory=dict)
+    not_worn: np.ndarray | None = None
     clock_s: float | None = None
 
 
@@ -113,8 +114,7 @@ class Windowing:
         drop: Activities to leave out.
         rate_hz: Sampling rate of the windows; None = that of the data set.
         max_gap_s: Longest gap that is filled on a straight line, in seconds.
-        still_min: Minutes without motion after which a device counts as not worn: windows then have a column `worn`,
-            and none is left out. None = nobody looks.
+        worn: Whether recordings say when the device was not worn: windows then have a column `worn`; none is left out.
 
     Attributes:
         too_short: For each activity the number of recordings shorter than a window.
@@ -133,7 +133,7 @@ class Windowing:
     drop: tuple[str, ...] = ()
     rate_hz: float | None = None
     max_gap_s: float = 0.25
-    still_min: float | None = None
+    worn: bool = False
     too_short: Counter = field(default_factory=Counter)
     gaps: int = 0
     other_rate: Counter = field(default_factory=Counter)
@@ -159,14 +159,6 @@ class Windowing:
             raise PrepError(f"--drop {unknown[0]}: no such activity; choose from {', '.join(info.activities)}.")
         if not self.activities:
             raise PrepError("every activity is dropped; keep at least one.")
-        if self.still_min is not None:
-            if not (math.isfinite(self.still_min) and self.still_min > 0):
-                raise PrepError(f"still_min {self.still_min}: minutes without motion are above 0.")
-            if info.fixed_windows or self.accelerometer is None:
-                raise PrepError(
-                    f"still_min: {info.name} has no recordings of three axes in m/s^2 (acc_x, acc_y, acc_z), and only "
-                    "in those a device is seen to lie still."
-                )
         finite = all(map(math.isfinite, (self.rate_hz, self.window_s, self.overlap, self.max_gap_s)))
         if not finite or self.rate_hz <= 0 or self.size < 1 or not 0 <= self.overlap < 1 or self.max_gap_s < 0:
             raise PrepError(
@@ -190,16 +182,6 @@ class Windowing:
         return max(1, round(self.size * (1 - (self.overlap or 0))))
 
     @property
-    def accelerometer(self) -> list[int] | None:
-        """Places of x, y and z of the first one; None without."""
-        units = dict(zip(self.info.channels, self.info.units, strict=True))
-        for channel in self.info.channels:
-            axes = [channel[:-1] + axis for axis in "xyz"]
-            if channel.endswith("x") and all(units.get(axis) == "m/s^2" for axis in axes):
-                return [self.info.channels.index(axis) for axis in axes]
-        return None
-
-    @property
     def activities(self) -> list[str]:
         """Activities that are kept, in label order."""
         return [name for name in self.info.activities if name not in self.drop]
@@ -208,23 +190,20 @@ class Windowing:
         """One row a window: input_values [T, C] float32, label, subject, trial, start_s, worn, the split it is in."""
         for recording in recordings:
             self.repaired.update(recording.repaired)
+            if recording.clock_s is not None:
+                end_s = recording.clock_s + len(recording.values) / self.info.sampling_rate_hz
+                self.spans.append((recording.subject, recording.trial, recording.clock_s, end_s))
             if recording.activity in self.drop:
                 continue
             if recording.left_out:
                 self.other_rate[recording.subject] += 1
                 continue
-            if recording.clock_s is not None:
-                end_s = recording.clock_s + len(recording.values) / self.info.sampling_rate_hz
-                self.spans.append((recording.subject, recording.trial, recording.clock_s, end_s))
             windows = 0
             stretches = list(whole_stretches(recording.values, self.info.sampling_rate_hz, self.max_gap_s))
             self.gaps += max(0, len(stretches) - 1)
             for first, stretch in stretches:
                 values = resampled(stretch, self.info.sampling_rate_hz, self.rate)
                 begin = recording.start_s + first / self.info.sampling_rate_hz
-                still = None
-                if self.still_min is not None:
-                    still = not_worn(values[:, self.accelerometer], self.rate, self.still_min)
                 for start in range(0, len(values) - self.size + 1, self.hop):
                     windows += 1
                     yield {
@@ -234,9 +213,17 @@ class Windowing:
                         "trial": recording.trial,
                         "start_s": begin + start / self.rate,
                         "split": recording.split,
-                        **({} if still is None else {"worn": not still[start : start + self.size].any()}),
+                        **(self._worn(recording, first, start) if self.worn else {}),
                     }
             self.too_short[recording.activity] += not windows
+
+    def _worn(self, recording: Recording, first: int, start: int) -> dict[str, bool]:
+        """Of the window from a sample on, of the stretch that begins with the recording's `first`."""
+        if recording.not_worn is None:
+            return {"worn": True}
+        per = self.info.sampling_rate_hz / self.rate
+        begin, end = first + math.floor(start * per), first + math.ceil((start + self.size) * per)
+        return {"worn": not recording.not_worn[begin:end].any()}
 
 
 _FORMER = {

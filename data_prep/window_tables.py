@@ -69,7 +69,7 @@ def features_of(windowing: Windowing) -> Features:
         "subject": Value("string"),
         "trial": Value("string"),
         "start_s": Value("float64"),
-        **({} if windowing.still_min is None else {"worn": Value("bool")}),
+        **({"worn": Value("bool")} if windowing.worn else {}),
     })  # fmt: skip
 
 
@@ -80,7 +80,7 @@ _Tables = Iterator[tuple[str, pa.Table]]  # windows, each table with the split i
 def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tables:
     """The windows of one part, handed on while it is read; counts them in `written`."""
     own = Windowing(windowing.info, windowing.window_s, windowing.overlap, windowing.drop, windowing.rate_hz,
-                    windowing.max_gap_s, windowing.still_min)  # fmt: skip
+                    windowing.max_gap_s, windowing.worn)  # fmt: skip
     features, groups = features_of(windowing), triads(windowing.info)
     waiting: dict[str, list[dict]] = {}
 

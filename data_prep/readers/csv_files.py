@@ -22,6 +22,7 @@ from data_prep.raw_files import find
 from data_prep.recordings import DatasetInfo, Reader, Recording
 from data_prep.signals import UNITS, same_label
 from data_prep.tables import between, check_rate, check_times, on_grid
+from data_prep.wear import Rest, inside
 
 _MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]  # numbers only: there may be an activity called null
 _ROWS_AT_ONCE = 50_000
@@ -209,6 +210,7 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
     first: dict[str, float] = {}
     last: dict[str, float] = {}
     counted: Counter = Counter()
+    rest = _rest(path, columns)
     for stretch in _stretches(path, columns, counted):
         subject, label, begin = stretch.iloc[0][["subject", "label", "time"]]
         line = int(stretch.index[0])
@@ -222,9 +224,28 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
         grid = on_grid(path, times, values, columns.sampling_rate_hz, line)
         last[subject] = times[-1]
         start_s = begin - first.setdefault(subject, begin)
+        grid_s = begin + np.arange(len(grid)) / columns.sampling_rate_hz
+        lay = None if rest is None else inside(grid_s, rest[subject])
         clock_s = begin if columns.at_once == "refuse" and begin > _SINCE_1970 else None
-        yield Recording(grid, label, subject, f"{name}-{subject}", start_s, repaired=dict(counted), clock_s=clock_s)
+        yield Recording(
+            grid, label, subject, f"{name}-{subject}", start_s, repaired=dict(counted), not_worn=lay, clock_s=clock_s
+        )
         counted.clear()
+
+
+def _rest(path: Path, columns: ColumnMap) -> dict[str, np.ndarray] | None:
+    """When each subject's device lay still, whatever the labels say; None where nobody looks."""
+    if columns.still_min is None:
+        return None
+    found: dict[str, Rest] = {}
+    samples = _samples(path, columns)
+    if columns.time is not None:
+        samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, Counter())
+    for table in samples:
+        for subject, own in table.groupby("subject", sort=False):
+            values = own[columns.accelerometer].to_numpy(np.float64)
+            found.setdefault(str(subject), Rest(columns.still_min)).add(own["time"].to_numpy(), values)
+    return {subject: rest.spans() for subject, rest in found.items()}
 
 
 def _stretches(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.DataFrame]:
