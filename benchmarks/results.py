@@ -63,6 +63,8 @@ def main() -> None:
 
 def _replace(path: Path, table: str) -> None:
     text = path.read_text(encoding="utf-8")
+    if text.count(_BEGIN) != 1 or text.count(_END) != 1 or text.index(_BEGIN) > text.index(_END):
+        raise ValueError(f"{path} needs {_BEGIN.strip()} and {_END}, once each: the table stands between them")
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)
     with whole_file(path) as partial:

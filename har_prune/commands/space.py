@@ -22,18 +22,22 @@ def space(
     ] = None,
 ) -> None:
     """Writes a folder that serves a demo (extra demo), here or as a Space on the Hub."""
+    from har_prune.checkpoints.load import Checkpoint
     from har_prune.errors import DataError
+    from har_prune.inference.pipeline import HarPipeline
     from har_prune.inference.space import write_space
     from har_prune.recipe.load import load_recipe
     from har_prune.runtime.console import say
 
     if not (run / "pruned").is_dir() or not (run / "recipe.yaml").is_file():
         raise DataError(f"{run} is no folder of a run that has ended: it has no pruned/ and recipe.yaml.")
-    if sample is not None and not sample.is_file():
-        raise DataError(f"--sample {sample}: no such file.")
+    HarPipeline.from_pretrained(run / "pruned")  # is it one of sensor windows?
     recipe = load_recipe(run / "recipe.yaml")
-    began = run / "original" if (run / "original").is_dir() else str(recipe.model.name_or_path)
-    write_space(output, original or began, run / "pruned", _windows(run, recipe) if sample is None else sample)
+    began = Checkpoint(str(run / "original")) if (run / "original").is_dir() else recipe.model.checkpoint
+    before = Checkpoint(original) if original is not None else began
+    if before is None:
+        raise DataError(f"{run} does not say what it began with: give --original.")
+    write_space(output, before, run / "pruned", _windows(run, recipe) if sample is None else sample)
     say(f"Space: {output}; `python {output}/app.py` serves it")
 
 

@@ -73,7 +73,8 @@ class Export:
         facts: What whoever uses it has to know.
         accuracy: Of the saved model on the evaluation data; None where it is not quantized.
         int8_accuracy: Of the file there; likewise.
-        lengths: Fewest and most samples or tokens that an example may have; None = only those of `facts`.
+        lengths: Fewest and most samples or tokens that an example may have; None = only those of `facts`, for
+            which alone 8 bits are judged.
     """
 
     file: str
@@ -141,7 +142,7 @@ def export_model(
             latency_ms, torch_ms = _timed(made, run)
             found = Export(
                 path.name, format, path.stat().st_size, max(differences.values()), differences, latency_ms, torch_ms,
-                made.facts, accuracies[0], accuracies[1], made.lengths if any_length else None,
+                made.facts, accuracies[0], accuracies[1], made.lengths if any_length and int8 is None else None,
             )  # fmt: skip
             write_json(folder / "export.json", {**asdict(found), "environment": environment()})
     except FileExistsError as error:

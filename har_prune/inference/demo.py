@@ -19,6 +19,7 @@ from har_prune.runtime.timing import medians_in_turns
 
 ORIGINAL, PRUNED, TRUTH = "original", "pruned", "what was done"
 _NAMELESS = "(none)"
+_GAP_S = 0.25  # a longer one is a gap to the networks too
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class Comparison:
 
     Args:
         timelines: What each says, and what was done where the recording has a column `label`; by name.
-        windows: How many windows each has looked at.
+        windows: How many windows each has looked at; by name.
         latency_ms: Median time of one window on one thread, the two in turns; by name.
-        agreement: Share of the time that both call the same, 0 to 1.
+        agreement: Of the time in which one of them names an activity, the share in which both name the same, 0 to 1.
         differences: Where they do not.
     """
 
     timelines: dict[str, tuple[Segment, ...]]
-    windows: int
+    windows: dict[str, int]
     latency_ms: dict[str, float]
     agreement: float
     differences: tuple[Difference, ...]
@@ -67,14 +68,16 @@ def compare_networks(
     networks = {ORIGINAL: original, PRUNED: pruned}
     found: dict[str, Timeline] = {name: network(recording, smoothing=smoothing) for name, network in networks.items()}
     if not all(len(timeline.starts_s) for timeline in found.values()):
-        raise DataError(f"{recording.name} is shorter than half a window ({original.size / original.rate:g} s).")
+        longest = max(network.size / network.rate for network in networks.values())
+        raise DataError(f"{recording.name} has no stretch of half a window ({longest:g} s) without a gap.")
     latency = medians_in_turns({name: _one_window(network) for name, network in networks.items()})
     timelines = {name: timeline.segments for name, timeline in found.items()}
     agreement, differences = _differences(timelines[ORIGINAL], timelines[PRUNED])
     done = _done(recording, original.rate)
     if done:
         timelines = {TRUTH: done, **timelines}
-    return Comparison(timelines, len(found[PRUNED].starts_s), latency, agreement, differences)
+    windows = {name: len(timeline.starts_s) for name, timeline in found.items()}
+    return Comparison(timelines, windows, latency, agreement, differences)
 
 
 def _one_window(network: HarPipeline) -> Callable[[], Any]:
@@ -84,16 +87,20 @@ def _one_window(network: HarPipeline) -> Callable[[], Any]:
 
 def _differences(first: tuple[Segment, ...], second: tuple[Segment, ...]) -> tuple[float, tuple[Difference, ...]]:
     edges = np.unique([edge for segment in (*first, *second) for edge in (segment.start_s, segment.end_s)])
-    same, found = 0.0, list[Difference]()
+    same = named = 0.0
+    found: list[Difference] = []
     for start, end in pairwise(edges.tolist()):
         one, other = (_label_at(segments, (start + end) / 2) for segments in (first, second))
+        if one is None and other is None:
+            continue
+        named += end - start
         if one == other:
             same += end - start
         elif found and (found[-1].end_s, found[-1].original, found[-1].pruned) == (start, one, other):
             found[-1] = Difference(found[-1].start_s, end, one, other)
         else:
             found.append(Difference(start, end, one, other))
-    return same / float(edges[-1] - edges[0]), tuple(found)
+    return same / named if named else 1.0, tuple(found)
 
 
 def _label_at(segments: tuple[Segment, ...], moment: float) -> str | None:
@@ -111,18 +118,26 @@ def _done(recording: Path, rate: float) -> tuple[Segment, ...]:
         return ()
     times = seconds_of(table["time"], recording.name) if "time" in table else np.arange(len(table)) / rate
     times = times - times[0]
-    labels = table["label"].to_numpy(object)
-    missing = pd.isna(labels)
-    changes = np.flatnonzero((labels[1:] != labels[:-1]) & ~(missing[1:] & missing[:-1])) + 1
-    starts = [0, *changes.tolist()]
-    ends = [*times[changes].tolist(), float(times[-1])]
-    made = [
-        Segment(
-            float(times[start]), end, None if missing[start] else str(labels[start]), None if missing[start] else 1.0
-        )
-        for start, end in zip(starts, ends, strict=True)
+    labels = [
+        None if missing else _word(label) for label, missing in zip(table["label"], table["label"].isna(), strict=True)
     ]
+    edges = [
+        place
+        for place in range(1, len(labels))
+        if labels[place] != labels[place - 1] or times[place] - times[place - 1] > _GAP_S
+    ]
+    made: list[Segment] = []
+    for start, end in pairwise([0, *edges, len(labels)]):
+        until = float(times[min(end, len(labels) - 1)])
+        if end < len(labels) and times[end] - times[end - 1] > _GAP_S:
+            until = float(times[end - 1])
+        made.append(Segment(float(times[start]), until, labels[start], None if labels[start] is None else 1.0))
     return tuple(joined(made))
+
+
+def _word(label: Any) -> str:
+    """1.0 is 1, which is what numbers become where some are missing."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def demo(original: str | Path, pruned: str | Path, sample: str | Path | None = None) -> Any:
@@ -203,7 +218,7 @@ def _summary(found: Comparison, sizes: Mapping[str, float | None]) -> pd.DataFra
             "network": name,
             "weights, KiB": "-" if sizes[name] is None else f"{sizes[name]:,.0f}",
             "one window, ms": f"{milliseconds:.2f}",
-            "windows": found.windows,
+            "windows": found.windows[name],
         }
         for name, milliseconds in found.latency_ms.items()
     ]
@@ -212,7 +227,8 @@ def _summary(found: Comparison, sizes: Mapping[str, float | None]) -> pd.DataFra
 
 def _said(found: Comparison) -> str:
     faster = found.latency_ms[ORIGINAL] / found.latency_ms[PRUNED]
-    return f"They agree {100 * found.agreement:.1f} % of the time; pruned, a window takes {faster:.2f} times less."
+    agreed = f"They agree {100 * found.agreement:.1f} % of the time in which one names an activity"
+    return f"{agreed}; pruned, a window takes {faster:.2f} times less."
 
 
 def _table(found: Comparison) -> pd.DataFrame:

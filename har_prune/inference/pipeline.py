@@ -77,16 +77,23 @@ class HarPipeline:
         path = Path(source)
         format = next((name for name, suffix in FORMATS.items() if path.suffix == suffix), None)
         if format is None:
-            made = deployed(*load_classifier(Checkpoint(source, trust_remote_code=trust_remote_code)))
-            facts, run = made.facts, _in_torch(made.network)
-        else:
-            record = path.with_name("export.json")
-            if not (path.is_file() and record.is_file()):
-                raise DataError(f"{path}: an export is a file with its export.json beside it, and one is missing.")
-            facts, run = json.loads(record.read_text(encoding="utf-8"))["facts"], format_of(format).load(path)
-        if "sampling_rate_hz" not in facts:
-            raise DataError(f"{source} classifies no sensor windows (its input: {facts['input']}).")
-        return cls(run, facts, str(source))
+            return cls.of_checkpoint(Checkpoint(source, trust_remote_code=trust_remote_code))
+        record = path.with_name("export.json")
+        if not (path.is_file() and record.is_file()):
+            raise DataError(f"{path}: an export is a file with its export.json beside it, and one is missing.")
+        facts = _of_windows(json.loads(record.read_text(encoding="utf-8"))["facts"], source)
+        return cls(format_of(format).load(path), facts, str(source))
+
+    @classmethod
+    def of_checkpoint(cls, source: Checkpoint) -> "HarPipeline":
+        """Loads a network at a revision.
+
+        Raises:
+            DataError: It is no classifier of sensor windows.
+            CheckpointError: It cannot be loaded.
+        """
+        made = deployed(*load_classifier(source))
+        return cls(_in_torch(made.network), _of_windows(made.facts, source), str(source))
 
     def __call__(
         self,
@@ -208,10 +215,10 @@ class HarPipeline:
         name = str(recording) if isinstance(recording, str | Path) else "recording"
         if isinstance(recording, str | Path):
             recording = read_recording(Path(recording))
+        elif isinstance(recording, pd.DataFrame) and recording.index.name is not None:
+            recording = recording.reset_index()
         times = None
         if isinstance(recording, pd.DataFrame):
-            if recording.index.name is not None:
-                recording = recording.reset_index()
             times = seconds_of(recording["time"], name) if "time" in recording else None
             missing = [channel for channel in self.facts["channels"] if channel not in recording]
             if missing:
@@ -262,6 +269,12 @@ class HarPipeline:
             yield Segment(float(left), float(right), self.labels[best], float(chance))
 
 
+def _of_windows(facts: dict[str, Any], source: Any) -> dict[str, Any]:
+    if "sampling_rate_hz" not in facts:
+        raise DataError(f"{source} classifies no sensor windows (its input: {facts['input']}).")
+    return facts
+
+
 class _Wanted:
     """The network's channels as `match_channels` reads them of a feature extractor."""
 
@@ -300,7 +313,8 @@ def read_recording(path: Path) -> np.ndarray | pd.DataFrame:
         if kind == "csv":
             return pd.read_csv(path)
         if kind == "parquet":
-            return pd.read_parquet(path)
+            table = pd.read_parquet(path)
+            return table if table.index.name is None else table.reset_index()
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise DataError(f"{path} cannot be read: {str(error).strip()}") from error
     raise DataError(f"{path}: a recording is a .csv, .csv.gz, .parquet, .npy, {', '.join(SUFFIXES)} file.")

@@ -32,11 +32,14 @@ def named_as(checkpoint: Checkpoint, data: LabelledData) -> LabelledData:
     Raises:
         CheckpointError: It has another number of classes.
     """
-    config = AutoConfig.from_pretrained(
-        checkpoint.name_or_path,
-        revision=checkpoint.revision or "main",
-        trust_remote_code=checkpoint.trust_remote_code,
-    )
+    try:
+        config = AutoConfig.from_pretrained(
+            checkpoint.name_or_path,
+            revision=checkpoint.revision or "main",
+            trust_remote_code=checkpoint.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {checkpoint} cannot be read: {shortened(error)}") from error
     names = [config.id2label[index] for index in range(config.num_labels)]
     if len(names) == len(data.label_names) + 1:
         names = [name for name in names if name != _BACKGROUND]
@@ -199,24 +202,33 @@ def _auto_class(data: LabelledData) -> Any:
 
 @torch.no_grad()
 def _keep_classes(model: PreTrainedModel, wanted: list[str]) -> None:
-    """Takes classes that nobody asks for out of the last linear layer, where the others are there by name."""
+    """Takes classes that nobody asks for out of the head, where the others are there by name."""
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not (set(wanted) < set(names) and len(set(names)) == len(names) and heads):
+    rows = [index for index, name in enumerate(names) if name != _BACKGROUND]
+    if [names[index] for index in rows] != wanted:  # ImageNet has two cranes: names alone would not do
+        if len(set(names)) < len(names) or not set(wanted) < set(names):
+            return
+        rows = [names.index(name) for name in wanted]
+    body = {id(module) for module in model.base_model.modules()} if model.base_model is not model else set()
+    heads = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module.out_features == len(names) and id(module) not in body
+    ]
+    if rows == list(range(len(names))) or not heads:
         return
-    head = heads[-1]
-    if head.out_features != len(names):
-        return
-    rows = [names.index(name) for name in wanted]
     warnings.warn(
         f"the checkpoint tells {len(names)} classes apart, {len(wanted)} of them are in the data: the others "
-        f"({', '.join(sorted(set(names) - set(wanted))[:8])}) leave its head.",
+        f"({', '.join(names[index] for index in sorted(set(range(len(names))) - set(rows))[:8])}) leave its head.",
         stacklevel=3,
     )
-    head.weight = nn.Parameter(head.weight[rows].clone())
-    if head.bias is not None:
-        head.bias = nn.Parameter(head.bias[rows].clone())
-    head.out_features = model.num_labels = len(rows)
+    for head in heads:  # a distilled DeiT has two
+        head.weight = nn.Parameter(head.weight[rows].clone())
+        if head.bias is not None:
+            head.bias = nn.Parameter(head.bias[rows].clone())
+        head.out_features = len(rows)
+    if hasattr(model, "num_labels"):
+        model.num_labels = len(rows)
     model.config.id2label = dict(enumerate(wanted))
     model.config.label2id = {name: index for index, name in enumerate(wanted)}
 
@@ -234,5 +246,5 @@ def _check_head(model: PreTrainedModel, checkpoint: Checkpoint, data: LabelledDa
         raise CheckpointError(
             f"checkpoint {checkpoint} and the data name classes differently (checkpoint / data): "
             f"{'; '.join(pairs[:4])}: use the data it was trained for, or, where they are the same classes in the "
-            "same order, say label_names: checkpoint under data."
+            "same order, say label_names: checkpoint under data, in a recipe."
         )

@@ -88,6 +88,10 @@ class Loss:
         if "labels" not in batch:
             raise DataError(f"a training batch has no labels; it has {', '.join(batch)}.")
         if self.teacher is not None and not self._taught:
+            if student.graph and self.teacher.config.hidden:
+                raise DataError(
+                    "cuda_graphs shows no hidden states: set distill.hidden to 0, or cuda_graphs to false."
+                )
             self._taught = [self._working_copy(taught, inputs, student.graph) for taught in self.teacher.models]
             self._pairs = self._recorded()
         logits, labels = classified(student.of(inputs), batch["labels"], language_model=self.language_model)

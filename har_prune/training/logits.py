@@ -62,15 +62,20 @@ class Logits(nn.Module):
         self._names, self._recorded = list(inputs), self._kind(inputs)
         # Recording leaves accumulators of gradients on a stream of its own: one wait a step, and no error.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+        device = self.accelerator.device
+        numbers = torch.cuda.get_rng_state(device)  # a training that goes on records in another step
         try:
             torch.cuda.make_graphed_callables(
                 self, tuple(value.clone() for value in inputs.values()), allow_unused_input=True
             )
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise RecipeError(
                 f"cuda_graphs: {type(self.network).__name__} does something that a CUDA graph cannot hold ({error}): "
                 "set cuda_graphs to false."
             ) from error
+        torch.cuda.set_rng_state(numbers, device)
         with torch.no_grad():
             for buffer, former in buffers:
                 buffer.copy_(former)

@@ -165,6 +165,7 @@ def test_eight_bits_are_kept_while_they_lose_little(format, tmp_path):
     asked = export.Quantization(_windows(64, 2), (examples, labels), max_drop=0.1)
     found = export_model(model, EXTRACTOR, tmp_path / "int8", format, int8=asked)
     assert found.accuracy == 1.0
+    assert found.lengths is None, "what 8 bits cost was measured on whole windows"
     assert 0.9 <= found.int8_accuracy <= 1.0
     whole = export_model(model, EXTRACTOR, tmp_path / "float32", format)
     assert whole.int8_accuracy is None

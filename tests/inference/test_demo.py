@@ -1,7 +1,9 @@
 """The demo: two networks over one recording, and the page that shows them, driven in a browser."""
 
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from console import refused, short_run
+from families import cifar_resnet
+from transformers import ViTImageProcessor
 from typer.testing import CliRunner
 
 from har_prune import HarPipeline
@@ -41,11 +45,33 @@ def test_where_two_networks_differ_is_told_to_the_second(tmp_path):
     found = compare_networks(_network(0.5), _network(1.5), tmp_path / "r.csv")
     assert found.differences == (Difference(6.0, 9.0, "busy", "still"),)
     assert found.agreement == pytest.approx(0.75, abs=0.002)
-    assert found.windows == 12
+    assert found.windows == {ORIGINAL: 12, PRUNED: 12}
     assert set(found.latency_ms) == {ORIGINAL, PRUNED}
     assert [(s.start_s, s.label) for s in found.timelines[TRUTH]] == [(0.0, "still"), (3.0, "busy"), (9.0, None)]
     same = compare_networks(_network(0.5), _network(0.5), tmp_path / "r.csv")
     assert (same.agreement, same.differences) == (1.0, ())
+
+
+def test_a_gap_is_no_agreement_and_no_activity(tmp_path):
+    times = np.concatenate([np.arange(100) / 10, 1000 + np.arange(100) / 10])
+    pd.DataFrame({"time": times, "x": 1.0, "label": "busy"}).to_csv(tmp_path / "r.csv", index=False)
+    found = compare_networks(_network(0.5), _network(1.5), tmp_path / "r.csv")
+    assert found.agreement == 0
+    assert [(each.start_s, each.original, each.pruned) for each in found.differences] == [
+        (0.0, "busy", "still"), (1000.0, "busy", "still"),
+    ]  # fmt: skip
+    assert [(s.label, round(s.end_s)) for s in found.timelines[TRUTH]] == [("busy", 10), ("busy", 1010)]
+
+
+@pytest.mark.parametrize("kind", ["string", "Int64", "float64"])
+def test_truth_follows_the_times_of_the_recording_whatever_holds_the_labels(kind, tmp_path):
+    labels = pd.Series([1] * 200 + [2] * 190 + [None] * 10, dtype="float64").astype("Int64").astype(kind)
+    table = pd.DataFrame({"x": np.repeat([0.0, 2.0], 200), "label": labels})
+    table.index = pd.Index(np.arange(400) / 20, name="time")  # at twice the network's rate
+    table.to_parquet(tmp_path / "r.parquet")
+    found = compare_networks(_network(0.5), _network(0.5), tmp_path / "r.parquet")
+    assert [(s.start_s, s.label) for s in found.timelines[TRUTH]] == [(0.0, "1"), (10.0, "2"), (19.5, None)]
+    assert found.timelines[ORIGINAL][-1].end_s == pytest.approx(20, abs=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +107,19 @@ def test_bad_input_is_one_message(run, space, tmp_path):
     refused(_space(run, tmp_path / "out", "--sample", tmp_path / "no.csv"), "no such file")
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n3,4\n")
     refused(_space(run, tmp_path / "out", "--sample", tmp_path / "odd.csv"), "has no column 'acc_x'")
+    (tmp_path / "short.csv").write_text("acc_x,acc_y,acc_z,gyro_x,gyro_y,gyro_z\n" + 5 * "1,2,3,4,5,6\n")
+    refused(_space(run, tmp_path / "out", "--sample", tmp_path / "short.csv"), "short.csv has no stretch of half")
     refused(_space(run, tmp_path / "out", "--original", tmp_path / "nothing"), "nothing")
+    shutil.copytree(run / "original", tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["id2label"]["0"] = "sleeping"
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    refused(_space(run, tmp_path / "out", "--original", tmp_path / "other"), "no pair: labels")
+    images = tmp_path / "images"
+    cifar_resnet().save_pretrained(images / "pruned")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(images / "pruned")
+    (images / "recipe.yaml").write_text("{}")
+    refused(_space(images, tmp_path / "out"), "classifies no sensor windows")
     assert not (tmp_path / "out").exists()
 
 
@@ -120,7 +158,10 @@ def test_the_page_shows_the_sample_and_refuses_what_is_no_recording(browser, ser
     until("Look at the sample")
     press("Look at the sample")
     text = until("They agree")
-    assert re.search(r"They agree \d+\.\d % of the time; pruned, a window takes \d+\.\d\d times less", text)
+    assert re.search(
+        r"They agree \d+\.\d % of the time in which one names an activity; pruned, a window takes \d+\.\d\d times",
+        text,
+    )
     until("one window, ms")
     assert any("Timelines" in (image.get_attribute("alt") or "") or image.get_attribute("src")
                for image in browser.find_elements("tag name", "img"))  # fmt: skip

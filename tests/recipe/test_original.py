@@ -22,7 +22,7 @@ from har_prune.checkpoints.load import Checkpoint
 from har_prune.data.load import LabelledData, load_data
 from har_prune.errors import CheckpointError, UnknownFamilyError
 from har_prune.recipe.load import load_recipe
-from har_prune.recipe.original import load_original
+from har_prune.recipe.original import load_original, named_as
 from har_prune.recipe.prepare import prepare
 
 
@@ -137,3 +137,35 @@ def test_classes_that_nobody_asks_for_leave_the_head_and_the_others_keep_their_l
     assert [model.config.id2label[i] for i in range(model.config.num_labels)] == ["ship", "cat", "dog"]
     model.save_pretrained(tmp_path / "again")
     assert type(model).from_pretrained(tmp_path / "again").classifier.out_features == 3
+
+
+def test_two_classes_of_one_name_are_told_apart_by_their_order(tmp_path):
+    names = ["background", "crane", "dog", "crane"]
+    made = tiny(ViTForImageClassification, image_size=16, patch_size=8, hidden_size=32, num_hidden_layers=2,
+                num_attention_heads=2, intermediate_size=48, id2label=dict(enumerate(names)))  # fmt: skip
+    made.save_pretrained(tmp_path / "model")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    images, source = np.zeros((3, 3, 16, 16), np.uint8), Checkpoint(str(tmp_path / "model"))
+    data = LabelledData("image", images, np.arange(3), ["n1", "n2", "n3"], np.full(3, "train"))
+    with pytest.warns(UserWarning, match="leave its head"):
+        model, _ = load_original(source, named_as(source, data))
+    pixels = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels).logits, made(pixels).logits[:, 1:])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        named_as(Checkpoint(str(tmp_path / "none")), data)
+
+
+def test_both_heads_of_a_distilled_network_lose_the_class(tmp_path):
+    made = tiny(t.DeiTForImageClassificationWithTeacher, image_size=16, patch_size=8, hidden_size=32,
+                num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+                id2label={0: "background", 1: "cat", 2: "dog"})  # fmt: skip
+    made.save_pretrained(tmp_path / "model")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    data = LabelledData("image", np.zeros((2, 3, 16, 16), np.uint8), np.arange(2), ["cat", "dog"], np.full(2, "train"))
+    with pytest.warns(UserWarning, match="leave its head"):
+        model, _ = load_original(Checkpoint(str(tmp_path / "model")), data)
+    pixels = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        loaded = type(model).from_pretrained(tmp_path / "model").eval()
+        torch.testing.assert_close(model(pixels).logits, loaded(pixels).logits[:, 1:])
