@@ -5,6 +5,8 @@ sampling_rate_hz: 50
 time: {column: t, unit: ms}                 # s, ms, us, ns or iso; left out: samples follow each other without a gap
 channels:
   acc_x: {column: ax, unit: g}              # m/s^2, g, mg, rad/s, deg/s; written as m/s^2 and rad/s
+  acc_y: {column: ay, unit: g}
+  acc_z: {column: az, unit: g}
   gyro_x: {column: gx, unit: deg/s}
 label: {column: activity}                   # rows without: missing: refuse, drop, or keep as null
 subject: {column: user}                     # or {from_name: "(?P<subject>[a-z]+)_.*"}, of the file's name
@@ -29,11 +31,8 @@ unchecked: [acc]                            # acc_x, acc_y, acc_z may have any l
 # time: {column: time, unit: ns}
 # label: {from_file: "{name}.labels.csv", unit: iso, missing: drop}
 
-# Minutes without motion after which a device counts as not worn: windows get a column `worn`, none is left out.
-# still_min: 30
-
-# Two recordings of one subject at the same time are two devices, which is refused; keep has them side by side.
-# at_once: keep
+still_min: 30                               # minutes without motion: not worn; windows get a column `worn`, none goes
+at_once: keep                               # two recordings of one subject at a time; left out: refused as two devices
 
 # A sensor in a file of its own, on the same clock: what goes with walk.csv in walk_turns.csv.
 joined: [{file: "{name}_turns.csv", sampling_rate_hz: 100, channels: {gyro_z: {column: gz, unit: deg/s}}}]

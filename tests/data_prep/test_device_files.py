@@ -339,7 +339,7 @@ def test_rows_that_are_dropped_keep_their_place_in_a_packet(prepared, table):
 
 def test_whole_numbers_of_parquet_are_one_activity_and_one_person(prepared, table):
     number = table.assign(activity=np.where(np.arange(180) < 90, 1, 2), who=7)
-    keys = MS | {"label": "{column: activity, missing: drop}", "subject": "{column: who}"}
+    keys = MS | {"label": "{column: activity, missing: drop}", "subject": "{column: who}", "at_once": "keep"}
     floats = number.assign(activity=number["activity"].where(number.index >= 5), who=7.0)
     indexed = number.assign(t=number["t"].astype(float)).set_index("t")
     said, rows, _ = prepared({"a.parquet": number, "b.parquet": floats, "c.parquet": indexed}, keys)
