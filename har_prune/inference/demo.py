@@ -89,8 +89,9 @@ def _differences(first: tuple[Segment, ...], second: tuple[Segment, ...]) -> tup
     edges = np.unique([edge for segment in (*first, *second) for edge in (segment.start_s, segment.end_s)])
     same = named = 0.0
     found: list[Difference] = []
-    for start, end in pairwise(edges.tolist()):
-        one, other = (_label_at(segments, (start + end) / 2) for segments in (first, second))
+    middles = (edges[:-1] + edges[1:]) / 2
+    labels = zip(_labels_at(first, middles), _labels_at(second, middles), strict=True)
+    for (start, end), (one, other) in zip(pairwise(edges.tolist()), labels, strict=True):
         if one is None and other is None:
             continue
         named += end - start
@@ -103,10 +104,12 @@ def _differences(first: tuple[Segment, ...], second: tuple[Segment, ...]) -> tup
     return same / named if named else 1.0, tuple(found)
 
 
-def _label_at(segments: tuple[Segment, ...], moment: float) -> str | None:
-    ends = [segment.end_s for segment in segments]
-    place = int(np.searchsorted(ends, moment))
-    return segments[place].label if place < len(segments) and segments[place].start_s <= moment else None
+def _labels_at(segments: tuple[Segment, ...], moments: np.ndarray) -> list[str | None]:
+    places = np.searchsorted([segment.end_s for segment in segments], moments)
+    return [
+        segments[place].label if place < len(segments) and segments[place].start_s <= moment else None
+        for place, moment in zip(places.tolist(), moments.tolist(), strict=True)
+    ]
 
 
 def _done(recording: Path, rate: float) -> tuple[Segment, ...]:

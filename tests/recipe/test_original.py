@@ -121,12 +121,17 @@ def test_a_folder_as_imagenet_is_dry_run_with_its_thousand_classes(name, root, t
     refused(other, "classes")
 
 
-def test_classes_that_nobody_asks_for_leave_the_head_and_the_others_keep_their_logits(tmp_path):
-    names = ["background", "cat", "dog", "ship"]
+def _saved_vit(folder, names):
     made = tiny(ViTForImageClassification, image_size=16, patch_size=8, hidden_size=32, num_hidden_layers=2,
                 num_attention_heads=2, intermediate_size=48, id2label=dict(enumerate(names)))  # fmt: skip
-    made.save_pretrained(tmp_path / "model")
-    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    made.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return made
+
+
+def test_classes_that_nobody_asks_for_leave_the_head_and_the_others_keep_their_logits(tmp_path):
+    names = ["background", "cat", "dog", "ship"]
+    made = _saved_vit(tmp_path / "model", names)
     images = np.zeros((3, 3, 16, 16), np.uint8)
     data = LabelledData("image", images, np.arange(3), ["ship", "cat", "dog"], np.full(3, "train"))
     with pytest.warns(UserWarning, match=r"\(background\) leave its head"):
@@ -141,10 +146,7 @@ def test_classes_that_nobody_asks_for_leave_the_head_and_the_others_keep_their_l
 
 def test_two_classes_of_one_name_are_told_apart_by_their_order(tmp_path):
     names = ["background", "crane", "dog", "crane"]
-    made = tiny(ViTForImageClassification, image_size=16, patch_size=8, hidden_size=32, num_hidden_layers=2,
-                num_attention_heads=2, intermediate_size=48, id2label=dict(enumerate(names)))  # fmt: skip
-    made.save_pretrained(tmp_path / "model")
-    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    made = _saved_vit(tmp_path / "model", names)
     images, source = np.zeros((3, 3, 16, 16), np.uint8), Checkpoint(str(tmp_path / "model"))
     data = LabelledData("image", images, np.arange(3), ["n1", "n2", "n3"], np.full(3, "train"))
     with pytest.warns(UserWarning, match="leave its head"):
