@@ -71,10 +71,9 @@ def run_side_by_side(
             for done, future in enumerate(as_completed(running), start=1):
                 say(f"[{done} of {len(left)}] {future.result()}")
         except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
-                process.join()
+            pool.shutdown(cancel_futures=True)  # which waits for them: of two who wait, one may not learn of an end
             if isinstance(error, BrokenProcessPool):
                 raise ProcessGroupError(
                     f"a fold's process died: {error} Is there enough memory for {wanted} of them? The .log files end "
