@@ -70,9 +70,9 @@ def _weighted_hsic(statistics: Statistics, weights: Tensor) -> Tensor:
     """`hsic` of weighted sums, the square written out; around the mean of all rows, where little cancels."""
     rows, cross, x_sum, y_sum = statistics[:4]
     x_mean, y_mean = x_sum.sum(0) / rows.sum(), y_sum.sum(0) / rows.sum()
-    cross = cross - x_mean[:, None] * y_sum[:, None]
+    outer = torch.stack([y_sum, y_mean.expand_as(y_sum)], -2)
     x_sum, y_sum = x_sum - rows[:, None] * x_mean, y_sum - rows[:, None] * y_mean
-    cross = cross - x_sum[..., None] * y_mean
+    cross = torch.baddbmm(cross, torch.stack([x_mean.expand_as(x_sum), x_sum], -1), outer, alpha=-1)
     n, groups = weights @ rows, len(rows)
 
     def square(of_groups: Tensor) -> Tensor:

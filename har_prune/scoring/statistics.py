@@ -22,15 +22,22 @@ class GroupedStatistics:
 
     Args:
         example: Statistics of one group of a few examples, [C or 1, 1, ...], for shapes; they are not counted.
-        groups: G; 1 where only the total is wanted.
+        groups: G; 1 where only the total is wanted. Memory is taken for those that have examples.
     """
 
     def __init__(self, example: Statistics, groups: int):
         self.groups = groups
-        self._statistics = [value.new_zeros((len(value), groups, *value.shape[2:])) for value in example]
+        self._statistics = [value.new_zeros((len(value), 0, *value.shape[2:])) for value in example]
+
+    def _hold(self, groups: int) -> None:
+        for place, total in enumerate(self._statistics):
+            if groups > (held := total.shape[1]):
+                more = total.new_zeros((len(total), groups - held, *total.shape[2:]))
+                self._statistics[place] = torch.cat([total, more], 1) if held else more
 
     def add(self, groups: Tensor, statistics: Statistics) -> None:
         """Adds the statistics [C or 1, K, ...] of K groups, given by index [K]."""
+        self._hold(int(groups.max()) + 1)
         for total, new in zip(self._statistics, statistics, strict=True):
             total.index_add_(1, groups.to(new.device), new)
 
@@ -42,6 +49,7 @@ class GroupedStatistics:
         """The statistics of all processes; these stay as they are."""
         if accelerator is None or accelerator.num_processes == 1:
             return self
+        self._hold(self.groups)  # each process may have seen others
         statistics = GroupedStatistics([], self.groups)
         statistics._statistics = [accelerator.reduce(total.clone(), "sum") for total in self._statistics]
         return statistics
