@@ -58,7 +58,7 @@ def test_own_recordings_are_read_in_pieces(prepare, tmp_path, monkeypatch):
     first_samples = [round(np.degrees(values[0][1])) for values in whole["input_values"]]
     assert first_samples == [0, 10, *range(31, 72, 10), *range(91, 180, 10), *range(200, 281, 10)]
     assert whole["start_s"][7] == pytest.approx((pause_ms + 91 * 50) / 1000)
-    monkeypatch.setattr("data_prep.readers.csv_files._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("data_prep.mapped_files._ROWS_AT_ONCE", 7)
     monkeypatch.setattr("data_prep.window_tables._ROWS_AT_ONCE", 3)
     assert windows("pieces") == whole
 

@@ -111,7 +111,7 @@ def test_packets_are_spread_averaged_or_their_first_is_taken(prepared, table, mo
     packets = table.assign(t=table["t"] // 200 * 200, activity="sit")  # four samples a stamp
     assert "the time stamp repeats" in prepared({"anna.csv": packets}, MS, 2)
     for piece in (50_000, 7):  # no edge of a piece changes anything
-        monkeypatch.setattr("data_prep.readers.csv_files._ROWS_AT_ONCE", piece)
+        monkeypatch.setattr("data_prep.mapped_files._ROWS_AT_ONCE", piece)
         said, rows, card = prepared({"anna.csv": packets}, MS | {"time": "{column: t, unit: ms, repeats: spread}"})
         assert _places(rows) == [("sit", 20 * n, 20 * n + 19) for n in range(9)]
         assert "135 spread, came in a packet" in said
@@ -119,7 +119,7 @@ def test_packets_are_spread_averaged_or_their_first_is_taken(prepared, table, mo
         assert "time stamps repaired" in card
     twice = pd.concat([table, table.assign(ax=table["ax"] + 1)]).sort_values("t", kind="stable").assign(activity="sit")
     for piece in (50_000, 7):
-        monkeypatch.setattr("data_prep.readers.csv_files._ROWS_AT_ONCE", piece)
+        monkeypatch.setattr("data_prep.mapped_files._ROWS_AT_ONCE", piece)
         said, rows, _ = prepared({"anna.csv": twice}, MS | {"time": "{column: t, unit: ms, repeats: first}"})
         assert "180 dropped, repeated a stamp" in said
         assert rows[0][2][3][0] == pytest.approx(0.3)
@@ -137,7 +137,7 @@ def test_a_lost_packet_is_a_gap_and_not_slow_time(prepared, table):
 
 @pytest.mark.parametrize("piece", [50_000, 7])
 def test_stamps_that_go_back_are_dropped_and_counted(prepared, table, monkeypatch, piece):
-    monkeypatch.setattr("data_prep.readers.csv_files._ROWS_AT_ONCE", piece)
+    monkeypatch.setattr("data_prep.mapped_files._ROWS_AT_ONCE", piece)
     late = pd.concat([table[:50], table[30:40].assign(ax=99.0), table[50:]]).assign(activity="sit")
     assert "goes back" in prepared({"anna.csv": late}, MS, 2)
     said, rows, _ = prepared({"anna.csv": late}, MS | {"time": "{column: t, unit: ms, backward: drop}"})

@@ -1,0 +1,110 @@
+"""What lies in a file beside a recording: its activities as intervals, other channels at a rate of their own."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from data_prep.clocks import repaired
+from data_prep.column_map import ColumnMap, JoinedFile, TimeColumn
+from data_prep.errors import PrepError
+from data_prep.mapped_files import (
+    as_words,
+    channels_of,
+    file_beside,
+    is_parquet,
+    layout_of,
+    naming,
+    read_pieces,
+    times_of,
+)
+from data_prep.tables import between, check_times
+
+NULL = "null"  # the activity of rows without one, where they are kept
+_SAME_S = 1e-6  # stamps and intervals in different units are rounded differently
+
+
+class Intervals:
+    """What was done when, from a file of intervals."""
+
+    def __init__(self, recording: Path, columns: ColumnMap):
+        label = columns.label
+        self.path, self.missing = file_beside(recording, label.from_file or ""), label.missing
+        if not self.path.is_file():
+            raise PrepError(f"{recording} has no {self.path.name} beside it, which the map says its labels are in.")
+        layout = layout_of(columns) | {"skiprows": 0, "dtype": str, "keep_default_na": False}
+        with naming(self.path):
+            table = pd.read_csv(self.path, **layout)
+        absent = [name for name in (label.start, label.end, label.label) if name not in table]
+        if absent:
+            raise PrepError(f"{self.path} has no column {absent[0]!r} (columns: {', '.join(table)}).")
+        table.index += 2
+        clock = columns.time or TimeColumn(column=label.start)
+        own = {} if label.unit is None else {"unit": label.unit}
+        self.start, self.end = (
+            times_of(self.path, table, clock.model_copy(update={"column": name} | own), columns).to_numpy()
+            for name in (label.start, label.end)
+        )
+        self.labels = as_words(self.path, table, label.label, "activity").to_numpy()
+        backward = np.flatnonzero(~(self.end > self.start))
+        if len(backward):
+            raise PrepError(f"{self.path}, line {backward[0] + 2}: the interval ends before it starts.")
+        order = np.argsort(self.start, kind="stable")
+        self.start, self.end, self.labels = self.start[order], self.end[order], self.labels[order]
+        overlaps = np.flatnonzero(self.start[1:] < self.end[:-1])
+        if len(overlaps):
+            first, second = order[overlaps[0]] + 2, order[overlaps[0] + 1] + 2
+            raise PrepError(f"{self.path}: the intervals of lines {first} and {second} overlap.")
+
+    def at(self, path: Path, time: pd.Series) -> pd.Series:
+        """The activity of each sample; None where there is none and it is to be dropped."""
+        moment = time.to_numpy() + _SAME_S
+        place = np.searchsorted(self.start, moment, side="right") - 1
+        inside = (place >= 0) & (moment < self.end[place.clip(min=0)]) if len(self.end) else place >= 0
+        label = pd.Series(np.where(inside, self.labels[place.clip(min=0)] if len(self.end) else "", ""), time.index)
+        return filled(path, label, self.missing, f"interval of {self.path.name}")
+
+
+class Joined:
+    """Channels of another file, at its own rate."""
+
+    def __init__(self, path: Path, file: JoinedFile, columns: ColumnMap):
+        if not path.is_file():
+            raise PrepError(f"{path} is missing, which the map joins.")
+        clock = file.time or columns.time
+        if clock is None:
+            raise PrepError(f"{path}: no column of the map is its time.")
+        own = columns.model_copy(update={"channels": file.channels, "time": clock, "joined": ()})
+        names = [clock.column, *(channel.column for channel in file.channels.values())]
+        if is_parquet(path) and (absent := [name for name in names if name not in pq.read_schema(path).names]):
+            raise PrepError(f"{path} has no column {absent[0]!r}, which the map joins.")
+        tables = list(read_pieces(path, own, names))
+        if not tables:
+            raise PrepError(f"{path}: the file holds no samples.")
+        table = pd.concat(tables)
+        channels = channels_of(path, table, file.channels, columns.decimal)
+        made = {"subject": "", "time": times_of(path, table, clock, columns)} | dict(enumerate(channels))
+        table = pd.concat(repaired(path, [pd.DataFrame(made)], clock, file.sampling_rate_hz, Counter()))
+        self.time, self.rate = table["time"].to_numpy(), file.sampling_rate_hz
+        check_times(path, self.time, self.rate, 2)
+        self.values = [table[number].to_numpy() for number in range(len(channels))]
+
+    def at(self, time: pd.Series) -> list[pd.Series]:
+        """Each channel on the straight line between its neighbours in time; NaN where it has none near."""
+        found = []
+        for values in self.values:
+            given = ~np.isnan(values)
+            at = between(time.to_numpy() * self.rate, self.time[given] * self.rate, values[given])
+            found.append(pd.Series(at, time.index))
+        return found
+
+
+def filled(path: Path, words: pd.Series, missing: str, what: str) -> pd.Series:
+    empty = words.index[words == ""]
+    if len(empty) and missing == "refuse":
+        raise PrepError(
+            f"{path}, line {empty[0]}: no {what}. Write missing: drop, or missing: keep, under label in the map?"
+        )
+    return words.replace("", NULL if missing == "keep" else None)
