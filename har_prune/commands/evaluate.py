@@ -9,6 +9,7 @@ import typer
 from har_prune.commands.options import (
     Data,
     DataRevision,
+    DataSettings,
     DataSubset,
     NumThreads,
     Rename,
@@ -23,6 +24,7 @@ from har_prune.commands.run import Plugins
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier or language model.")],
     data: Data,
+    settings: DataSettings = None,
     robustness: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,7 +78,7 @@ def evaluate(
         "robustness": asked and {key: value for key, value in asked.items() if value is not None},
     })  # fmt: skip
     accelerator = make_accelerator(num_threads=num_threads)
-    config_of_data = data_config(data, data_subset, data_revision, test_subject, rename_channel, batch_size)
+    config_of_data = data_config(data, data_subset, data_revision, test_subject, rename_channel, settings, batch_size)
     sources = {checkpoint: Checkpoint(checkpoint, revision, trust_remote_code)}
     if original is not None:  # each prepares the data in its own way
         name = original if original != checkpoint else f"{original} (original)"

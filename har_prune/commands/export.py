@@ -7,6 +7,7 @@ import typer
 
 from har_prune.commands.options import (
     DataRevision,
+    DataSettings,
     DataSubset,
     Rename,
     Revision,
@@ -18,6 +19,7 @@ from har_prune.commands.options import (
 
 def export(
     checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier.")],
+    settings: DataSettings = None,
     format: Annotated[str, typer.Option(help="onnx or executorch.")] = "onnx",
     data: Annotated[
         str | None, typer.Option(help="Data whose test examples are compared as well; folder or Hub id.")
@@ -51,13 +53,15 @@ def export(
         raise typer.BadParameter(f"--hop-s {hop_s:g}: must be above 0")
     if int8 and data is None:
         raise typer.BadParameter("--int8 needs --data: its ranges and its accuracy are measured on examples")
+    if settings and data is None:
+        raise typer.BadParameter(f"{settings[0]!r} needs --data")
     format_of(format)  # what is not there is said before anything is loaded
     source = Checkpoint(checkpoint, revision, trust_remote_code)
     real, quantization = [], None
     if data is None:
         model, processor = load_classifier(source)
     else:
-        config = data_config(data, data_subset, data_revision, test_subject, rename_channel)
+        config = data_config(data, data_subset, data_revision, test_subject, rename_channel, settings)
         made = prepared_for(source, config, 0)
         model, processor = made.model, made.processor
         raw = {

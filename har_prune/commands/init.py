@@ -8,6 +8,7 @@ import typer
 from har_prune.commands.options import (
     Data,
     DataRevision,
+    DataSettings,
     DataSubset,
     Rename,
     Revision,
@@ -20,6 +21,7 @@ from har_prune.commands.options import (
 def init(
     checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained classifier or language model.")],
     data: Data,
+    settings: DataSettings = None,
     test_subject: TestSubject = None,
     rename_channel: Rename = None,
     revision: Revision = None,
@@ -39,7 +41,7 @@ def init(
 
     if output.exists():
         raise OutputFolderError(f"{output} exists: choose another --output, or remove it first.")
-    config = data_config(data, data_subset, data_revision, test_subject, rename_channel)
+    config = data_config(data, data_subset, data_revision, test_subject, rename_channel, settings)
     source = Checkpoint(checkpoint, revision, trust_remote_code)
     text = draft(prepared_for(source, config, seed=0), source, config, output)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Options that several commands share: a checkpoint, its data, and who tests."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ TestSubject = Annotated[
 Rename = Annotated[
     list[str] | None, typer.Option(help="DATA=MODEL: a channel's name in the data and in the checkpoint. Repeatable.")
 ]
+DataSettings = Annotated[
+    list[str] | None, typer.Argument(help="Any other key of a recipe's data, e.g. data.test_split=validation.")
+]
 Data = Annotated[str, typer.Option(help="Folder or Hub id for load_dataset; 'synthetic' for a trial.")]
 NumThreads = Annotated[int | None, typer.Option(min=1, help="CPU threads. [OMP_NUM_THREADS, else all cores]")]
 
@@ -27,20 +30,32 @@ def data_config(
     revision: str | None,
     test_subject: list[str] | None,
     rename_channel: list[str] | None,
+    settings: list[str] | None,
     batch_size: int | None = None,
 ) -> "DataConfig":
-    """The data section that these options stand for: the data's own test split, or the subjects that were named."""
-    from har_prune.data.config import DataConfig
+    """The data section that these options stand for: the data's own test split, or the subjects that were named.
 
-    return DataConfig(
-        name_or_path=data,
-        subset=subset,
-        revision=revision,
-        protocol="holdout" if test_subject else "official",
-        test_subjects=tuple(test_subject or ()),
-        rename_channels=renamed(rename_channel),
+    Raises:
+        BadParameter: A setting is none of data.
+        RecipeError: One is unknown, or has a value that is not allowed.
+    """
+    from har_prune.data.config import DataConfig
+    from har_prune.recipe.load import apply_overrides, settings_of
+
+    values: dict[str, Any] = {
+        "name_or_path": data,
+        "subset": subset,
+        "revision": revision,
+        "protocol": "holdout" if test_subject else "official",
+        "test_subjects": tuple(test_subject or ()),
+        "rename_channels": renamed(rename_channel),
         **({} if batch_size is None else {"batch_size": batch_size}),
-    )
+    }
+    wrong = next((setting for setting in settings or () if not setting.startswith("data.")), None)
+    if wrong is not None:
+        raise typer.BadParameter(f"{wrong!r} is no setting of data, such as data.test_split=validation")
+    apply_overrides(values, [setting.removeprefix("data.") for setting in settings or ()])
+    return settings_of(DataConfig, values, "what is said of the data")
 
 
 def renamed(pairs: list[str] | None) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ import typer
 from har_prune.commands.options import (
     Data,
     DataRevision,
+    DataSettings,
     DataSubset,
     NumThreads,
     Rename,
@@ -22,6 +23,7 @@ from har_prune.commands.run import Plugins
 def score(
     checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier.")],
     data: Data,
+    settings: DataSettings = None,
     revision: Revision = None,
     data_revision: DataRevision = None,
     data_subset: DataSubset = None,
@@ -59,7 +61,7 @@ def score(
     accelerator = make_accelerator(num_threads=num_threads)
     made = prepared_for(
         Checkpoint(checkpoint, revision, trust_remote_code),
-        data_config(data, data_subset, data_revision, test_subject, rename_channel, batch_size),
+        data_config(data, data_subset, data_revision, test_subject, rename_channel, settings, batch_size),
         seed,
     )
     batches = make_loader(made.data, made.calibration_rows(samples, seed), made.preprocess, batch_size)

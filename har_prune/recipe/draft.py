@@ -27,8 +27,7 @@ def draft(made: Prepared, checkpoint: Checkpoint, config: DataConfig, path: Path
         path: Where the text will lie, for its first line.
     """
     stack, kind = made.stack, made.data.kind
-    names = config.model_dump(exclude_unset=True, mode="json")
-    data = {key: value for key, value in names.items() if value not in (None, [])}
+    data = config.model_dump(exclude_defaults=True, mode="json")
     model = {"name_or_path": str(checkpoint.name_or_path), "revision": checkpoint.revision,
              "trust_remote_code": checkpoint.trust_remote_code or None}  # fmt: skip
     convolutional = any(type(module).__name__ == "BatchNorm2d" for module in made.model.modules())

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from har_prune.errors import RecipeError, did_you_mean
 from har_prune.recipe.schema import Recipe
 
+_Kind = TypeVar("_Kind", bound=BaseModel)
 _BASE = "base"
 
 
@@ -66,13 +67,22 @@ def recipe_of(values: dict[str, Any], name: str) -> Recipe:
     Raises:
         RecipeError: Keys or values are wrong, or a plugin cannot be loaded.
     """
+    recipe = settings_of(Recipe, values, name)
+    load_plugins(recipe.plugins)
+    return recipe
+
+
+def settings_of(kind: type[_Kind], values: dict[str, Any], name: str) -> _Kind:
+    """Settings of plain values.
+
+    Raises:
+        RecipeError: Keys or values are wrong; `name` says whose.
+    """
     try:
-        recipe = Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problems = [_explain(problem) for problem in error.errors()]
         raise RecipeError(f"{name} has {len(problems)} problem(s):\n" + "\n".join(problems)) from error
-    load_plugins(recipe.plugins)
-    return recipe
 
 
 def load_plugins(modules: Sequence[str]) -> None:

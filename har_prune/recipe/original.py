@@ -246,5 +246,5 @@ def _check_head(model: PreTrainedModel, checkpoint: Checkpoint, data: LabelledDa
         raise CheckpointError(
             f"checkpoint {checkpoint} and the data name classes differently (checkpoint / data): "
             f"{'; '.join(pairs[:4])}: use the data it was trained for, or, where they are the same classes in the "
-            "same order, say label_names: checkpoint under data, in a recipe."
+            "same order, say data.label_names=checkpoint."
         )

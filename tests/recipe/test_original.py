@@ -16,9 +16,11 @@ from transformers import (
     ViTForImageClassification,
     ViTImageProcessor,
 )
+from typer.testing import CliRunner
 
 from har_prune.blocks.find import find_blocks
 from har_prune.checkpoints.load import Checkpoint
+from har_prune.commands.app import app
 from har_prune.data.load import LabelledData, load_data
 from har_prune.errors import CheckpointError, UnknownFamilyError
 from har_prune.recipe.load import load_recipe
@@ -119,6 +121,20 @@ def test_a_folder_as_imagenet_is_dry_run_with_its_thousand_classes(name, root, t
         f"model.name_or_path={tmp_path / 'model'}",
     )  # fmt: skip
     refused(other, "classes")
+
+
+def test_options_alone_reach_every_setting_of_data(tmp_path):
+    """A command without a recipe, on folders called by numbers and without a split called test."""
+    data = _folder_of_many(tmp_path / "imagenet", 5)
+    _saved_vit(tmp_path / "vit", [f"class {number}" for number in range(5)])
+    drafted = ["init", str(tmp_path / "vit"), "--data", str(data), "--output", str(tmp_path / "draft.yaml")]
+    refused(CliRunner().invoke(app, [*drafted, "test_split=validation"]), "data.test_split=validation")
+    refused(CliRunner().invoke(app, [*drafted, "data.tst_split=validation"]), "Did you mean 'test_split'?")
+    drafted += ["data.test_split=validation"]
+    refused(CliRunner().invoke(app, drafted), "data.label_names=checkpoint")
+    done = CliRunner().invoke(app, [*drafted, "data.label_names=checkpoint"])
+    assert done.exit_code == 0, done.output
+    assert load_recipe(tmp_path / "draft.yaml").data.label_names == "checkpoint"
 
 
 def _saved_vit(folder, names):

@@ -26,5 +26,5 @@ def refused(result, *words):
     text = " ".join(result.output.split())
     assert result.exit_code == 2, text
     for word in words:
-        assert word in text
+        assert word in text, text
     assert "Traceback" not in text
