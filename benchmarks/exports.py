@@ -27,7 +27,7 @@ def rows_of(name: str, folder: str, data: str, subject: str) -> list[dict[str, A
     made = prepared_for(Checkpoint(folder), data_config(data, None, None, [subject], None), 0)
     calibration, test = (
         raw_inputs(made.preprocess(made.data.raw(rows)), made.processor)
-        for rows in (made.splits.calibration[:512], made.splits.test)
+        for rows in (made.calibration_rows(512, 0), made.splits.test)
     )
     labels = torch.as_tensor(made.data.labels[made.splits.test])
     rows = []
@@ -45,7 +45,7 @@ def rows_of(name: str, folder: str, data: str, subject: str) -> list[dict[str, A
                 "network": name,
                 "format": kind,
                 "KiB": round(found.size_bytes / 1024, 1),
-                "largest difference of a logit, float32": f"{found.difference:.0e}",
+                "largest difference of a logit": f"{found.difference:.0e}",
                 "ms": round(found.latency_ms, 3),
                 "saved model in turns, ms": round(found.torch_ms, 3),
                 "accuracy %": f"{100 * float(np.mean(chosen == labels.numpy())):.2f}",

@@ -26,7 +26,7 @@ from data_prep.window_tables import Written
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Turns public sensor data sets into folders for load_dataset."
 )
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False, highlight=False)
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 Raw = Annotated[Path, typer.Argument(metavar="RAW", help="Folder with the publisher's files, or their .zip.")]
@@ -181,15 +181,15 @@ def look(
         raise PrepError(f"{output} is there already: choose another --output.")
     found = inspect(file)
     for what, said in found.facts.items():
-        console.print(f"{what}: {said}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{what}: {said}", soft_wrap=True)
     for warning in found.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if output is None:
         Console(highlight=False, markup=False, soft_wrap=True).print(found.column_map.rstrip())
     else:
         output.write_text(found.column_map, encoding="utf-8")
         console.print(f"Column map: {output}. Check it, then: python -m data_prep csv FOLDER OUT --columns {output}",
-                      markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+                      soft_wrap=True)  # fmt: skip
 
 
 @app.command("list")
@@ -222,7 +222,7 @@ def main() -> None:
             console.print("stopped; nothing was written", style="red")
         raise
     except (PrepError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(2)
 
 

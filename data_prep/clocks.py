@@ -59,6 +59,16 @@ def seconds_of(path: Path, stamps: pd.Series, time: TimeColumn, numbers: pd.Seri
     return (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
 
 
+def is_absolute(stamps: pd.Series, time: TimeColumn) -> bool:
+    """Whether stamps say where on Earth they were taken: by an offset, a zone, or as a number since 1970."""
+    if time.unit != "iso" or time.zone is not None or not len(stamps):
+        return True
+    first = stamps.iloc[:1]
+    if not pd.api.types.is_datetime64_any_dtype(first):
+        first = pd.to_datetime(first, format=time.format or "ISO8601", errors="coerce")
+    return getattr(first.dtype, "tz", None) is not None
+
+
 def repaired(
     path: Path, tables: Iterable[pd.DataFrame], time: TimeColumn, sampling_rate_hz: float, counted: Counter
 ) -> Iterator[pd.DataFrame]:

@@ -26,6 +26,7 @@ unchecked: [acc]                            # acc_x, acc_y, acc_z may have any l
 
 # Labels in a file of intervals beside each recording: those of walk.csv in walk.labels.csv.
 # label: {from_file: "{name}.labels.csv", start: from, end: to, label: what, missing: drop}
+# where the recording's times are numbers since 1970 and the labels' are local: unit: iso, zone: Europe/Vienna
 
 # A device's file (.cwa, .gt3x, GENEActiv .bin; extra devices): acc_x, acc_y, acc_z in g, gyro_x ... in deg/s, and
 # time: {column: time, unit: ns}
@@ -57,6 +58,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _with_known_zone(given: Any) -> Any:
+    if given.zone is not None and given.zone not in available_timezones():
+        raise ValueError(f"zone {given.zone!r} is none of the tz database; they are called like Europe/Vienna")
+    return given
+
+
 class TimeColumn(_Strict):
     """The column of time stamps: numbers in a unit, or ISO 8601 such as 2024-05-31T13:45:10.250+02:00."""
 
@@ -71,9 +78,7 @@ class TimeColumn(_Strict):
     def _text(self) -> "TimeColumn":
         if self.unit != "iso" and (self.zone or self.format):
             raise ValueError("zone and format are for text: give unit: iso with them")
-        if self.zone is not None and self.zone not in available_timezones():
-            raise ValueError(f"zone {self.zone!r} is none of the tz database; they are called like Europe/Vienna")
-        return self
+        return _with_known_zone(self)
 
 
 class ChannelColumn(_Strict):
@@ -92,6 +97,7 @@ class LabelColumn(_Strict):
     end: str = "end"
     label: str = "label"
     unit: TimeUnit | None = Field(None, description="of its times; null: the recording's")
+    zone: str | None = Field(None, description="of its times, where they have no offset; null: the recording's")
     missing: Literal["refuse", "drop", "keep"] = Field("refuse", description="rows without an activity; keep: as null")
 
     @model_validator(mode="after")
@@ -100,7 +106,9 @@ class LabelColumn(_Strict):
             raise ValueError("give column or from_file, one of them")
         if self.from_file is not None and "{name}" not in self.from_file:
             raise ValueError("from_file needs {name}, which becomes the recording's")
-        return self
+        if self.zone is not None and self.from_file is None:
+            raise ValueError("zone is of the times in a file of intervals: give from_file with it")
+        return _with_known_zone(self)
 
 
 class JoinedFile(_Strict):

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from data_prep.clocks import repaired
+from data_prep.clocks import is_absolute, repaired
 from data_prep.column_map import ColumnMap, JoinedFile, TimeColumn
 from data_prep.errors import PrepError
 from data_prep.mapped_files import (
     as_words,
     channels_of,
     file_beside,
+    is_device,
     is_parquet,
     layout_of,
     naming,
@@ -42,7 +43,9 @@ class Intervals:
             raise PrepError(f"{self.path} has no column {absent[0]!r} (columns: {', '.join(table)}).")
         table.index += 2
         clock = columns.time or TimeColumn(column=label.start)
-        own = {} if label.unit is None else {"unit": label.unit}
+        own = {key: value for key, value in (("unit", label.unit), ("zone", label.zone)) if value is not None}
+        _check_clocks(recording, columns, self.path, table[label.start], clock.model_copy(update=own), "label")
+        self._used = np.zeros(len(table), bool)
         self.start, self.end = (
             times_of(self.path, table, clock.model_copy(update={"column": name} | own), columns).to_numpy()
             for name in (label.start, label.end)
@@ -63,14 +66,48 @@ class Intervals:
         moment = time.to_numpy() + _SAME_S
         place = np.searchsorted(self.start, moment, side="right") - 1
         inside = (place >= 0) & (moment < self.end[place.clip(min=0)]) if len(self.end) else place >= 0
+        self._used[place[inside]] = True
         label = pd.Series(np.where(inside, self.labels[place.clip(min=0)] if len(self.end) else "", ""), time.index)
         return filled(path, label, self.missing, f"interval of {self.path.name}")
+
+    def unused(self) -> int:
+        """How many intervals no sample lay in."""
+        return int((~self._used).sum())
+
+
+def _check_clocks(
+    recording: Path, columns: ColumnMap, path: Path, stamps: pd.Series, clock: TimeColumn, key: str
+) -> None:
+    """Refuses local times beside times with an offset: they would be hours apart.
+
+    A device's own file is exempt: it has local times as numbers.
+
+    Raises:
+        PrepError: One of the two files says where its times were taken, and the other does not.
+    """
+    if columns.time is None or is_device(recording):
+        return
+    first = next(read_pieces(recording, columns, [columns.time.column]), None)
+    if first is None:
+        return
+    places = {
+        str(recording): is_absolute(first[columns.time.column], columns.time),
+        str(path): is_absolute(stamps, clock),
+    }
+    if len(set(places.values())) == 2:
+        (local,) = (name for name, absolute in places.items() if not absolute)
+        raise PrepError(
+            f"{local}: its times have no offset and say no zone, and those of "
+            f"{next(name for name in places if name != local)} do, so they may be hours apart. Write zone: "
+            f"Europe/Vienna, say, under {'time' if local == str(recording) else key} in the map."
+        )
 
 
 class Joined:
     """Channels of another file, at its own rate."""
 
-    def __init__(self, path: Path, file: JoinedFile, columns: ColumnMap):
+    def __init__(self, recording: Path, file: JoinedFile, columns: ColumnMap):
+        path = file_beside(recording, file.file)
         if not path.is_file():
             raise PrepError(f"{path} is missing, which the map joins.")
         clock = file.time or columns.time
@@ -84,6 +121,7 @@ class Joined:
         if not tables:
             raise PrepError(f"{path}: the file holds no samples.")
         table = pd.concat(tables)
+        _check_clocks(recording, columns, path, table[clock.column], clock, "time of joined")
         channels = channels_of(path, table, file.channels, columns.decimal)
         made = {"subject": "", "time": times_of(path, table, clock, columns)} | dict(enumerate(channels))
         table = pd.concat(repaired(path, [pd.DataFrame(made)], clock, file.sampling_rate_hz, Counter()))

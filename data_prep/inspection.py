@@ -13,6 +13,7 @@ import yaml
 from data_prep.clocks import PER_SECOND
 from data_prep.device_files import SUFFIXES, read_device
 from data_prep.errors import PrepError
+from data_prep.plausibility import CALM, GRAVITY
 from data_prep.signals import STANDARD_GRAVITY, UNITS
 from data_prep.tables import measured_rate_hz
 
@@ -23,8 +24,8 @@ _AXIS = re.compile(
     re.IGNORECASE,
 )
 _GYRO = ("g", "gyr", "gyro", "gyroscope", "rotation", "w")
+_FASTEST = 35.0  # rad/s, what gyroscopes measure
 _STILL_G, _STILL_SPAN_S = 0.013, 60.0  # standard deviation below which nobody wears it (van Hees et al. 2013)
-_USUAL_LENGTH = (7.0, 13.0)
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def _channels(
         values = table[[axes[axis] for axis in "xyz"]].to_numpy(dtype=float)
         length = float(np.nanmedian(np.linalg.norm(values, axis=1)))
         if kind == "acc":
-            low, high = _USUAL_LENGTH
+            low, high = GRAVITY
             fits = [one for one in ("m/s^2", "g", "mg") if low <= length * UNITS[one][1] <= high]
             unit = fits[0] if fits else None
             facts["length of acceleration, median"] = f"{length:.4g}: {unit or 'no unit known here'}"
@@ -226,7 +227,12 @@ def _channels(
                 _rest(values * UNITS[unit][1], rate, facts, warnings)
         else:
             largest = float(np.nanquantile(np.linalg.norm(values, axis=1), 0.999))
-            unit = "rad/s" if largest < 35 else "deg/s"
+            unit = "rad/s" if largest < _FASTEST and length < CALM else "deg/s"
+            if unit == "rad/s" and largest > CALM:
+                warnings.append(
+                    f"angular rates up to {largest:.3g} are those of quick motion in rad/s, or of a calm one in deg/s: "
+                    "look it up."
+                )
             facts["angular rate, 999 of 1000 below"] = f"{largest:.4g}: {unit} by its size"
         channels |= {f"{kind}_{axis}": {"column": axes[axis], "unit": unit or "m/s^2"} for axis in "xyz"}
     if not channels:

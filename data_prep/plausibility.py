@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -13,12 +13,15 @@ from data_prep.signals import UNITS
 
 _CLASS = math.log(1.01)  # lengths are counted in classes 1 % wide: memory does not grow with the windows
 _SMALLEST = 1e-9
+CALM = 6.0  # rad/s: nobody turns that fast half of the time (wrists of people who exercise: 3)
+GRAVITY = (7.0, 13.0)  # m/s^2, of the median length of an acceleration
 # By unit: what is long, share of the windows that are no longer, the same in words, and what that length may be.
 # Accelerations: the median, because free fall and impacts are rare. Rates: nearly all and all, because people may sit
 # most of the time, but turn through no whole window as fast as gyroscopes measure (2000 deg/s), and once by 3 deg/s.
 _BOUNDS = {
-    "m/s^2": [("acceleration", 0.5, "in the median window", 7.0, 13.0)],
+    "m/s^2": [("acceleration", 0.5, "in the median window", *GRAVITY)],
     "rad/s": [
+        ("angular rate", 0.5, "in the median window", 0.0, CALM),
         ("angular rate", 0.99, "or more in one window of a hundred", 0.0, 35.0),
         ("angular rate", 1.0, "in the window with the most", 0.05, math.inf),
     ],
@@ -33,12 +36,7 @@ def triads(info: DatasetInfo) -> dict[str, list[int]]:
     Raises:
         PrepError: What is left unchecked is no such name.
     """
-    groups: dict[str, dict[str, int]] = {}
-    for place, channel in enumerate(info.channels):
-        if channel[-1:].lower() in tuple("xyz"):
-            groups.setdefault(channel[:-1].rstrip("_") or "xyz", {})[channel[-1].lower()] = place
-    found = {name: [axes[axis] for axis in "xyz"] for name, axes in groups.items() if len(axes) == 3}
-    found = {name: axes for name, axes in found.items() if len({info.units[place] for place in axes}) == 1}
+    found = axes_of(info.channels, info.units)
     unknown = [name for name in info.unchecked if name not in found]
     if unknown:
         raise PrepError(
@@ -46,6 +44,26 @@ def triads(info: DatasetInfo) -> dict[str, list[int]]:
             f"{', '.join(found) or 'none'}."
         )
     return {name: axes for name, axes in found.items() if name not in info.unchecked}
+
+
+def axes_of(channels: Sequence[str], units: Sequence[str]) -> dict[str, list[int]]:
+    """Places of three axes of one unit, by what stands before x, y and z in their names."""
+    groups: dict[str, dict[str, int]] = {}
+    for place, channel in enumerate(channels):
+        if channel[-1:].lower() in tuple("xyz"):
+            groups.setdefault(channel[:-1].rstrip("_") or "xyz", {})[channel[-1].lower()] = place
+    found = {name: [axes[axis] for axis in "xyz"] for name, axes in groups.items() if len(axes) == 3}
+    return {name: axes for name, axes in found.items() if len({units[place] for place in axes}) == 1}
+
+
+def other_unit(acceleration: np.ndarray) -> str | None:
+    """The unit that samples [T, 3] seem to be in, where gravity shows that it is not m/s^2."""
+    if not len(moved := acceleration[~np.isnan(acceleration).any(1)]):
+        return None
+    low, high = GRAVITY
+    length = float(np.median(np.linalg.norm(moved, axis=1)))
+    fits = [unit for unit, (kind, factor) in UNITS.items() if kind == "m/s^2" and low <= length * factor <= high]
+    return fits[0] if fits and "m/s^2" not in fits else None
 
 
 def lengths(window: np.ndarray, groups: Mapping[str, list[int]]) -> Iterator[tuple[str, int]]:

@@ -18,7 +18,7 @@ from data_prep.hub_folder import new_folder, write
 from data_prep.readers import synthetic
 from data_prep.recordings import Windowing
 from har_prune.errors import ProcessGroupError
-from har_prune.recipe import parallel
+from har_prune.recipe import folds, parallel
 from har_prune.recipe.folds import folds_of
 from har_prune.recipe.load import load_recipe
 from har_prune.recipe.parallel import run_side_by_side
@@ -154,6 +154,10 @@ def test_a_run_that_has_ended_is_given_a_control_side_by_side(quickstart, four_s
     result = run_recipe(quickstart, tmp_path / "out", *healed, "controls=[scratch]")
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "out").glob("fold-*/control-scratch"))) == 4
+
+
+def test_subjects_are_in_the_order_of_their_numbers():
+    assert sorted(["s10", "s2", "ä² b", "s1"], key=folds._natural) == ["s1", "s2", "s10", "ä² b"]
 
 
 def test_the_error_of_a_fold_is_the_error_of_the_run(quickstart, four_subjects, tmp_path, monkeypatch):

@@ -131,7 +131,9 @@ def _rest(path: Path, columns: ColumnMap) -> dict[str, np.ndarray] | None:
     samples = _samples(path, columns)
     if columns.time is not None:
         samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, Counter())
-    for table in samples:
+    for number, table in enumerate(samples):
+        if not number and len(table) > 1:  # stamps in another unit would be years
+            check_rate(path, table["time"].to_numpy(), columns.sampling_rate_hz)
         for subject, own in table.groupby("subject", sort=False):
             values = own[columns.accelerometer].to_numpy(np.float64)
             found.setdefault(str(subject), Rest(columns.still_min)).add(own["time"].to_numpy(), values)
@@ -160,7 +162,7 @@ def _stretches(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.
 def _labelled(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.DataFrame]:
     """Samples at their repaired times, with what lies in other files at these times, without those nobody labelled."""
     intervals = Intervals(path, columns) if columns.label.from_file else None
-    joined = [Joined(file_beside(path, file.file), file, columns) for file in columns.joined]
+    joined = [Joined(path, file, columns) for file in columns.joined]
     samples = _samples(path, columns)
     if columns.time is not None:
         samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, counted)
@@ -174,6 +176,8 @@ def _labelled(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.D
             .join(pd.DataFrame(more, table.index))
             .dropna(subset=["label"])
         )
+    if intervals is not None and (unused := intervals.unused()):
+        counted["intervals of labels hold no sample"] += unused
 
 
 def _samples(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:

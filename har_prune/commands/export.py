@@ -46,11 +46,9 @@ def export(
     from har_prune.checkpoints.load import Checkpoint
     from har_prune.exporters.deployed import load_classifier, raw_inputs
     from har_prune.exporters.export import Quantization, export_model, format_of
-    from har_prune.recipe.prepare import prepared_for
+    from har_prune.recipe.prepare import drawn, prepared_for
     from har_prune.runtime.console import say
 
-    if hop_s is not None and hop_s <= 0:
-        raise typer.BadParameter(f"--hop-s {hop_s:g}: must be above 0")
     if int8 and data is None:
         raise typer.BadParameter("--int8 needs --data: its ranges and its accuracy are measured on examples")
     if settings and data is None:
@@ -64,22 +62,25 @@ def export(
         config = data_config(data, data_subset, data_revision, test_subject, rename_channel, settings)
         made = prepared_for(source, config, 0)
         model, processor = made.model, made.processor
-        raw = {
-            name: raw_inputs(made.preprocess(made.data.raw(rows[:samples])), processor)
-            for name, rows in (("calibration", made.splits.calibration), ("test", made.splits.test))
-        }
+        # Drawn: the first of them are one person's first activity.
+        rows = {"calibration": made.calibration_rows(samples, 0), "test": drawn(made.splits.test, samples, 0)}
+        raw = {name: raw_inputs(made.preprocess(made.data.raw(some)), processor) for name, some in rows.items()}
         real = [raw["test"]]
         if int8 and made.data.labels is not None:  # texts without are of no classifier, and refused below
-            labels = torch.as_tensor(made.data.labels[made.splits.test[:samples]])
+            labels = torch.as_tensor(made.data.labels[rows["test"]])
             quantization = Quantization(raw["calibration"], (raw["test"], labels), max_drop)
     folder = Path(checkpoint)
     beside = folder.parent / format if folder.is_dir() else Path(format)
     found = export_model(model, processor, output or beside, format, real=real, hop_s=hop_s, int8=quantization)
     say(f"{output or beside}/{found.file}: {found.size_bytes / 1024:,.1f} KiB")
+    exact = found.difference if found.float32_difference is None else found.float32_difference
     say(
         f"same answers as the saved model on {len(found.cases)} kinds of input; largest difference of a logit "
-        f"{found.difference:.1e}"
+        f"{exact:.1e}"
     )
     if found.int8_accuracy is not None and found.accuracy is not None:
-        say(f"in 8-bit integers: accuracy {found.int8_accuracy:.4f} on test examples, in float32 {found.accuracy:.4f}")
+        say(
+            f"in 8-bit integers: accuracy {found.int8_accuracy:.4f} on {len(rows['test'])} test examples, in float32 "
+            f"{found.accuracy:.4f}; largest difference of a logit {found.difference:.1e}"
+        )
     say(f"one example on one thread: {found.latency_ms:.2f} ms; the saved model, in turns: {found.torch_ms:.2f} ms")

@@ -41,6 +41,7 @@ def predict(
     from har_prune.errors import DataError
     from har_prune.inference.pipeline import HarPipeline
     from har_prune.inference.smoothing import Activities, Smoothing
+    from har_prune.reporting.names import in_terminal
     from har_prune.runtime.console import Console, say
     from har_prune.runtime.files import whole_file
 
@@ -58,7 +59,7 @@ def predict(
     for segment in timeline.segments:
         chance = "-" if segment.probability is None else f"{segment.probability:.2f}"
         nothing = "(no data)" if segment.probability is None else "(unsure)"
-        table.add_row(f"{segment.start_s:.1f}", f"{segment.end_s:.1f}", segment.label or nothing, chance)
+        table.add_row(f"{segment.start_s:.1f}", f"{segment.end_s:.1f}", in_terminal(segment.label or nothing), chance)
     Console().print(table)
     say(f"Timeline: {output}")
     if plot is not None:

@@ -1,6 +1,7 @@
 """What is exported: a network with what prepares its inputs in front, and softmax behind."""
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,10 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from har_prune.checkpoints.auto_class import auto_class_for
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
-from har_prune.errors import ExportError
+from har_prune.errors import DataError, ExportError
 
 Arrays = Mapping[str, np.ndarray]  # inputs by name
+SHORTER = ("the shortest", "in between")  # cases of `Deployed.cases` that are no whole window
 
 
 class _Windows(nn.Module):
@@ -111,7 +113,7 @@ class Deployed:
         found = self._cases(torch.Generator().manual_seed(seed))
         if any_length and self.lengths is not None:
             usual = found.get("five", found.get("five, one padded", {}))
-            for name, length in (("the shortest", self.lengths[0]), ("in between", sum(self.lengths) // 2)):
+            for name, length in zip(SHORTER, (self.lengths[0], sum(self.lengths) // 2), strict=True):
                 found[name] = {key: value[:, :length] for key, value in usual.items()}
         return found
 
@@ -188,6 +190,21 @@ def raw_inputs(inputs: dict[str, Tensor], processor: Any) -> dict[str, Tensor]:
     return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
 
+def hop_of(seconds: float, rate: float, window: int) -> int:
+    """Samples between the starts of two windows of so many samples.
+
+    Raises:
+        DataError: It is no sample long, or longer than a window.
+    """
+    hop = round(seconds * rate) if math.isfinite(seconds) else 0
+    if not 1 <= hop <= window:
+        raise DataError(
+            f"a hop of {seconds:g} s: at least a sample ({1 / rate:g} s at {rate:g} Hz) and at most a window "
+            f"({window / rate:g} s) is wanted, or some of the recording would be looked at by none."
+        )
+    return hop
+
+
 def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None) -> Deployed:
     """A classifier and what prepares its inputs, as one module.
 
@@ -198,6 +215,7 @@ def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None)
 
     Raises:
         ExportError: It is no classifier of these kinds.
+        DataError: A hop is no sample long, or longer than a window.
     """
     config: Any = model.config
     facts: dict[str, Any] = {"labels": [config.id2label[index] for index in range(config.num_labels)]}
@@ -207,6 +225,8 @@ def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None)
         )
     if hasattr(processor, "sampling_rate_hz") and hasattr(processor, "channel_mean"):
         size, rate = processor.window_size, processor.sampling_rate_hz
+        hop_s = size / rate / 2 if hop_s is None else hop_s
+        hop_of(hop_s, rate, size)
         facts |= {
             "input": "windows",
             "sampling_rate_hz": rate,
@@ -214,7 +234,7 @@ def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None)
             "units": processor.channel_units or ["not recorded"] * processor.num_channels,
             "window_size": size,
             "window_s": size / rate,
-            "hop_s": size / rate / 2 if hop_s is None else hop_s,
+            "hop_s": hop_s,
             "channel_mean": processor.channel_mean,
             "channel_std": processor.channel_std,
         }

@@ -1,5 +1,7 @@
 """export_model: a file for a runtime, kept only when that runtime gives what the saved model gives."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,13 +12,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from har_prune.errors import ExportError, OutputFolderError
-from har_prune.exporters.deployed import Arrays, Deployed, deployed
+from har_prune.errors import DataError, ExportError, OutputFolderError
+from har_prune.exporters.deployed import SHORTER, Arrays, Deployed, deployed
 from har_prune.runtime.environment import environment
 from har_prune.runtime.files import whole_folder, write_json
 from har_prune.runtime.timing import medians_in_turns
 
 TOLERANCE = 1e-4  # of logits, or of the largest one where that is above 1
+_RECORD = "export.json"
 FORMATS = {"onnx": ".onnx", "executorch": ".pte"}  # and the suffix of their files
 
 
@@ -66,13 +69,14 @@ class Export:
         file: Its name.
         format: "onnx" or "executorch".
         size_bytes: Of the file.
-        difference: Largest difference of a logit, over all cases.
+        difference: Largest difference of a logit, over all cases, between the file that is kept and the saved model.
         cases: {what is special about some inputs: largest difference of a logit}.
         latency_ms: Median time of one example in its own runtime, on one thread.
         torch_ms: Of the saved model, in turns with it.
         facts: What whoever uses it has to know.
         accuracy: Of the saved model on the evaluation data; None where it is not quantized.
         int8_accuracy: Of the file there; likewise.
+        float32_difference: What `difference` was before the file was quantized; likewise.
         lengths: Fewest and most samples or tokens that an example may have; None = only those of `facts`, for
             which alone 8 bits are judged.
     """
@@ -87,6 +91,7 @@ class Export:
     facts: dict[str, Any]
     accuracy: float | None = None
     int8_accuracy: float | None = None
+    float32_difference: float | None = None
     lengths: tuple[int, int] | None = None
 
 
@@ -134,22 +139,44 @@ def export_model(
             cases = made.cases(any_length=any_length)
             cases |= {f"real {number}": dict(some) for number, some in enumerate(real)}
             differences = {name: _difference(name, made, run, inputs) for name, inputs in cases.items()}
-            accuracies: tuple[float | None, float | None] = (None, None)
+            quantized: tuple[float | None, float | None, float | None] = (None, None, None)
             if int8 is not None:
                 how.quantize(made, path, {name: value.numpy() for name, value in int8.calibration.items()})
                 run = how.load(path)
-                accuracies = _accuracies(made, run, int8)
+                quantized = (*_accuracies(made, run, int8), max(differences.values()))
+                whole = {name: cases[name] for name in cases if name not in SHORTER}
+                differences = {name: _difference(name, made, run, inputs, np.inf) for name, inputs in whole.items()}
             latency_ms, torch_ms = _timed(made, run)
             found = Export(
                 path.name, format, path.stat().st_size, max(differences.values()), differences, latency_ms, torch_ms,
-                made.facts, accuracies[0], accuracies[1], made.lengths if any_length and int8 is None else None,
+                made.facts, *quantized, made.lengths if any_length and int8 is None else None,
             )  # fmt: skip
-            write_json(folder / "export.json", {**asdict(found), "environment": environment()})
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            write_json(folder / _RECORD, {**asdict(found), "sha256": digest, "environment": environment()})
     except FileExistsError as error:
         raise OutputFolderError(f"{error}: choose another directory, or remove it first.") from error
     finally:
         model.train(was_training).to(device)
     return found
+
+
+def facts_beside(path: Path) -> dict[str, Any]:
+    """What whoever uses an exported file has to know, from the record beside it.
+
+    Raises:
+        DataError: File or record is missing, damaged, or they are of two exports.
+    """
+    record = path.with_name(_RECORD)
+    if not (path.is_file() and record.is_file()):
+        raise DataError(f"{path}: an export is a file with its {_RECORD} beside it, and one is missing.")
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        facts, digest = known["facts"], known.get("sha256")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{record} is no record of an export ({type(error).__name__}: {error}).") from error
+    if digest not in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+        raise DataError(f"{path} is not the file that {_RECORD} beside it is of: it is damaged, or of another export.")
+    return facts
 
 
 def format_of(name: str) -> Format:
@@ -170,22 +197,24 @@ def format_of(name: str) -> Format:
 
 
 @torch.no_grad()
-def _difference(name: str, made: Deployed, run: Callable, inputs: Mapping[str, Tensor]) -> float:
+def _difference(
+    name: str, made: Deployed, run: Callable, inputs: Mapping[str, Tensor], tolerance: float = TOLERANCE
+) -> float:
     """Largest difference of a logit between the two.
 
     Raises:
-        ExportError: It is too large, or a probability is off.
+        ExportError: It is too large or no number, or a probability is off.
     """
     expected, chances = (values.numpy() for values in made.network(**inputs))
     logits, probabilities = run({key: value.numpy() for key, value in inputs.items()})
-    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    allowed = tolerance * max(1.0, float(np.abs(expected).max()))
     if logits.shape != expected.shape or probabilities.shape != chances.shape:
         raise ExportError(
             f"the export gives logits of shape {logits.shape} on {name!r} inputs, the model {expected.shape}: nothing "
             "was kept."
         )
     found = float(np.abs(logits - expected).max())
-    if not found <= allowed or not np.abs(probabilities - chances).max() <= TOLERANCE:
+    if not (np.isfinite(found) and found <= allowed and np.abs(probabilities - chances).max() <= tolerance):
         raise ExportError(
             f"the export differs from the saved model by {found:.1e} in a logit on {name!r} inputs (allowed "
             f"{allowed:.0e}), by its own runtime: nothing was kept."

@@ -13,7 +13,8 @@ import pandas as pd
 
 from har_prune.errors import DataError, HarPruneError
 from har_prune.inference.picture import draw_timelines
-from har_prune.inference.pipeline import HarPipeline, Timeline, read_recording, seconds_of
+from har_prune.inference.pipeline import HarPipeline, Timeline
+from har_prune.inference.recording import read_recording, seconds_of
 from har_prune.inference.smoothing import Activities, Segment, Smoothing, joined
 from har_prune.runtime.timing import medians_in_turns
 

@@ -1,7 +1,5 @@
 """HarPipeline: a recording of sensors in, a timeline of activities out."""
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,19 +10,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data_prep.device_files import SUFFIXES, TIME, read_device
-from data_prep.errors import PrepError
-from data_prep.tables import check_times, measured_rate_hz
+from data_prep.device_files import SUFFIXES
 from har_prune.checkpoints.load import Checkpoint
 from har_prune.data.channels import match_channels, mirror_signs
-from har_prune.errors import DataError
-from har_prune.exporters.deployed import deployed, load_classifier
-from har_prune.exporters.export import FORMATS, format_of
+from har_prune.errors import DataError, ExportError, HarPruneError
+from har_prune.exporters.deployed import deployed, hop_of, load_classifier
+from har_prune.exporters.export import FORMATS, facts_beside, format_of
+from har_prune.inference.recording import samples_of, warn_of_units
 from har_prune.inference.smoothing import Segment, Smoothing, decided, settled
 from har_prune.inference.windows import Stretch, WindowCutter
 
 Run = Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
-_SAME_RATE = 0.02  # clocks drift
 
 
 @dataclass(frozen=True)
@@ -72,17 +68,20 @@ class HarPipeline:
 
         Raises:
             DataError: It is no classifier of sensor windows.
-            CheckpointError, ExportError: It cannot be loaded.
+            CheckpointError: It cannot be loaded.
+            ExportError: A file cannot.
         """
         path = Path(source)
         format = next((name for name, suffix in FORMATS.items() if path.suffix == suffix), None)
         if format is None:
             return cls.of_checkpoint(Checkpoint(source, trust_remote_code=trust_remote_code))
-        record = path.with_name("export.json")
-        if not (path.is_file() and record.is_file()):
-            raise DataError(f"{path}: an export is a file with its export.json beside it, and one is missing.")
-        facts = _of_windows(json.loads(record.read_text(encoding="utf-8"))["facts"], source)
-        return cls(format_of(format).load(path), facts, str(source))
+        facts = _of_windows(facts_beside(path), source)
+        try:
+            return cls(format_of(format).load(path), facts, str(source))
+        except Exception as error:  # whatever a damaged file makes its runtime raise
+            if isinstance(error, HarPruneError):
+                raise
+            raise ExportError(f"{path} cannot be loaded ({type(error).__name__}: {error}).") from error
 
     @classmethod
     def of_checkpoint(cls, source: Checkpoint) -> "HarPipeline":
@@ -131,8 +130,9 @@ class HarPipeline:
         """
         if units is None and isinstance(recording, str | Path) and str(recording).lower().endswith(SUFFIXES):
             units = ["deg/s" if channel.startswith("gyro") else "g" for channel in self.facts["channels"]]
-        values, times, rate = self._samples(recording, sampling_rate_hz)
+        values, times, rate = samples_of(recording, self.facts, sampling_rate_hz, self.name)
         factors, cutter = self.factors_of(units, mirror=mirror), self.cutter(rate, hop_s)
+        warn_of_units(values * factors, self.facts)
         starts: list[float] = []
         found: list[np.ndarray] = []
         waiting: list[np.ndarray] = []
@@ -169,13 +169,7 @@ class HarPipeline:
         Raises:
             DataError: A hop is no sample long, or longer than a window; the rates have no small ratio.
         """
-        seconds = float(self.facts["hop_s"]) if hop_s is None else hop_s
-        hop = round(seconds * self.rate) if math.isfinite(seconds) else 0
-        if not 1 <= hop <= self.size:
-            raise DataError(
-                f"hop_s={hop_s}: a hop is at least a sample ({1 / self.rate:g} s at {self.rate:g} Hz) and at most a "
-                f"window ({self.size / self.rate:g} s), or some of the recording would be looked at by none."
-            )
+        hop = hop_of(float(self.facts["hop_s"]) if hop_s is None else hop_s, self.rate, self.size)
         return WindowCutter(given_hz, self.rate, self.size, hop)
 
     def share_of(self, hop: int) -> float:
@@ -209,48 +203,6 @@ class HarPipeline:
         for row, samples in enumerate(windows):
             padded[row, : len(samples)], mask[row, : len(samples)] = samples, 1
         return self.run({"windows": padded, "mask": mask})[1]
-
-    def _samples(self, recording: Any, sampling_rate_hz: float | None) -> tuple[np.ndarray, np.ndarray | None, float]:
-        """[T, C] in the network's order of channels, their times where they have some, and their rate."""
-        name = str(recording) if isinstance(recording, str | Path) else "recording"
-        if isinstance(recording, str | Path):
-            recording = read_recording(Path(recording))
-        elif isinstance(recording, pd.DataFrame) and recording.index.name is not None:
-            recording = recording.reset_index()
-        times = None
-        if isinstance(recording, pd.DataFrame):
-            times = seconds_of(recording["time"], name) if "time" in recording else None
-            missing = [channel for channel in self.facts["channels"] if channel not in recording]
-            if missing:
-                raise DataError(
-                    f"{name} has no column {', '.join(map(repr, missing))} (columns: "
-                    f"{', '.join(map(str, recording))}), "
-                    f"and {self.name} takes {', '.join(self.facts['channels'])}. Rename the columns."
-                )
-            try:
-                recording = recording[list(self.facts["channels"])].to_numpy(dtype=np.float64)
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{name}: a channel holds what is no number ({error}).") from error
-        values = np.asarray(recording, dtype=np.float64)
-        channels = len(self.facts["channels"])
-        if values.ndim != 2 or values.shape[1] != channels or len(values) < 2:
-            raise DataError(
-                f"{name} has shape {values.shape}; samples [T, {channels}] are wanted, at least two, with channels "
-                f"{', '.join(self.facts['channels'])}."
-            )
-        if np.isinf(values).any():
-            raise DataError(f"{name} holds infinity in sample {int(np.argwhere(np.isinf(values))[0][0])}.")
-        rate = sampling_rate_hz
-        if rate is None:
-            rate = self.rate if times is None else _rate_of(times, self.rate)
-        if not 0 < rate < float("inf"):
-            raise DataError(f"sampling_rate_hz={rate}: must be above 0.")
-        if times is not None:
-            try:
-                check_times(Path(name), times, rate)
-            except PrepError as error:
-                raise DataError(str(error)) from error
-        return values, times, rate
 
     def _pieces(
         self, stretch: Stretch, places: np.ndarray, chances: np.ndarray, hop: int
@@ -291,54 +243,3 @@ def _in_torch(network: torch.nn.Module) -> Run:
         return logits.numpy(), probabilities.numpy()
 
     return run
-
-
-def read_recording(path: Path) -> np.ndarray | pd.DataFrame:
-    """A file of samples; a .npy file with pickled objects is never opened.
-
-    Raises:
-        DataError: There is no such file, or it cannot be read.
-    """
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if not path.is_file():
-        raise DataError(f"{path}: no such file.")
-    if path.name.lower().endswith(SUFFIXES):
-        try:
-            return (table := read_device(path)).assign(time=table[TIME] / 1e9)
-        except PrepError as error:
-            raise DataError(str(error)) from error
-    try:
-        if kind == "npy":
-            return np.load(path, allow_pickle=False)
-        if kind == "csv":
-            return pd.read_csv(path)
-        if kind == "parquet":
-            table = pd.read_parquet(path)
-            return table if table.index.name is None else table.reset_index()
-    except Exception as error:  # whatever a damaged file makes its reader raise
-        raise DataError(f"{path} cannot be read: {str(error).strip()}") from error
-    raise DataError(f"{path}: a recording is a .csv, .csv.gz, .parquet, .npy, {', '.join(SUFFIXES)} file.")
-
-
-def seconds_of(times: pd.Series, name: str) -> np.ndarray:
-    """A column of seconds or ISO 8601 stamps as seconds, [T].
-
-    Raises:
-        DataError: One of them is no time.
-    """
-    if not pd.api.types.is_numeric_dtype(times):
-        stamps = pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")
-        times = (stamps - stamps.iloc[0]) / pd.Timedelta(seconds=1) if len(stamps) else times
-    seconds = times.to_numpy(dtype=np.float64)
-    if np.isnan(seconds).any():
-        raise DataError(f"{name}: the time of sample {int(np.flatnonzero(np.isnan(seconds))[0])} is no time.")
-    return seconds
-
-
-def _rate_of(times: np.ndarray, usual: float) -> float:
-    """By the median step; a clock that drifts by less than a fiftieth has the network's rate, others a whole one."""
-    measured = measured_rate_hz(times)
-    if not measured > 0:
-        raise DataError("the times of the recording do not go forward.")
-    near = [rate for rate in (usual, float(round(measured))) if rate and abs(measured / rate - 1) < _SAME_RATE]
-    return near[0] if near else float(round(measured, 2))

@@ -57,6 +57,15 @@ class Activities:
         if not (np.asarray(self.mean_duration_s) > 0).all() or (np.asarray(self.changes) < 0).any():
             raise DataError("mean_duration_s must be above 0 for every class, and no probability below 0.")
 
+    def check(self, classes: int) -> None:
+        """Refuses those of another number of classes.
+
+        Raises:
+            DataError: They are.
+        """
+        if len(self.mean_duration_s) != classes:
+            raise DataError(f"smoothing knows {len(self.mean_duration_s)} activities, and the network {classes}.")
+
     @classmethod
     def usual(cls, classes: int, mean_duration_s: float) -> "Activities":
         """All classes last as long, and each may follow each."""
@@ -166,10 +175,8 @@ def decided(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The class of each piece [P] and what the network gives it [P]; see `viterbi`."""
     activities = smoothing.activities if smoothing else None
-    if activities is not None and len(activities.mean_duration_s) != chances.shape[1]:
-        raise DataError(
-            f"smoothing knows {len(activities.mean_duration_s)} activities, and the network {chances.shape[1]}."
-        )
+    if activities is not None:
+        activities.check(chances.shape[1])
     classes = chances.argmax(1) if activities is None else viterbi(chances, seconds, activities, share)
     if smoothing is not None and smoothing.shortest_s is not None:
         classes = _without_short(classes, chances, seconds, smoothing.shortest_s)

@@ -6,8 +6,10 @@ from threading import Lock
 
 import numpy as np
 
+from data_prep.tables import STEPS_OF_A_RATE, is_another_rate, measured_rate_hz
 from har_prune.errors import DataError
 from har_prune.inference.pipeline import HarPipeline
+from har_prune.inference.recording import check_values
 from har_prune.inference.smoothing import Activities, ForwardFilter
 from har_prune.inference.windows import Stretch, Window
 
@@ -49,7 +51,7 @@ class HarStream:
         mirror: Whether the device is on the other wrist, as in `HarPipeline`.
 
     Raises:
-        DataError: A hop or a rate that does not fit.
+        DataError: A hop, a rate or a number of activities that does not fit.
         CheckpointError: A unit does not convert.
     """
 
@@ -67,6 +69,9 @@ class HarStream:
         rate = pipeline.rate if sampling_rate_hz is None else sampling_rate_hz
         if not 0 < rate < float("inf"):
             raise DataError(f"sampling_rate_hz={rate}: must be above 0.")
+        if activities is not None:
+            activities.check(len(pipeline.labels))
+        self._rate, self._clock = rate, np.empty(0)  # times of the first samples
         self._cutter = pipeline.cutter(rate, hop_s)
         self._filter = ForwardFilter(activities, pipeline.share_of(self._cutter.hop)) if activities else None
         self._before_s = 0.0
@@ -82,16 +87,17 @@ class HarStream:
             times_s: When each was taken, [n], in seconds: in every chunk or in none.
 
         Raises:
-            DataError: Another number of channels, infinity, times that go back, or the stream has ended. What was
-                given is then not taken.
+            DataError: Another number of channels, infinity, times that go back or are those of another rate, or the
+                stream has ended. What was given is then not taken.
         """
         samples = np.asarray(samples, dtype=np.float64)
         channels = len(self.pipeline.facts["channels"])
-        if samples.ndim != 2 or samples.shape[1] != channels or np.isinf(samples).any():
+        if samples.ndim != 2 or samples.shape[1] != channels:
             raise DataError(
-                f"samples [n, {channels}] are wanted, finite or NaN (got {list(samples.shape)}): channels "
+                f"samples [n, {channels}] are wanted (got {list(samples.shape)}): channels "
                 f"{', '.join(self.pipeline.facts['channels'])}."
             )
+        check_values(samples, "the chunk")
         times = None if times_s is None else np.asarray(times_s, dtype=np.float64)
         if times is not None and times.shape != samples.shape[:1]:
             raise DataError(f"{len(samples)} samples have times of shape {times.shape}: give one for each.")
@@ -102,7 +108,14 @@ class HarStream:
                 return []
             if self._timed not in (None, times is not None):
                 raise DataError("times come in every chunk or in none.")
+            clock = self._clock if times is None else np.append(self._clock, times)[: STEPS_OF_A_RATE + 1]
+            if len(clock) > STEPS_OF_A_RATE and is_another_rate(measured := measured_rate_hz(clock), self._rate):
+                raise DataError(
+                    f"by their times there are {measured:g} samples a second, and the stream expects {self._rate:g}: "
+                    "times are in seconds; where they are, give sampling_rate_hz."
+                )
             found = self._predicted(self._cutter.push(samples, times))
+            self._clock = clock
             self._timed = times is not None
             return found
 

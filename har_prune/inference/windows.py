@@ -311,7 +311,8 @@ class Resampler:
     """
 
     def __init__(self, from_hz: float, to_hz: float):
-        ratio = Fraction(to_hz).limit_denominator(_LARGEST_RATIO) / Fraction(from_hz).limit_denominator(_LARGEST_RATIO)
+        near = [Fraction(rate).limit_denominator(_LARGEST_RATIO) for rate in (to_hz, from_hz)]
+        ratio = near[0] / near[1] if near[1] else Fraction(_LARGEST_RATIO + 1)
         self._up, self._down = ratio.numerator, ratio.denominator
         if max(self._up, self._down) > _LARGEST_RATIO:
             raise DataError(f"from {from_hz:g} to {to_hz:g} Hz is no ratio of small numbers: choose another rate.")

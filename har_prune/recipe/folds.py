@@ -74,8 +74,8 @@ def _refuse_as_folder(subject: str) -> None:
 
 
 def _natural(name: str) -> list[Any]:
-    digits = "".join(character if character.isdigit() else " " for character in name).split()
-    letters = "".join(character for character in name if not character.isdigit())
+    digits = "".join(character if character.isdecimal() else " " for character in name).split()
+    letters = "".join(character for character in name if not character.isdecimal())
     return [letters, *map(int, digits)]
 
 

@@ -43,7 +43,12 @@ class Prepared:
 
     def calibration_rows(self, samples: int, seed: int) -> np.ndarray:
         """A seeded sample of the rows that may calibrate, in random order; all when there are fewer than wanted."""
-        return np.random.default_rng(seed).permutation(self.splits.calibration)[:samples]
+        return drawn(self.splits.calibration, samples, seed)
+
+
+def drawn(rows: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """A seeded sample of rows, in random order; all when there are fewer than wanted."""
+    return np.random.default_rng(seed).permutation(rows)[:samples]
 
 
 def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:

@@ -367,7 +367,47 @@ def test_edges_of_intervals_in_another_unit_are_exact(prepared, table):
     edges = [int(table["t"][0]) + 50 * 19 * n for n in range(10)]
     iso = [pd.Timestamp(edge, unit="ms").isoformat() for edge in edges]
     spans = pd.DataFrame({"start": iso[:-1], "end": iso[1:], "label": ["a", "b", "c"] * 3})
-    label = '{from_file: "{name}.labels.csv", unit: iso, missing: drop}'
+    label = '{from_file: "{name}.labels.csv", unit: iso, zone: UTC, missing: drop}'
     files = {"anna.csv": table.drop(columns="activity"), "anna.labels.csv": spans}
     _, rows, _ = prepared(files, MS | {"label": label}, 0, "--window-s", "0.95")
     assert [(a, b) for _, a, b in _places(rows)] == [(19 * n, 19 * n + 18) for n in range(9)]
+
+
+def test_labels_of_a_clock_that_may_be_hours_off_are_refused(prepared, table):
+    """A recording that says where it was taken, labels in local time: which is summer time, two hours ahead."""
+    stamps = pd.to_datetime(table["t"], unit="ms", utc=True).dt.tz_convert("Europe/Vienna")
+    local = stamps.dt.tz_localize(None)
+    spans = pd.DataFrame({"start": [local[0], local[100]], "end": [local[60], local[170]], "label": ["walk", "sit"]})
+    later = pd.DataFrame({"start": [local[179] + pd.Timedelta(hours=5)], "end": local[179] + pd.Timedelta(hours=6)})
+    label = '{from_file: "{name}.labels.csv", missing: drop'
+    iso = {"time": "{column: t, unit: iso}", "label": label + "}"}
+    recording = table.drop(columns="activity")
+    for times, keys, zone in (
+        (stamps.map(lambda stamp: stamp.isoformat()), iso, iso | {"label": label + ", zone: Europe/Vienna}"}),
+        (
+            table["t"],
+            MS | {"label": label + ", unit: iso}"},
+            MS | {"label": label + ", unit: iso, zone: Europe/Vienna}"},
+        ),
+    ):
+        files = {"anna.csv": recording.assign(t=times), "anna.labels.csv": spans}
+        said = prepared(files, keys, 2)
+        assert "anna.labels.csv: its times have no offset" in said
+        assert "zone: Europe/Vienna, say, under label" in said
+        _, rows, _ = prepared(files, zone)
+        assert {label for label, *_ in rows} == {"walk", "sit"}
+    naive = {"anna.csv": recording.assign(t=local.map(lambda stamp: stamp.isoformat())), "anna.labels.csv": spans}
+    said, rows, _ = prepared(naive, iso)
+    assert "hold no sample" not in said, "both say nothing: they may be of one clock"
+    naive["anna.labels.csv"] = pd.concat([spans, later.assign(label="sit")])
+    assert "1 intervals of labels hold no sample" in prepared(naive, iso)[0]
+    wrong = iso | {"label": label + ", zone: Europe/Wien}"}
+    assert "none of the tz database" in prepared(naive, wrong, 2)
+
+
+def test_stamps_in_another_unit_are_refused_before_anyone_looks_for_rest(prepared, table):
+    table["t"] *= 1_000_000
+    channels = ", ".join(f"acc_{axis}: {{column: a{axis}, unit: g}}" for axis in "xyz")
+    keys = {"time": "{column: t, unit: s}", "label": "{column: activity, missing: drop}", "still_min": "30"}
+    keys |= {"channels": f"{{{channels}}}"}
+    assert "Correct the unit of the time stamps" in prepared({"anna.csv": table.assign(az=1.0)}, keys, 2)

@@ -96,7 +96,7 @@ def test_every_reader_is_looked_at_and_memory_does_not_grow():
     assert list(triads(uci_har.INFO)) == ["total_acc", "body_gyro"], "gravity was taken out of body_acc"
     generator, counted = np.random.default_rng(0), Counter()
     for _ in range(2000):
-        counted.update(lengths(generator.normal(0, 5.8, (20, 6)), triads(synthetic.INFO)))
+        counted.update(lengths(generator.normal(0, [5.8] * 3 + [2.0] * 3, (20, 6)), triads(synthetic.INFO)))
     assert len(counted) < 200
     refuse_implausible(synthetic.INFO, counted)
     with pytest.raises(PrepError, match="acc: the acceleration is 9"):

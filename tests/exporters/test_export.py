@@ -1,5 +1,6 @@
 """Exports, by their own runtimes."""
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from har_prune import HarFeatureExtractor, export_model, find_widths, remove_blocks, remove_units
 from har_prune.commands.app import app
-from har_prune.errors import ExportError, OutputFolderError
+from har_prune.errors import DataError, ExportError, OutputFolderError
 from har_prune.exporters import export
 from har_prune.exporters.deployed import raw_inputs
 from har_prune.exporters.onnx_file import OnnxFormat
@@ -139,6 +140,9 @@ def test_bad_input_is_one_message(tmp_path, monkeypatch):
         export_model(_narrowed(), EXTRACTOR, tmp_path / "x", "tflite")
     with pytest.raises(ExportError, match="is no classifier"):
         export_model(har_resnet().har_resnet, EXTRACTOR, tmp_path / "x")
+    for hop_s in (float("nan"), 0.0, 10.0):
+        with pytest.raises(DataError, match="at least a sample"):
+            export_model(_narrowed(), EXTRACTOR, tmp_path / "x", hop_s=hop_s)
     with pytest.raises(ExportError, match="no feature extractor, image processor or tokenizer"):
         export_model(_narrowed(), None, tmp_path / "x")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -173,6 +177,10 @@ def test_eight_bits_are_kept_while_they_lose_little(format, tmp_path):
     runs = [export.format_of(format).load(tmp_path / name / found.file) for name in ("int8", "float32")]
     one, other = (run({name: value.numpy() for name, value in examples.items()})[0] for run in runs)
     assert 0 < np.abs(one - other).max() < 0.5, "it computes in other numbers, and nearly the same"
+    assert found.float32_difference <= 1e-4 < found.difference, "what is told is of the file that is kept"
+    record = json.loads((tmp_path / "int8" / "export.json").read_text())
+    assert record["difference"] == max(record["cases"].values()) == found.difference
+    assert record["sha256"] == hashlib.sha256((tmp_path / "int8" / found.file).read_bytes()).hexdigest()
     swapped = export.Quantization(asked.calibration, (examples, labels), max_drop=-0.01)  # it would have to gain
     with pytest.raises(ExportError, match="in 8-bit integers the accuracy falls"):
         export_model(model, EXTRACTOR, tmp_path / "lost", format, int8=swapped)

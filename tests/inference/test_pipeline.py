@@ -1,12 +1,14 @@
 """From a recording to a timeline, against what is worked out by hand."""
 
 import json
+import warnings
 from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from console import refused
 from families import har_resnet
 from typer.testing import CliRunner
 
@@ -87,6 +89,12 @@ def test_columns_are_found_by_name_and_times_make_the_rate(pipeline, tmp_path):
     table.set_index("time").to_parquet(tmp_path / "index.parquet")
     assert pipeline(tmp_path / "index.parquet").segments == expected
     assert pipeline(table.set_index("time")).segments == expected
+    dated = table.set_index(pd.DatetimeIndex(table["time"])).drop(columns="time").rename_axis(None)
+    dated.to_parquet(tmp_path / "dated.parquet")
+    assert pipeline(tmp_path / "dated.parquet").segments == pipeline(dated).segments == expected, "pandas' own index"
+    assert pipeline(table.assign(time=np.arange(len(table)) * 0.064)).segments[-1].end_s == pytest.approx(
+        3.84, abs=0.1
+    )
     slower = table.assign(time=np.arange(len(table)) / 7.5)
     assert pipeline(slower).segments[-1].end_s == pytest.approx(8.0)
     holes = table.drop(index=range(20, 40)).reset_index(drop=True)
@@ -103,9 +111,25 @@ def test_another_rate_and_other_units_come_to_the_networks_own(pipeline):
         pipeline(slow, units=["deg/s"] * 3)
 
 
+def test_gravity_tells_another_unit(pipeline):
+    with_gravity = HarPipeline(pipeline.run, FACTS | {"channel_mean": [0, 0, 9.0], "channel_std": [1.0, 1.0, 2.0]})
+    without = HarPipeline(pipeline.run, FACTS | {"channel_mean": [0, 0, 0], "channel_std": [1.0, 1.0, 2.0]})
+    values = _recording((4, -2.0))
+    with pytest.warns(UserWarning, match="acc seems to be in g, and the network takes m/s"):
+        with_gravity(values / 9.80665)
+    with warnings.catch_warnings(action="error"):
+        with_gravity(values)
+        with_gravity(values / 9.80665, units=["g"] * 3)
+        without(values / 9.80665)
+        pipeline(values / 9.80665)
+
+
 def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
     good = pd.DataFrame(_recording((2, 1.0)), columns=["acc_x", "acc_y", "acc_z"])
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object))
+    np.save(tmp_path / "dates.npy", np.zeros((20, 3), "datetime64[ms]"))
+    lines = good.to_csv(index=False).splitlines()
+    (tmp_path / "shifted.csv").write_text("\n".join([lines[0], *(f"{line},0.5" for line in lines[1:])]))
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     back = good.assign(time=np.r_[0:10, 5:15] / 10)
     cases = [
@@ -114,6 +138,15 @@ def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
         (np.zeros((20, 4)), r"shape \(20, 4\); samples \[T, 3\]"),
         (good.rename(columns={"acc_y": "ay"}), "no column 'acc_y'.*Rename"),
         (np.full((20, 3), np.inf), "infinity in sample 0"),
+        (np.full((20, 3), 1.7e308), "1.7e.308 in sample 0: write NaN"),
+        (
+            good.assign(time=100.0 * np.arange(20)),
+            "0.01 samples a second, and the network takes 10: `time` is in seconds",
+        ),
+        (good.assign(time=np.arange(20) / 600), "600 samples a second"),
+        (good.assign(Timestamp=np.arange(20) / 25), "is column 'Timestamp' when each sample was taken"),
+        (tmp_path / "shifted.csv", "a row has more fields than the header has names"),
+        (tmp_path / "dates.npy", "holds no array of numbers"),
         (back, "time stamp goes back"),
         (good.assign(acc_x="-"), "holds what is no number"),
         (good.assign(time="noon"), "the time of sample 0 is no time"),
@@ -127,7 +160,7 @@ def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
         with pytest.raises(DataError, match=said):
             pipeline(recording)
     for hop in (0.0, 0.01, 2.0, float("nan"), float("inf")):
-        with pytest.raises(DataError, match="a hop is at least a sample"):
+        with pytest.raises(DataError, match="at least a sample"):
             pipeline(good, hop_s=hop)
     with pytest.raises(DataError, match="must be above 0"):
         pipeline(good, -1.0)
@@ -186,4 +219,15 @@ def test_the_command_writes_the_timeline(saved, tmp_path):
     (tmp_path / "model.onnx").write_bytes((saved / "onnx" / "model.onnx").read_bytes())
     alone = CliRunner().invoke(app, ["predict", str(tmp_path / "model.onnx"), str(tmp_path / "walk.csv")])
     assert (alone.exit_code, "export.json beside it" in alone.output) == (2, True)
-    assert json.loads((saved / "onnx" / "export.json").read_text())["facts"]["hop_s"] == 0.32
+    record = json.loads((saved / "onnx" / "export.json").read_text())
+    assert record["facts"]["hop_s"] == 0.32
+    for text, said in (
+        ("{", "is no record of an export"),
+        ("{}", "is no record of an export"),
+        (json.dumps(record | {"sha256": "0" * 64}), "damaged, or of another export"),
+    ):
+        (tmp_path / "export.json").write_text(text)
+        refused(CliRunner().invoke(app, ["predict", str(tmp_path / "model.onnx"), str(tmp_path / "walk.csv")]), said)
+    (tmp_path / "model.onnx").write_bytes(b"no network")
+    (tmp_path / "export.json").write_text(json.dumps({"facts": record["facts"]}))
+    refused(CliRunner().invoke(app, ["predict", str(tmp_path / "model.onnx"), given[1]]), "cannot be loaded")

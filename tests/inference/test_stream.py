@@ -103,7 +103,8 @@ def test_bad_chunks_are_refused_and_not_taken(pipeline, recording):
     for bad, said in (
         (np.zeros((3, 5)), r"samples \[n, 6\] are wanted.*got \[3, 5\]"),
         (np.zeros(6), "are wanted"),
-        (np.full((1, 6), np.inf), "finite or NaN"),
+        (np.full((1, 6), np.inf), "holds infinity in sample 0"),
+        (np.full((1, 6), 1e39), "holds 1e.39 in sample 0"),
     ):
         with pytest.raises(DataError, match=said):
             stream.push(bad)
@@ -115,6 +116,12 @@ def test_bad_chunks_are_refused_and_not_taken(pipeline, recording):
         stream.push(recording[100:101], np.arange(1.0))
     with pytest.raises(DataError, match="must be above 0"):
         HarStream(pipeline, 0.0)
+    with pytest.raises(DataError, match="knows 5 activities, and the network 3"):
+        HarStream(pipeline, activities=Activities.usual(5, 4.0))
+    faster = HarStream(pipeline)
+    assert faster.push(recording[:6], np.arange(6) / 100) == []
+    with pytest.raises(DataError, match="100 samples a second, and the stream expects 50"):
+        faster.push(recording[6:], np.arange(6, 800) / 100)
     timed = HarStream(pipeline)
     timed.push(recording[:10], np.arange(10) / 50)
     with pytest.raises(DataError, match="goes back"):
