@@ -230,8 +230,8 @@ def _channels(
             unit = "rad/s" if largest < _FASTEST and length < CALM else "deg/s"
             if unit == "rad/s" and largest > CALM:
                 warnings.append(
-                    f"angular rates up to {largest:.3g} are those of quick motion in rad/s, or of a calm one in deg/s: "
-                    "look it up."
+                    f"angular rates up to {largest:.3g} are of quick motion in rad/s, or of a calm one in deg/s: the "
+                    "device's manual says which."
                 )
             facts["angular rate, 999 of 1000 below"] = f"{largest:.4g}: {unit} by its size"
         channels |= {f"{kind}_{axis}": {"column": axes[axis], "unit": unit or "m/s^2"} for axis in "xyz"}

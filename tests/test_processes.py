@@ -33,7 +33,7 @@ from har_prune.pruning import structures
 from har_prune.recipe import steps
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.load import load_recipe
-from har_prune.runtime.processes import accelerator_for
+from har_prune.runtime.processes import accelerator_for, new_accelerator, trains_alike
 from har_prune.scoring import race as race_module
 from har_prune.scoring.aggregate import Aggregate
 from har_prune.scoring.criteria.base import Task, make_criterion
@@ -269,6 +269,18 @@ def test_a_device_that_was_never_tried_is_refused(monkeypatch):
     monkeypatch.setattr(Accelerator, "device", torch.device("mps"))
     with pytest.raises(ProcessGroupError, match=r"works with mps, which .* never tried"):
         score_blocks(har_transformer(), [], accelerator=accelerator)
+
+
+def test_processes_that_would_each_take_a_whole_batch_are_refused(monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    assert trains_alike(accelerator) is accelerator
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    assert trains_alike(new_accelerator()).split_batches
+    model, data = har_transformer(2), loader(64, 0)
+    with pytest.raises(ProcessGroupError, match=r"each of 2 processes a whole batch.*split_batches=True"):
+        train_model(model, data, None, TrainConfig(epochs=1), accelerator=accelerator)
+    with pytest.raises(ProcessGroupError, match="each of 2 processes a whole batch"):
+        prune(model, data, data, data, PruneConfig(target={"blocks": 1}), accelerator=accelerator)
 
 
 def test_a_push_waits_for_the_processes_to_have_ended(root, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_o
 from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.environment import environment
-from har_prune.runtime.processes import accelerator_for, agreed
+from har_prune.runtime.processes import accelerator_for, agreed, trains_alike
 from har_prune.scoring.config import ExecutionPlan
 from har_prune.training.config import HealConfig, TrainConfig
 from har_prune.training.distill import Teacher
@@ -111,7 +111,8 @@ def prune(
     calibration = _repeatable(checked(calibration, "calibration"))
     if train is not None:
         checked(train, "training")
-    run = _Run(model, train, calibration, evaluate, config, accelerator_for(accelerator), teachers, on_step)
+    accelerator = trains_alike(accelerator_for(accelerator))
+    run = _Run(model, train, calibration, evaluate, config, accelerator, teachers, on_step)
     return run.to_the_end()
 
 

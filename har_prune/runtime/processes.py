@@ -81,6 +81,22 @@ def accelerator_for(given: Accelerator | None) -> Accelerator:
     return accelerator
 
 
+def trains_alike(accelerator: Accelerator) -> Accelerator:
+    """The accelerator, if a training in its processes sees the batches that one process would see.
+
+    Raises:
+        ProcessGroupError: Each process would take a whole batch, so the batch would grow with their number.
+    """
+    if accelerator.num_processes > 1 and not accelerator.split_batches:
+        raise ProcessGroupError(
+            f"this accelerator gives each of {accelerator.num_processes} processes a whole batch, and a batch is for "
+            "all together: leave `accelerator` out, or make it with Accelerator(dataloader_config="
+            "DataLoaderConfiguration(split_batches=True), kwargs_handlers=[DistributedDataParallelKwargs("
+            "find_unused_parameters=True)])."
+        )
+    return accelerator
+
+
 def refuse_sharding() -> None:
     """Refuses an environment in which accelerate would take the model apart.
 

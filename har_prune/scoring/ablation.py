@@ -25,7 +25,7 @@ from har_prune.blocks.stack import Block, BlockStack, first_tensor, patched_forw
 from har_prune.errors import DataError, NotRemovableError, ShapeError
 from har_prune.runtime.batches import inputs_of, rows_of, size_of
 from har_prune.scoring.criteria.base import Criterion, Needs
-from har_prune.scoring.feature_hook import FeatureHook
+from har_prune.scoring.feature_hook import FeatureHook, channels_first
 from har_prune.scoring.measurements import Measurements
 
 
@@ -399,12 +399,14 @@ def _outside_blocks(module: nn.Module, blocks: set[nn.Module]) -> Iterator[nn.Mo
 
 
 def _as_positions(states: Tensor, block: nn.Module) -> Tensor:
-    """[N, positions, D]: images [N, D, H, W] by pixel, plain features [N, D] as one position.
+    """[N, positions, D]: images [N, D, H, W] by pixel, series [N, D, T] by time, plain features [N, D] as one.
 
     Other models keep features last, whatever they have between (PatchTST: [N, channels, patches, D]).
     """
     if states.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in block.modules()):
         return states.flatten(2).mT
+    if states.ndim == 3 and channels_first(block):
+        return states.mT
     return states[:, None] if states.ndim == 2 else states.flatten(1, -2)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DegenerateFeaturesError, HarPruneError
 from har_prune.scoring.config import ScoringConfig
-from har_prune.scoring.criteria.base import CONSENSUS, Criterion, Task, make_criterion, members
+from har_prune.scoring.criteria.base import Criterion, Task, make_criterion, members
 from har_prune.scoring.measurements import Measurements
 from har_prune.scoring.scores import BlockScore
 from har_prune.scoring.statistics import GROUPS, ROWS, GroupedStatistics, grouped
@@ -189,7 +189,7 @@ class Aggregate:
         """Values [C, K] by the names asked for: a consensus is the mean rank of a block, scaled to [0, 1]."""
         found = {}
         for name in self.names:
-            if not name.startswith(CONSENSUS):
+            if members(name) == [name]:
                 found[name] = parts[name]
                 continue
             columns = max(parts[part].shape[1] for part in members(name))

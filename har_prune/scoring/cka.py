@@ -40,6 +40,16 @@ def pair_statistics(x: Tensor, y: Tensor) -> Statistics:
 PAIR = 9  # tensors in a `pair_statistics`
 
 
+def cka_statistics(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Statistics:
+    """`pair_statistics` of x with itself, x with y, y with itself; each given for the left and right of products."""
+    return [value for a, b in ((x[0], x[1]), (x[0], y[1]), (y[0], y[1])) for value in pair_statistics(a, b)]
+
+
+def pairs_of(statistics: Statistics) -> tuple[Statistics, Statistics, Statistics]:
+    """The three pairs of `cka_statistics`."""
+    return statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :]
+
+
 def hsic(statistics: Statistics, debiased: bool) -> Tensor:
     """HSIC with linear kernels, up to a factor that cancels in CKA; one number for each leading index.
 
@@ -57,12 +67,12 @@ def hsic(statistics: Statistics, debiased: bool) -> Tensor:
     return trace + totals / ((n - 1) * (n - 2)) - 2 * product / (n - 2)
 
 
-def weighted_cka(xx: Statistics, xy: Statistics, yy: Statistics, weights: Tensor) -> Tensor:
+def weighted_cka(statistics: Statistics, weights: Tensor) -> Tensor:
     """CKA of many weighted sums of statistics, each [G, ...], without forming one: [K] for weights [K, G].
 
     HSIC is a polynomial of the weights whose coefficients are products of groups, so a resample costs G^3 and not D^2.
     """
-    own_x, cross, own_y = (_weighted_hsic(each, weights) for each in (xx, xy, yy))
+    own_x, cross, own_y = (_weighted_hsic(each, weights) for each in pairs_of(statistics))
     return cross / (own_x * own_y).sqrt()
 
 
@@ -90,21 +100,23 @@ def centred_cross(statistics: Statistics) -> Tensor:
     return cross - x_sum[..., :, None] * y_sum[..., None, :] / n[..., None, None]
 
 
-def cka(xx: Statistics, xy: Statistics, yy: Statistics, *, debiased: bool = False) -> Tensor:
-    """CKA from the statistics of x with itself, x with y and y with itself; one number for each leading index.
+def cka(statistics: Statistics, *, debiased: bool = False) -> Tensor:
+    """CKA from `cka_statistics`; one number for each leading index.
 
     Raises:
         ShapeError: Fewer than 2 rows (4 when debiased).
         DegenerateFeaturesError: Features hold NaN or infinity, or all rows of x (or of y) are equal.
     """
+    xx, xy, yy = pairs_of(statistics)
     check_rows(xy, 4 if debiased else 2, "CKA (debiased)" if debiased else "CKA")
-    own_x, own_y = hsic(xx, debiased), hsic(yy, debiased)
-    for name, own, statistics in (("x", own_x, xx), ("y", own_y, yy)):
-        check_spread(name, statistics)
-        if not bool((own > 0).all()):
-            raise DegenerateFeaturesError(
-                f"the debiased HSIC of features {name} with themselves is not positive: use more rows."
-            )
+    own_x, own_y = check_spread("x", xx), check_spread("y", yy)
+    if debiased:
+        own_x, own_y = hsic(xx, debiased), hsic(yy, debiased)
+        for name, own in (("x", own_x), ("y", own_y)):
+            if not bool((own > 0).all()):
+                raise DegenerateFeaturesError(
+                    f"the debiased HSIC of features {name} with themselves is not positive: use more rows."
+                )
     return hsic(xy, debiased) / (own_x * own_y).sqrt()
 
 
@@ -119,7 +131,7 @@ def check_rows(statistics: Statistics, least: int, name: str) -> None:
         raise ShapeError(f"{name} needs at least {least} rows; there are {rows}.")
 
 
-def check_spread(name: str, own: Statistics) -> None:
+def check_spread(name: str, own: Statistics) -> Tensor:
     """Refuses features that are not finite or do not vary; `own` are their statistics with themselves.
 
     Raises:
@@ -130,6 +142,7 @@ def check_spread(name: str, own: Statistics) -> None:
         raise DegenerateFeaturesError(f"features {name} hold NaN or infinity: check inputs and weights.")
     if bool((spread.sqrt() <= _CONSTANT * own[1].square().sum((-2, -1)).sqrt()).any()):
         raise DegenerateFeaturesError(f"all rows of features {name} are equal, so CKA is 0/0.")
+    return spread
 
 
 class CkaMoments:
@@ -144,7 +157,7 @@ class CkaMoments:
     """
 
     def __init__(self) -> None:
-        self._statistics: list[Statistics] = []  # x with itself, x with y, y with itself
+        self._statistics: Statistics = []
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Adds rows: x [N, Dx] and y [N, Dy], the same examples in the same order.
@@ -155,31 +168,26 @@ class CkaMoments:
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
             raise ShapeError(f"features of shape {tuple(x.shape)} and {tuple(y.shape)}: expected [N, Dx] and [N, Dy].")
         x, y = x.double(), y.double()
-        self._add([pair_statistics(x, x), pair_statistics(x, y), pair_statistics(y, y)])
+        self._add(cka_statistics((x, x), (y, y)))
 
     def merge(self, other: "CkaMoments") -> None:
         """Adds the rows another object has seen."""
         if other._statistics:
             self._add(other._statistics)
 
-    def _add(self, new: list[Statistics]) -> None:
-        if self._statistics:
-            new = [
-                [a + b for a, b in zip(mine, theirs, strict=True)]
-                for mine, theirs in zip(self._statistics, new, strict=True)
-            ]
-        self._statistics = new
+    def _add(self, new: Statistics) -> None:
+        self._statistics = [a + b for a, b in zip(self._statistics, new, strict=True)] if self._statistics else new
 
     @property
     def count(self) -> int:
         """Rows seen so far."""
-        return int(self._statistics[0][0]) if self._statistics else 0
+        return int(self._statistics[0]) if self._statistics else 0
 
     def similarity(self, *, debiased: bool = False) -> float:
         """CKA of all rows seen; range and errors as in `linear_cka`."""
         if not self._statistics:
             raise ShapeError("CKA needs at least 2 rows; there are 0.")
-        return float(cka(*self._statistics, debiased=debiased))
+        return float(cka(self._statistics, debiased=debiased))
 
 
 def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:

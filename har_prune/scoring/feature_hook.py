@@ -24,17 +24,11 @@ class FeatureHook:
     """
 
     def __init__(self, model: PreTrainedModel, name: str | None = None):
-        self.model = model
-        self._reads_input = name is None
+        self.model, self._reads_input, modules = model, name is None, dict(model.named_modules())
+        if name is not None and name not in modules:
+            raise ShapeError(f"no module is called {name!r} in this model.{did_you_mean(name, modules)}")
         # Of several layers in a head the one that runs last is read.
-        self._modules: list[nn.Module]
-        if name is None:
-            self._modules = _head(model)
-        else:
-            modules = dict(model.named_modules())
-            if name not in modules:
-                raise ShapeError(f"no module is called {name!r} in this model.{did_you_mean(name, modules)}")
-            self._modules = [modules[name]]
+        self._modules = _head(model) if name is None else [modules[name]]
 
     @property
     def head(self) -> nn.Linear | None:
@@ -62,10 +56,12 @@ class FeatureHook:
         def after(module: nn.Module, args: tuple, output: Any) -> None:
             kept[:] = [output if isinstance(output, Tensor) else output[0]]
 
-        if self._reads_input:
-            handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in self._modules]
-        else:
-            handles = [module.register_forward_hook(after) for module in self._modules]
+        handles = [
+            module.register_forward_pre_hook(before, with_kwargs=True)
+            if self._reads_input
+            else module.register_forward_hook(after)
+            for module in self._modules
+        ]
         try:
             output = self.model(**batch)
         except _ReachedError:
@@ -76,7 +72,18 @@ class FeatureHook:
         if self._modules and not kept:
             raise ShapeError("the module that was named as representation does not run in a forward of this model.")
         value = kept[0] if self._modules else _pooled_output(output)
+        if not self._reads_input and channels_first(self._modules[0]) and getattr(value, "ndim", 0) == 3:
+            value = value.mT
         return _pool(value, batch.get("attention_mask"), self.model.main_input_name == "pixel_values"), output
+
+
+def channels_first(module: nn.Module) -> bool:
+    """Whether hidden states of a module are [N, D, T] and not [N, T, D]: all it has weights for is 1-D convolution.
+
+    Normalisation may have been folded into that.
+    """
+    weighted = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
+    return bool(weighted) and all(isinstance(part, (nn.Conv1d, nn.BatchNorm1d, nn.GroupNorm)) for part in weighted)
 
 
 class _ReachedError(Exception):

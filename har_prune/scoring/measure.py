@@ -77,12 +77,15 @@ class Measurer:
         self.execution_plan, self._ablations, self.samples = plan, ablations, 0
         self._pool = ThreadPoolExecutor(len(ablations)) if len(ablations) > 1 else None
 
-    def first(self, rows: int) -> Measurements:
-        """Measurements of some examples of the first batch, the same in every process; they are not counted."""
-        few, ablation = rows_of(self._first, slice(rows)), self._ablations[0]
-        few[_POSITION] = torch.arange(size_of(few))
+    def first(self, batches: Iterable[Batch], rows: int) -> Measurements:
+        """Measurements of the first examples of some batches, the same in every process; they are not counted."""
+        ablation, parts, seen = self._ablations[0], [], 0
         with self._working():
-            parts = [found for part in self._micro_batches(few) for found in self._counted(ablation, part)]
+            for batch in batches:
+                few = rows_of(batch, slice(rows - seen))
+                few[_POSITION] = torch.arange(seen, seen + size_of(few))
+                seen += size_of(few)
+                parts += [found for part in self._micro_batches(few) for found in self._counted(ablation, part)]
         ablation.block_evaluations = 0
         return Measurements.joined(parts)
 
@@ -115,10 +118,13 @@ class Measurer:
         """One ablation for each thread, checked."""
         model = self.stack.model
         first = model if is_placed(model) else self._prepared(model, plan)
-        other = None if self.reference is None else self._prepared(self.reference, plan)
+        other = self.reference
+        if other is not None and not is_placed(other):
+            other = self._prepared(other, plan)
         twins = [first, *(replica(first) for _ in range(0 if is_placed(model) else plan.workers - 1))]
         measured = self.candidates, self.criteria, self.representation
-        found = [BlockAblation(self.stack.on(twin), *measured, other and replica(other)) for twin in twins]
+        others = [other if other is None or is_placed(other) else replica(other) for _ in twins]
+        found = [BlockAblation(self.stack.on(twin), *measured, its) for twin, its in zip(twins, others, strict=True)]
         for ablation in found:
             with self._arithmetic():
                 ablation.check_stacking(_arranged(self._first, plan))

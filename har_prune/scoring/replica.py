@@ -42,17 +42,17 @@ def fold_batch_norm(
     pairs, before = _adjacent(hook, batch)
     if not pairs:
         return
-    former = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
-    parents = [_parent(twin, norm) for _, norm in pairs]
-    for (conv, norm), (parent, name) in zip(pairs, parents, strict=True):
+    names = {module: name for name, module in twin.named_modules()}
+    former = [(conv, conv.weight, conv.bias, norm) for conv, norm in pairs]
+    for conv, norm in pairs:
         weight, bias = _folded(conv, norm)
         conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
-        setattr(parent, name, nn.Identity())
+        twin.set_submodule(names[norm], nn.Identity())
     after, _ = hook.read(batch)
     if not bool((after - before).abs().max() <= tolerance * before.abs().max()):
-        for (conv, weight, old), (_, norm), (parent, name) in zip(former, pairs, parents, strict=True):
-            conv.weight, conv.bias = weight, old
-            setattr(parent, name, norm)
+        for conv, weight, bias, norm in former:
+            conv.weight, conv.bias = weight, bias
+            twin.set_submodule(names[norm], norm)
 
 
 def _folded(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
@@ -62,11 +62,6 @@ def _folded(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
     weight, bias, mean, variance, scale, shift = in_float64
     weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
     return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
-
-
-def _parent(model: nn.Module, module: nn.Module) -> tuple[nn.Module, str]:
-    path, _, name = next(path for path, found in model.named_modules() if found is module).rpartition(".")
-    return model.get_submodule(path), name
 
 
 def _adjacent(hook: FeatureHook, batch: Mapping[str, Any]) -> tuple[list[tuple[Any, Any]], Tensor]:

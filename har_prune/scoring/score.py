@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, NotRemovableError, ShapeError, UnknownCriterionError
-from har_prune.runtime.batches import checked
+from har_prune.runtime.batches import checked, size_of
 from har_prune.runtime.processes import accelerator_for, agreed
 from har_prune.runtime.progress import Progress, count_of
 from har_prune.scoring.aggregate import Aggregate
@@ -92,9 +92,12 @@ def score_blocks(
             accelerator=accelerator, reference=reference, representation=representation,
         )  # fmt: skip
         with closing(measurer):
-            rows = (getattr(criterion, "first_rows", 2) for criterion in aggregate.streamed.values())
-            aggregate.start(measurer.first(max(rows)))
-            stream, race = chain([first], stream), None
+            rows = max(getattr(criterion, "first_rows", 2) for criterion in aggregate.streamed.values())
+            begun = [first]
+            while sum(map(size_of, begun)) < rows and (batch := next(stream, None)) is not None:
+                begun.append(batch)
+            aggregate.start(measurer.first(begun, rows))
+            stream, race = chain(begun, stream), None
             if config.race is None:
                 for measurements in measurer.measure(stream):
                     aggregate.add(measurements)

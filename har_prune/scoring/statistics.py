@@ -102,11 +102,6 @@ class GroupedStatistics:
         return [total[0 if len(total) == 1 else candidate] for total in self._statistics]
 
 
-def group_of(positions: Tensor, groups: int) -> Tensor:
-    """The group of the example at each position of the data, [N]."""
-    return positions // ROWS % groups
-
-
 def grouped(positions: Tensor, groups: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Examples by group, all groups with equally many at once, so that sums over groups are one batched product.
 
@@ -120,7 +115,7 @@ def grouped(positions: Tensor, groups: int) -> Iterator[tuple[Tensor, Tensor]]:
     if groups == 1:
         yield torch.zeros(1, dtype=torch.long), torch.arange(len(positions))[None]
         return
-    marks = group_of(positions, groups)
+    marks = positions // ROWS % groups
     order, counts = marks.argsort(stable=True), marks.bincount(minlength=groups)
     starts = counts.cumsum(0) - counts
     for count in counts[counts > 0].unique().tolist():

@@ -20,7 +20,7 @@ from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
 from har_prune.runtime.batches import LABELS, checked, fingerprint_of, inputs_of, to_device
 from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
-from har_prune.runtime.processes import accelerator_for
+from har_prune.runtime.processes import accelerator_for, trains_alike
 from har_prune.runtime.progress import Progress
 from har_prune.training.checkpoint import TrainingCheckpoint
 from har_prune.training.config import TrainConfig
@@ -88,7 +88,7 @@ def train_model(
         DivergedError: The loss became NaN or infinite.
         OutputFolderError: The checkpoint is damaged, or of another training.
     """
-    accelerator = accelerator_for(accelerator)
+    accelerator = trains_alike(accelerator_for(accelerator))
     training = _Training(model, checked(train, "training"), config, accelerator, teacher, seed, name)
     try:
         training.begin()

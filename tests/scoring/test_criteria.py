@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import TINY, cifar_resnet, har_transformer
+from families import TINY, cifar_resnet, har_resnet, har_transformer
 from torch.nn.functional import cross_entropy
 
 from har_prune import ScoringConfig, find_blocks, linear_cka, register_criterion, remove_blocks, score_blocks
@@ -11,6 +11,7 @@ from har_prune.errors import DataError, DegenerateFeaturesError, ShapeError, Unk
 from har_prune.scoring.criteria import base as registry
 from har_prune.scoring.criteria import representation
 from har_prune.scoring.criteria.base import Task, make_criterion, members
+from har_prune.scoring.feature_hook import FeatureHook
 from har_prune.scoring.measurements import Measurements
 
 
@@ -84,6 +85,34 @@ def test_block_influence_and_angular_distance_are_what_hooks_see(model):
         cosine = (before * after).sum(-1) / (before.norm(dim=-1) * after.norm(dim=-1)).clamp_min(1e-16)
         assert influence.importance == pytest.approx((1 - cosine).mean().item(), abs=1e-10)
         assert angle.importance == pytest.approx((cosine.clamp(-1, 1).acos() / torch.pi).mean().item(), abs=1e-7)
+
+
+def test_states_of_a_series_are_compared_moment_by_moment_and_pooled_over_time():
+    """[N, D, T], also where normalisation was folded into the convolutions."""
+    model = har_resnet().double().eval()
+    (batch,) = _batches(model, (8,))
+    stack, seen = find_blocks(model), {}
+    for block in stack.blocks:
+        block.module.register_forward_hook(lambda _, args, out, at=block.index: seen.update({at: (args[0], out)}))
+    with torch.no_grad():
+        model(**_inputs(batch))
+    found = {s.index: s.importance for s in score_blocks(model, [batch], criterion="block_influence")}
+    for index in stack.removable:
+        before, after = seen[index]
+        cosine = torch.nn.functional.cosine_similarity(before, after, dim=1)  # over features, at every moment
+        assert found[index] == pytest.approx(float((1 - cosine).mean()), abs=1e-9)
+    name = stack.names[stack.removable[-1]]
+    pooled, _ = FeatureHook(model, name).read(_inputs(batch))
+    torch.testing.assert_close(pooled, seen[stack.removable[-1]][1].mean(-1))
+
+
+def test_rbf_scales_do_not_depend_on_how_the_loader_cuts():
+    model = har_transformer().double()
+    batch = example_inputs(model, batch_size=80)
+    cuts = {size: [{k: v[n : n + size] for k, v in batch.items()} for n in range(0, 80, size)] for size in (80, 5, 1)}
+    found = {size: [s.importance for s in score_blocks(model, cut, criterion="cka_rbf")] for size, cut in cuts.items()}
+    assert found[5] == pytest.approx(found[80], abs=1e-9)
+    assert found[1] == pytest.approx(found[80], abs=1e-9)
 
 
 def test_taylor_is_the_slope_of_the_loss_towards_the_identity(model):
@@ -327,10 +356,12 @@ class _Plain:
 def test_a_class_that_follows_the_protocol_works(own_criteria):
     register_criterion("energy")(_Plain)
     register_criterion("energy_again")(type("Again", (_Plain,), {}))
+    register_criterion("consensus_of_mine")(type("Mine", (_Plain,), {}))
     model = har_transformer().double()
     batches = _batches(model)
     states = _states(model, batches)
-    scores = score_blocks(model, batches, criterion=["energy", "energy_again", "block_influence"]).by_criterion
+    scores = score_blocks(model, batches, criterion=["energy", "energy_again", "consensus_of_mine"]).by_criterion
+    assert [s.importance for s in scores["consensus_of_mine"]] == [s.importance for s in scores["energy"]], "no ranks"
     for first, second in zip(scores["energy"], scores["energy_again"], strict=True):
         before, after = states[first.index]
         expected = (after - before).square().sum((1, 2)).mean().item()

@@ -105,6 +105,16 @@ def test_an_offloaded_model_is_scored_where_it_is():
     assert next(model.parameters()).device.type == "meta"
 
 
+def test_an_offloaded_reference_with_batch_normalisation_is_used_where_it_is():
+    model, reference = cifar_resnet(), cifar_resnet()
+    batches = _batches(model)
+    expected = score_blocks(model, batches, reference=reference)
+    cpu_offload(reference, execution_device=torch.device("cpu"))
+    reference.hf_device_map = {"": "cpu"}
+    found = score_blocks(model, batches, reference=reference)
+    assert [s.importance for s in found] == pytest.approx([s.importance for s in expected], abs=1e-6)
+
+
 def test_a_device_map_with_blocks_on_disk(tmp_path):
     model = vit()
     batches = _batches(model)

@@ -1,19 +1,20 @@
 """Criteria that compare the representation with and without a block."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from har_prune.errors import ShapeError
 from har_prune.scoring.cka import (
-    PAIR,
     Statistics,
     centred_cross,
     check_rows,
     check_spread,
     cka,
-    pair_statistics,
+    cka_statistics,
+    pairs_of,
     weighted_cka,
 )
 from har_prune.scoring.criteria.base import Needs, Task, register_criterion
@@ -29,25 +30,20 @@ class _PairCriterion:
 
     needs: Needs = "features"
     estimator = "exact"
+    debiased = False
 
     def __init__(self, task: Task):
         self.task = task
 
-    def start(self, first: Measurements) -> None:
-        """Nothing to prepare."""
-
     def statistics(self, measurements: Measurements) -> Statistics:
-        reference, without = self.mapped(measurements)
-        return [
-            value
-            for x, y in ((reference[0], reference[1]), (reference[0], without[1]), (without[0], without[1]))
-            for value in pair_statistics(x, y)
-        ]
+        return cka_statistics(self.sides(measurements.reference), self.sides(measurements.without))
 
-    def mapped(self, measurements: Measurements) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """(left, right) form of the reference [1, G, N, D] and of those without a block [C, G, N, D]."""
-        reference, without = measurements.reference, measurements.without
-        return (reference, reference), (without, without)
+    def sides(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What stands for features [C or 1, G, N, D] on the left of a product, and on the right."""
+        return features, features
+
+    def importance(self, statistics: Statistics) -> Tensor:
+        return 1 - cka(statistics, debiased=self.debiased)
 
     def _bytes(self, width: int) -> int:
         return 8 * self.task.groups * (2 * len(self.task.blocks) + 1) * width**2
@@ -64,8 +60,6 @@ class CkaCriterion(_PairCriterion):
     Cost: one forward and, for each candidate, the blocks behind it; no backward. Memory: (2 C + 1) D^2 float64.
     Source: Pons et al., ICPR 2024, arXiv:2405.17081.
     """
-
-    debiased = False
 
     def __init__(self, task: Task):
         super().__init__(task)
@@ -91,28 +85,16 @@ class CkaCriterion(_PairCriterion):
             f"{sketch_error(self._width):.0e}"
         )
 
-    def mapped(self, measurements: Measurements) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def sides(self, features: Tensor) -> tuple[Tensor, Tensor]:
         if not self._sketches:
-            return super().mapped(measurements)
-        left, right = self._sketches
-        reference, without = measurements.reference, measurements.without
-        return (self._sketch(reference, left), self._sketch(reference, right)), (
-            self._sketch(without, left),
-            self._sketch(without, right),
-        )
-
-    def _sketch(self, features: Tensor, sketch: tuple[Tensor, Tensor]) -> Tensor:
-        columns, signs = sketch
+            return features, features
         narrow = features.new_zeros((*features.shape[:-1], self._width))
-        return narrow.index_add_(-1, columns, features * signs)
-
-    def importance(self, statistics: Statistics) -> Tensor:
-        return 1 - cka(statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :], debiased=self.debiased)
+        left, right = (narrow.index_add(-1, columns, features * signs) for columns, signs in self._sketches)
+        return left, right
 
     def of_groups(self, statistics: Statistics, weights: Tensor) -> Tensor:
         """Importance for each weighting of groups, [K], as `Criterion.of_groups`."""
-        parts = statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :]
-        return 1 - weighted_cka(*parts, weights)
+        return 1 - weighted_cka(statistics, weights)
 
 
 @register_criterion("cka_debiased")
@@ -167,19 +149,15 @@ class RbfCkaCriterion(_PairCriterion):
             distances = torch.pdist(x)
             self._scales[block] = distances.median() if len(distances) else x.new_ones(())
 
-    def mapped(self, measurements: Measurements) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def statistics(self, measurements: Measurements) -> Statistics:
         scale = torch.stack([self._scales[block] for block in measurements.blocks])[:, None, None, None]
         reference, without = measurements.reference / self._scales[None], measurements.without / scale
-        left, right = self._waves
-        return (_waved(reference, left), _waved(reference, right)), (_waved(without, left), _waved(without, right))
+        return super().statistics(replace(measurements, reference=reference, without=without))
 
-    def importance(self, statistics: Statistics) -> Tensor:
-        return 1 - cka(statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :])
-
-
-def _waved(features: Tensor, waves: tuple[Tensor, Tensor]) -> Tensor:
-    frequencies, phases = waves
-    return torch.cos(features @ frequencies + phases) * math.sqrt(2 / len(phases))
+    def sides(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        scale = math.sqrt(2 / self.WAVES)
+        left, right = (torch.cos(features @ waves + phases) * scale for waves, phases in self._waves)
+        return left, right
 
 
 @register_criterion("procrustes")
@@ -199,7 +177,7 @@ class ProcrustesCriterion(_PairCriterion):
             )
 
     def importance(self, statistics: Statistics) -> Tensor:
-        xx, xy, yy = statistics[:PAIR], statistics[PAIR : 2 * PAIR], statistics[2 * PAIR :]
+        xx, xy, yy = pairs_of(statistics)
         check_rows(xy, 2, "procrustes")
         check_spread("x", xx)
         check_spread("y", yy)

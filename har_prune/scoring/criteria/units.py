@@ -83,17 +83,19 @@ def make_unit_criterion(name: str, seed: int = 0) -> UnitCriterion:
     return _UNIT_CRITERIA[name](seed)
 
 
+class _Seeded:
+    def __init__(self, seed: int):
+        self.seed = seed
+
+
 @register_unit_criterion("l1_norm")
-class UnitL1Norm:
+class UnitL1Norm(_Seeded):
     """Mean absolute weight that makes a unit: of a channel its filter, of a head its query, key and value.
 
     Cost: no pass. Source: Li et al. 2017, arXiv:1608.08710, section 3.1.
     """
 
     needs: UnitNeeds = "nothing"
-
-    def __init__(self, seed: int):
-        pass
 
     def of_weights(self, width: Width) -> Tensor:
         """[units]."""
@@ -107,31 +109,25 @@ class UnitL1Norm:
 
 
 @register_unit_criterion("random")
-class UnitRandom:
+class UnitRandom(_Seeded):
     """Uniform in [0, 1), drawn with the seed: what every criterion has to beat. Cost: no pass."""
 
     needs: UnitNeeds = "nothing"
 
-    def __init__(self, seed: int):
-        self._seed = seed
-
     def of_weights(self, width: Width) -> Tensor:
         """[units]."""
-        generator = torch.Generator().manual_seed(1_000_003 * self._seed + width.index)
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + width.index)
         return torch.rand(width.units, generator=generator, dtype=torch.float64)
 
 
 @register_unit_criterion("activation")
-class UnitActivation:
+class UnitActivation(_Seeded):
     """Mean magnitude of what a unit gives to the module that reads it. Cost: one forward.
 
     Source: Molchanov et al. 2017, arXiv:1611.06440, section 2.2.
     """
 
     needs: UnitNeeds = "values"
-
-    def __init__(self, seed: int):
-        pass
 
     @staticmethod
     def of_values(values: Tensor, gradients: Tensor | None, mask: Tensor) -> Tensor:
@@ -140,16 +136,13 @@ class UnitActivation:
 
 
 @register_unit_criterion("taylor")
-class UnitTaylor:
+class UnitTaylor(_Seeded):
     """First-order change of an example's loss when a unit is zero, absolute value. Cost: one forward and one backward.
 
     Needs labels. Source: Molchanov et al. 2017, arXiv:1611.06440, eq. 8.
     """
 
     needs: UnitNeeds = "gradients"
-
-    def __init__(self, seed: int):
-        pass
 
     @staticmethod
     def of_values(values: Tensor, gradients: Tensor | None, mask: Tensor) -> Tensor:

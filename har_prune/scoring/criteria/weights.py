@@ -14,9 +14,8 @@ class FixedCriterion:
     needs: Needs = "nothing"
     estimator = "exact"
 
-    def value(self, block: Block) -> float:
-        """Importance of a block."""
-        raise NotImplementedError
+    def __init__(self, task: Task):
+        self.task = task
 
 
 @register_criterion("l1_norm")
@@ -25,9 +24,6 @@ class L1Norm(FixedCriterion):
 
     Cost: no pass. Source: Li et al. 2017, arXiv:1608.08710, section 3.1, there for filters.
     """
-
-    def __init__(self, task: Task):
-        pass
 
     def value(self, block: Block) -> float:
         total, count = 0.0, 0
@@ -49,9 +45,6 @@ class Random(FixedCriterion):
     Cost: no pass.
     """
 
-    def __init__(self, task: Task):
-        self._seed = task.seed
-
     def value(self, block: Block) -> float:
-        generator = torch.Generator().manual_seed(1_000_003 * self._seed + block.index)
+        generator = torch.Generator().manual_seed(1_000_003 * self.task.seed + block.index)
         return float(torch.rand((), generator=generator, dtype=torch.float64))
