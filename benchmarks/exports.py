@@ -32,10 +32,12 @@ def rows_of(name: str, folder: str, data: str, subject: str) -> list[dict[str, A
     labels = torch.as_tensor(made.data.labels[made.splits.test])
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
+        eight_bits = Quantization(calibration, (test, labels), max_drop=1.0)
         for kind, format, int8 in (
             ("ONNX", "onnx", None),
-            ("ONNX, 8 bits", "onnx", Quantization(calibration, (test, labels), max_drop=1.0)),
+            ("ONNX, 8 bits", "onnx", eight_bits),
             ("ExecuTorch", "executorch", None),
+            ("ExecuTorch, 8 bits", "executorch", eight_bits),
         ):
             place = Path(scratch, kind)
             found = export_model(made.model, made.processor, place, format, real=[calibration], int8=int8)
