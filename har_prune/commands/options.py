@@ -30,7 +30,7 @@ def data_config(
     revision: str | None,
     test_subject: list[str] | None,
     rename_channel: list[str] | None,
-    settings: list[str] | None,
+    settings: list[str] | None = None,
     batch_size: int | None = None,
 ) -> "DataConfig":
     """The data section that these options stand for: the data's own test split, or the subjects that were named.
