@@ -17,6 +17,10 @@ from har_prune.errors import DataError, ExportError
 
 Arrays = Mapping[str, np.ndarray]  # inputs by name
 SHORTER = ("the shortest", "in between")  # cases of `Deployed.cases` that are no whole window
+FLOAT_ALONE = (
+    *SHORTER,
+    "fifty times as strong",
+)  # those that 8 bits are not for: calibration has seen no such lengths and values
 
 
 class _Windows(nn.Module):

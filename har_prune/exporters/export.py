@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.errors import DataError, ExportError, OutputFolderError
-from har_prune.exporters.deployed import SHORTER, Arrays, Deployed, deployed
+from har_prune.exporters.deployed import FLOAT_ALONE, Arrays, Deployed, deployed
 from har_prune.runtime.environment import environment
 from har_prune.runtime.files import whole_folder, write_json
 from har_prune.runtime.timing import medians_in_turns
@@ -144,7 +144,7 @@ def export_model(
                 how.quantize(made, path, {name: value.numpy() for name, value in int8.calibration.items()})
                 run = how.load(path)
                 quantized = (*_accuracies(made, run, int8), max(differences.values()))
-                whole = {name: cases[name] for name in cases if name not in SHORTER}
+                whole = {name: cases[name] for name in cases if name not in FLOAT_ALONE}
                 differences = {name: _difference(name, made, run, inputs, np.inf) for name, inputs in whole.items()}
             latency_ms, torch_ms = _timed(made, run)
             found = Export(
