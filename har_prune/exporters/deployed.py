@@ -17,10 +17,8 @@ from har_prune.errors import DataError, ExportError
 
 Arrays = Mapping[str, np.ndarray]  # inputs by name
 SHORTER = ("the shortest", "in between")  # cases of `Deployed.cases` that are no whole window
-FLOAT_ALONE = (
-    *SHORTER,
-    "fifty times as strong",
-)  # those that 8 bits are not for: calibration has seen no such lengths and values
+# Those that 8 bits are not for: calibration has seen no such lengths and values.
+FLOAT_ALONE = (*SHORTER, "fifty times as strong")
 
 
 class _Windows(nn.Module):
