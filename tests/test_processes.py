@@ -1,16 +1,20 @@
 """Two processes (gloo): they give what one gives, and the main one decides."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny_folds
 import torch
 from accelerate import Accelerator, PartialState, cpu_offload, debug_launcher
-from families import TINY, har_transformer
+from accelerate.utils import DistributedType
+from families import TINY, har_resnet, har_transformer
 from tiny_data import loader
 
 from har_prune import (
@@ -28,17 +32,22 @@ from har_prune import (
 from har_prune.blocks import probe
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.checkpoints.push import Pushed
-from har_prune.errors import NotRemovableError, ProcessGroupError, UnreachableTargetError
+from har_prune.data import batches
+from har_prune.data.load import load_data
+from har_prune.errors import NotRemovableError, ProcessGroupError, RecipeError, UnreachableTargetError
 from har_prune.pruning import structures
-from har_prune.recipe import steps
-from har_prune.recipe.accelerator import make_accelerator
+from har_prune.recipe import parallel, steps
+from har_prune.recipe.accelerator import cores, make_accelerator
 from har_prune.recipe.load import load_recipe
+from har_prune.runtime import processes
 from har_prune.runtime.processes import accelerator_for, new_accelerator, trains_alike
 from har_prune.scoring import race as race_module
 from har_prune.scoring.aggregate import Aggregate
 from har_prune.scoring.criteria.base import Task, make_criterion
 from har_prune.scoring.measure import Measurer
-from har_prune.training import loop
+from har_prune.training import distill, loop
+from har_prune.training.config import DistillConfig
+from har_prune.training.distill import Teacher
 
 
 def _batches(model, count=8, size=64):
@@ -255,7 +264,13 @@ def test_all_folds_run_in_two_processes(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")]
+    ("variable", "name"),
+    [
+        ("ACCELERATE_USE_FSDP", "FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "tensor parallelism"),
+    ],
 )
 def test_ways_to_share_a_model_that_were_never_tried_are_refused(variable, name, monkeypatch):
     monkeypatch.setenv(variable, "true")
@@ -269,6 +284,75 @@ def test_a_device_that_was_never_tried_is_refused(monkeypatch):
     monkeypatch.setattr(Accelerator, "device", torch.device("mps"))
     with pytest.raises(ProcessGroupError, match=r"works with mps, which .* never tried"):
         score_blocks(har_transformer(), [], accelerator=accelerator)
+    model = har_transformer()
+    monkeypatch.setattr(type(model), "device", torch.device("mps"))
+    with pytest.raises(ProcessGroupError, match=r"works with mps, which .* never tried"):
+        score_blocks(model, [])
+    monkeypatch.setattr(Accelerator, "device", torch.device("cpu"))
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.XLA)
+    with pytest.raises(ProcessGroupError, match=r"works with XLA, which .* never tried"):
+        accelerator_for(accelerator)
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
+    with pytest.warns(UserWarning, match="device mps was never tried: this run computes on the CPU"):
+        assert make_accelerator().device.type == "cpu"
+
+
+def test_an_accelerator_of_our_own_takes_the_gpu_that_is_there(monkeypatch):
+    """Its settings, by what is handed to accelerate."""
+    made = []
+    monkeypatch.setattr(processes, "Accelerator", lambda **options: made.append(options))
+    for available in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        new_accelerator()
+    without, on_gpu = made
+    assert (without["cpu"], on_gpu["cpu"]) == (True, False)
+    assert (without["dataloader_config"].non_blocking, on_gpu["dataloader_config"].non_blocking) == (False, True)
+    parallel, group = on_gpu["kwargs_handlers"]
+    assert parallel.find_unused_parameters
+    assert group.timeout.total_seconds() > 3600, "the main process saves and verifies while the others wait"
+
+
+def test_batches_for_a_gpu_are_made_beside_it(monkeypatch):
+    data = load_data("synthetic")
+    for on_gpu in (False, True):
+        monkeypatch.setattr(batches, "uses_gpu", lambda on_gpu=on_gpu: on_gpu)
+        train = batches.make_loader(data, np.arange(64), lambda rows: rows, 8, augment=[])
+        assert (train.num_workers > 0, train.pin_memory) == (on_gpu, on_gpu)
+
+
+def _where_a_fold_works(places, found):
+    parallel._begin(places, 4, 2)
+    found.put((os.environ["CUDA_VISIBLE_DEVICES"], len(os.sched_getaffinity(0))))
+
+
+def test_each_of_the_folds_side_by_side_has_a_gpu_and_its_cores():
+    context = multiprocessing.get_context("spawn")
+    places, found = context.SimpleQueue(), context.SimpleQueue()
+    places.put(3)
+    process = context.Process(target=_where_a_fold_works, args=(places, found))
+    process.start()
+    process.join(120)
+    assert found.get() == ("1", max(1, cores() // 4))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    recipe = SimpleNamespace(save=SimpleNamespace(push_to_hub=None), data=SimpleNamespace(batch_size=64))
+    with pytest.raises(RecipeError, match="batch_size=64 is shared by 3 processes"):
+        steps.run(recipe, None, SimpleNamespace(num_processes=3), "command")
+
+
+def test_a_teacher_is_folded_and_its_student_is_not(monkeypatch):
+    kept, real = [], distill.fold_batch_norm
+
+    def fold(twin, *given, **options):
+        real(twin, *given, **options)
+        kept.append(sum(isinstance(module, torch.nn.BatchNorm1d) for module in twin.modules()))
+
+    monkeypatch.setattr(distill, "fold_batch_norm", fold)
+    student, teacher = har_resnet(), Teacher(har_resnet(), DistillConfig())
+    train_model(student, loader(16, 0), None, TrainConfig(epochs=1, keep="last"), teacher=teacher)
+    assert kept == [0]
+    assert any(isinstance(module, torch.nn.BatchNorm1d) for module in student.modules())
 
 
 def test_processes_that_would_each_take_a_whole_batch_are_refused(monkeypatch):
@@ -334,7 +418,6 @@ def test_batch_normalisation_is_folded_under_autocast_too():
 
 
 def test_a_gpu_machine_asked_for_its_cpu_uses_its_cpu(monkeypatch):
-    from har_prune.errors import RecipeError
     from har_prune.recipe import accelerator as module
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

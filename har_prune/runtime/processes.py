@@ -4,6 +4,7 @@ import os
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     DataLoaderConfiguration,
@@ -19,7 +20,11 @@ from har_prune.runtime.devices import uses_gpu
 Value = TypeVar("Value")
 
 _TRIED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-_DEVICES = ("cpu", "cuda")
+_DEVICES = ("cpu", "cuda", "meta")  # meta: what is offloaded
+_NEVER_TRIED = (
+    "this works with {}, which har_prune was never tried with: use one process or plain data parallelism (DDP) on "
+    "CUDA GPUs or the CPU, e.g. Accelerator(cpu=True), model.to('cpu')."
+)
 # What `accelerate launch` sets for the kinds of sharding that take a model apart.
 _SHARDED = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -71,14 +76,20 @@ def accelerator_for(given: Accelerator | None) -> Accelerator:
     """
     refuse_sharding()
     accelerator = given or new_accelerator()
-    kind, device = accelerator.distributed_type, accelerator.device.type
-    if kind not in _TRIED or device not in _DEVICES:
-        what = device if kind in _TRIED else kind.value
-        raise ProcessGroupError(
-            f"this accelerator works with {what}, which har_prune was never tried with: use one process or plain data "
-            "parallelism (DDP) on CUDA GPUs or the CPU, e.g. Accelerator(cpu=True)."
-        )
+    if accelerator.distributed_type not in _TRIED:
+        raise ProcessGroupError(_NEVER_TRIED.format(accelerator.distributed_type.value))
+    check_device(accelerator.device)
     return accelerator
+
+
+def check_device(device: torch.device) -> None:
+    """Refuses a kind of device that was never tried.
+
+    Raises:
+        ProcessGroupError: It is one.
+    """
+    if device.type not in _DEVICES:
+        raise ProcessGroupError(_NEVER_TRIED.format(device.type))
 
 
 def trains_alike(accelerator: Accelerator) -> Accelerator:

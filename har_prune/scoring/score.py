@@ -13,7 +13,7 @@ from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, NotRemovableError, ShapeError, UnknownCriterionError
 from har_prune.runtime.batches import checked, size_of
-from har_prune.runtime.processes import accelerator_for, agreed
+from har_prune.runtime.processes import accelerator_for, agreed, check_device
 from har_prune.runtime.progress import Progress, count_of
 from har_prune.scoring.aggregate import Aggregate
 from har_prune.scoring.config import RaceConfig, ScoringConfig
@@ -69,6 +69,8 @@ def score_blocks(
     config, batches, stack = config or ScoringConfig(), checked(batches, "calibration"), stack_of(model)
     if accelerator is not None:
         accelerator_for(accelerator)
+    else:
+        check_device(stack.model.device)
     names = [criterion] if isinstance(criterion, str) else list(dict.fromkeys(criterion))
     if not names:
         raise UnknownCriterionError("there is no criterion to score by: name at least one, e.g. 'cka'.")

@@ -23,9 +23,11 @@ from har_prune.errors import (
     UnknownCriterionError,
 )
 from har_prune.runtime.devices import exact_float32
+from har_prune.scoring import measure
 from har_prune.scoring.ablation import BlockAblation
 from har_prune.scoring.criteria.base import Task, make_criterion
 from har_prune.scoring.feature_hook import FeatureHook
+from har_prune.scoring.replica import fold_batch_norm
 
 _CKA = {"cka": make_criterion("cka", Task([]))}
 
@@ -208,10 +210,17 @@ def test_float32_is_no_tf32_while_scoring(monkeypatch):
         seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
         return real(self, batch)
 
+    def fold(*given):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        folded.append(fold_batch_norm(*given))
+
+    folded = []
     monkeypatch.setattr(BlockAblation, "run", run)
-    model = har_transformer()
+    monkeypatch.setattr(measure, "fold_batch_norm", fold)
+    model = cifar_resnet()
     score_blocks(model, _batches(model, (4,)))
     assert set(seen) == {(False, False)}
+    assert folded, "batch normalisation in front of a rounded convolution would not pass for equal"
     assert torch.backends.cudnn.allow_tf32, "what was set comes back"
 
 
