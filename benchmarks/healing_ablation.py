@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from accelerate.utils import set_seed
 from measuring import write_result
 
 from har_prune import BlockStack, evaluate_model, find_blocks, prune
@@ -26,6 +27,7 @@ from har_prune.evaluation.significance import paired_difference
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.folds import folds_of, is_all_folds
 from har_prune.recipe.load import load_recipe
+from har_prune.recipe.original import make_original
 from har_prune.recipe.prepare import prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.files import write_json
@@ -38,6 +40,7 @@ ROWS: dict[str, dict[str, Any]] = {
     AS_IT_IS: {},
     "labels alone": {"distill": None},
     "distilled": {"distill": {}},
+    "distilled from three originals": {"distill": {"originals": 3}},
     "distilled, hidden states too": {"distill": {"hidden": 1.0}},
     "keep: best": {"keep": "best"},
     "keep: last": {"keep": "last"},
@@ -75,14 +78,28 @@ def heal_in_every_way(recipe: Recipe, data: LabelledData, kept: Path) -> dict[st
         train_model(made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed)
     original: BlockStack = find_blocks(made.model, made.example_inputs)
     found["original"] = {"accuracy": evaluate_model(made.model, validation, accelerator).accuracy}
-    removals = 1
+    removals, others = 1, []
     for name, change in ROWS.items():
         if name not in found:
-            settings = recipe.model_copy(
-                update={"heal": changed(recipe.heal, change, removals), "output_dir": None, "controls": ()}
-            )
+            heal = changed(recipe.heal, change, removals)
+            if name != AS_IT_IS and heal == changed(recipe.heal, {}, removals):
+                found[name] = found[AS_IT_IS]
+                continue
+            wanted = heal.distill.originals if heal.distill else 1
+            if wanted > 1 and recipe.train is None:
+                found[name] = {"refused": "the original is a checkpoint"}
+                continue
+            for number in range(len(others) + 1, wanted):
+                seed = recipe.seed + 1_000_003 * number
+                set_seed(seed)
+                others.append(make_original(dict(recipe.model.config or {}), data, made.splits.train)[0])
+                train_model(others[-1], train, validation, recipe.train, accelerator=accelerator, seed=seed)
+            settings = recipe.model_copy(update={"heal": heal, "output_dir": None, "controls": ()})
             try:
-                history = prune(original, train, calibration, validation, settings, accelerator=accelerator).history
+                history = prune(
+                    original, train, calibration, validation, settings, accelerator=accelerator,
+                    teachers=others[: wanted - 1],
+                ).history  # fmt: skip
             except RecipeError as refused:
                 found[name] = {"refused": str(refused)}
                 continue
