@@ -233,7 +233,7 @@ def _accuracies(made: Deployed, run: Callable, int8: Quantization) -> tuple[floa
     expected = made.network(**inputs)[0].argmax(-1).numpy()
     found = run({name: value.numpy() for name, value in inputs.items()})[0].argmax(-1)
     before, after = (float((chosen == labels.numpy()).mean()) for chosen in (expected, found))
-    if before - after > int8.max_drop:
+    if not before - after <= int8.max_drop:  # which NaN never is
         raise ExportError(
             f"in 8-bit integers the accuracy falls from {before:.4f} to {after:.4f} on {len(labels)} examples "
             f"(allowed {int8.max_drop:g}): nothing was kept. Export float32, or allow more."
