@@ -106,6 +106,17 @@ def test_every_reader_is_looked_at_and_memory_does_not_grow():
         )
 
 
+def test_a_calm_gyroscope_in_degrees_is_no_rad_s():
+    """Eight deg/s an axis: no window is faster than a gyroscope can be, and half of them than a body is for long."""
+    generator, counted = np.random.default_rng(0), Counter()
+    for _ in range(200):
+        counted.update(lengths(generator.normal(0, [5.8] * 3 + [8.0] * 3, (20, 6)), triads(synthetic.INFO)))
+    with pytest.raises(
+        PrepError, match=r"gyro: the angular rate is 12.* in the median window.*in deg/s declared as rad/s"
+    ):
+        refuse_implausible(synthetic.INFO, counted)
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "folder", "options"),

@@ -187,6 +187,33 @@ def test_eight_bits_are_kept_while_they_lose_little(format, tmp_path):
     assert not (tmp_path / "lost").exists()
 
 
+def test_examples_that_judge_an_export_are_drawn(tmp_path, monkeypatch):
+    """The first windows of a subject are one activity."""
+    run, seen = short_run(tmp_path / "run"), {}
+
+    def keep(*_, real, int8, **__):
+        seen.update(real=real, int8=int8)
+        raise ExportError("enough")
+
+    monkeypatch.setattr(export, "export_model", keep)
+    given = [
+        "export",
+        str(run / "pruned"),
+        "--int8",
+        "--data",
+        "synthetic",
+        "--test-subject",
+        "s10",
+        "--samples",
+        "24",
+    ]
+    assert "enough" in CliRunner().invoke(app, [*given, "--trust-remote-code"]).output
+    inputs, labels = seen["int8"].evaluation
+    assert len(labels) == len(inputs["windows"]) == len(seen["int8"].calibration["windows"]) == 24
+    assert len(set(labels.tolist())) > 2
+    assert torch.equal(seen["real"][0]["windows"], inputs["windows"])
+
+
 def test_a_consumer_needs_onnxruntime_and_numpy_alone(root, tmp_path):
     """The example of docs/guides/export.md, where no other package can be imported."""
     (code,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "guides" / "export.md").read_text(), re.DOTALL)

@@ -194,6 +194,16 @@ def test_folder_onnx_and_executorch_draw_the_same_timeline(saved):
         assert [s.label for s in other.segments] == [s.label for s in first.segments]
 
 
+def test_names_of_activities_are_no_markup(tmp_path, monkeypatch):
+    network = HarPipeline(_louder, FACTS | {"labels": ["[/x]", "walk [fast]"]})
+    monkeypatch.setattr(HarPipeline, "from_pretrained", lambda *_, **__: network)
+    np.save(tmp_path / "a.npy", _recording((3, -2.0), (3, 2.0)))
+    done = CliRunner().invoke(app, ["predict", "any", str(tmp_path / "a.npy"), "--output", str(tmp_path / "out.csv")])
+    assert done.exit_code == 0, done.output
+    assert "[/x]" in done.output
+    assert "walk [fast]" in done.output
+
+
 def test_the_command_writes_the_timeline(saved, tmp_path):
     recording = pd.DataFrame(np.random.default_rng(1).normal(size=(200, 6)), columns=[f"c{n}" for n in range(6)])
     recording.to_csv(tmp_path / "walk.csv", index=False)
