@@ -37,9 +37,9 @@ from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.plan import candidates
 from har_prune.recipe.accelerator import computes_in_bf16, make_accelerator
 from har_prune.runtime.environment import environment
+from har_prune.runtime.feature_hook import FeatureHook
 from har_prune.scoring.cka import CkaMoments
 from har_prune.scoring.config import ExecutionPlan, ScoringConfig
-from har_prune.scoring.feature_hook import FeatureHook
 
 Batch = Mapping[str, Tensor]
 BATCH_SIZES = (32, 64, 128, 256)

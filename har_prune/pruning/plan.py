@@ -17,10 +17,10 @@ from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import PruningStep
 from har_prune.pruning.structures import UnitQueue, widths_of
 from har_prune.pruning.target import Target
+from har_prune.runtime.feature_hook import FeatureHook
 from har_prune.runtime.processes import agreed
 from har_prune.scoring.criteria.base import members, refuse_race
 from har_prune.scoring.criteria.units import make_unit_criterion
-from har_prune.scoring.feature_hook import FeatureHook
 from har_prune.widths.find import find_widths
 from har_prune.widths.rebuild import without_units
 

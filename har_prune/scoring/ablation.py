@@ -24,8 +24,8 @@ from transformers import PreTrainedModel
 from har_prune.blocks.stack import Block, BlockStack, first_tensor, patched_forward
 from har_prune.errors import DataError, NotRemovableError, ShapeError
 from har_prune.runtime.batches import inputs_of, rows_of, size_of
+from har_prune.runtime.feature_hook import FeatureHook, channels_first
 from har_prune.scoring.criteria.base import Criterion, Needs
-from har_prune.scoring.feature_hook import FeatureHook, channels_first
 from har_prune.scoring.measurements import Measurements
 
 

@@ -16,12 +16,12 @@ from har_prune.blocks.stack import BlockStack
 from har_prune.runtime.batches import inputs_of, rows_of, shard_batch, size_of, to_device
 from har_prune.runtime.devices import computing_in_place, exact_float32, is_placed, working_device
 from har_prune.runtime.processes import agreed
+from har_prune.runtime.replica import fold_batch_norm, replica, to_channels_last
 from har_prune.scoring.ablation import BlockAblation
 from har_prune.scoring.config import ExecutionPlan, ScoringConfig
 from har_prune.scoring.criteria.base import Criterion
 from har_prune.scoring.execution_plan import choose_execution_plan
 from har_prune.scoring.measurements import Measurements
-from har_prune.scoring.replica import fold_batch_norm, replica, to_channels_last
 
 Batch = Mapping[str, Any]
 _POSITION = "har_prune.position"  # of an example among all, beside a batch's own keys

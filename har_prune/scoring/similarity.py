@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from har_prune.errors import DataError
 from har_prune.runtime.batches import inputs_of, rows_of, shard_batch, size_of, to_device
 from har_prune.runtime.devices import exact_float32
+from har_prune.runtime.feature_hook import FeatureHook
 from har_prune.runtime.processes import agreed
 from har_prune.scoring.criteria.base import Task
 from har_prune.scoring.criteria.representation import CkaCriterion
-from har_prune.scoring.feature_hook import FeatureHook
 from har_prune.scoring.measurements import Measurements
 from har_prune.scoring.statistics import GroupedStatistics
 

@@ -14,7 +14,7 @@ from har_prune.errors import DataError
 from har_prune.evaluation.metrics import classified, is_language_model
 from har_prune.runtime.batches import inputs_of, rows_of
 from har_prune.runtime.devices import is_placed
-from har_prune.scoring.replica import fold_batch_norm, replica, to_channels_last
+from har_prune.runtime.replica import fold_batch_norm, replica, to_channels_last
 from har_prune.training.config import DistillConfig
 from har_prune.training.logits import Logits
 

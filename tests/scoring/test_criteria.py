@@ -8,10 +8,10 @@ from torch.nn.functional import cross_entropy
 from har_prune import ScoringConfig, find_blocks, linear_cka, register_criterion, remove_blocks, score_blocks
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.errors import DataError, DegenerateFeaturesError, ShapeError, UnknownCriterionError
+from har_prune.runtime.feature_hook import FeatureHook
 from har_prune.scoring.criteria import base as registry
 from har_prune.scoring.criteria import representation
 from har_prune.scoring.criteria.base import Task, make_criterion, members
-from har_prune.scoring.feature_hook import FeatureHook
 from har_prune.scoring.measurements import Measurements
 
 

@@ -5,8 +5,8 @@ from families import TINY, cifar_resnet, har_transformer, vit
 
 from har_prune import ExecutionPlan, ScoringConfig, score_blocks
 from har_prune.blocks.example_inputs import example_inputs
+from har_prune.runtime.replica import fold_batch_norm, replica
 from har_prune.scoring.execution_plan import choose_execution_plan
-from har_prune.scoring.replica import fold_batch_norm, replica
 
 
 def _trained_norms(model):

@@ -23,11 +23,11 @@ from har_prune.errors import (
     UnknownCriterionError,
 )
 from har_prune.runtime.devices import exact_float32
+from har_prune.runtime.feature_hook import FeatureHook
+from har_prune.runtime.replica import fold_batch_norm
 from har_prune.scoring import measure
 from har_prune.scoring.ablation import BlockAblation
 from har_prune.scoring.criteria.base import Task, make_criterion
-from har_prune.scoring.feature_hook import FeatureHook
-from har_prune.scoring.replica import fold_batch_norm
 
 _CKA = {"cka": make_criterion("cka", Task([]))}
 
