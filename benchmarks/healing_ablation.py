@@ -11,28 +11,23 @@ folds and seeds. What is done is kept in --runs, and not done again.
 """
 
 import argparse
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from accelerate.utils import set_seed
 from measuring import write_result
+from transformers import PreTrainedModel
+from trials import Kept, begin, trials_of
 
-from har_prune import BlockStack, evaluate_model, find_blocks, prune
-from har_prune.data.batches import make_loader
+from har_prune import evaluate_model, prune, train_model
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.errors import RecipeError
 from har_prune.evaluation.significance import paired_difference
-from har_prune.recipe.accelerator import make_accelerator
-from har_prune.recipe.folds import folds_of, is_all_folds
 from har_prune.recipe.load import load_recipe
 from har_prune.recipe.original import make_original
-from har_prune.recipe.prepare import prepare
 from har_prune.recipe.schema import Recipe
-from har_prune.runtime.files import write_json
 from har_prune.training.config import HealConfig
-from har_prune.training.loop import train_model
 
 AS_IT_IS = "as the recipe heals"
 # A change of the heal section; None in place of a key's value removes it.
@@ -63,51 +58,45 @@ def changed(heal: HealConfig, change: dict[str, Any], removals: int) -> HealConf
     return HealConfig(**values)
 
 
-def heal_in_every_way(recipe: Recipe, data: LabelledData, kept: Path) -> dict[str, Any]:
+def heal_in_every_way(recipe: Recipe, data: LabelledData, kept: Kept) -> dict[str, Any]:
     """Accuracy on the validation examples of the original and of every row, for one fold and seed."""
-    found = json.loads(kept.read_text()) if kept.exists() else {}
+    found = kept.found
     if set(ROWS) <= set(found):
         return found
-    made = prepare(recipe, data)
-    accelerator, size = make_accelerator(recipe.precision, recipe.num_threads), recipe.data.batch_size
-    train = make_loader(data, made.splits.train, made.preprocess, size, augment=recipe.data.augment)
-    validation = make_loader(data, made.splits.validation, made.preprocess, 256)
-    rows_of_calibration = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
-    calibration = make_loader(data, rows_of_calibration, made.preprocess, size)
-    if recipe.train is not None:
-        train_model(made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed)
-    original: BlockStack = find_blocks(made.model, made.example_inputs)
-    found["original"] = {"accuracy": evaluate_model(made.model, validation, accelerator).accuracy}
-    removals, others = 1, []
+    trial = begin(recipe, data)
+    validation = trial.examples(trial.made.splits.validation)
+    accuracy = evaluate_model(trial.original.model, validation, trial.accelerator).accuracy
+    kept.keep("original", {"accuracy": accuracy})
+    others: list[PreTrainedModel] = []
     for name, change in ROWS.items():
-        if name not in found:
-            heal = changed(recipe.heal, change, removals)
-            if name != AS_IT_IS and heal == changed(recipe.heal, {}, removals):
-                found[name] = found[AS_IT_IS]
-                continue
-            wanted = heal.distill.originals if heal.distill else 1
-            if wanted > 1 and recipe.train is None:
-                found[name] = {"refused": "the original is a checkpoint"}
-                continue
-            for number in range(len(others) + 1, wanted):
-                seed = recipe.seed + 1_000_003 * number
-                set_seed(seed)
-                others.append(make_original(dict(recipe.model.config or {}), data, made.splits.train)[0])
-                train_model(others[-1], train, validation, recipe.train, accelerator=accelerator, seed=seed)
-            settings = recipe.model_copy(update={"heal": heal, "output_dir": None, "controls": ()})
-            try:
-                history = prune(
-                    original, train, calibration, validation, settings, accelerator=accelerator,
-                    teachers=others[: wanted - 1],
-                ).history  # fmt: skip
-            except RecipeError as refused:
-                found[name] = {"refused": str(refused)}
-                continue
-            removals = len(history.iterations) - 1
-            seen = sum(step.healing.samples_seen for step in history.iterations if step.healing)
-            found[name] = {"accuracy": history.after.metrics["validation"].accuracy, "examples": seen}
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, found)
+        if name in found:
+            continue
+        removals = 1 if name == AS_IT_IS else found[AS_IT_IS]["removals"]
+        heal = changed(recipe.heal, change, removals)
+        if name != AS_IT_IS and heal == changed(recipe.heal, {}, removals):
+            kept.keep(name, found[AS_IT_IS])
+            continue
+        wanted = heal.distill.originals if heal.distill else 1
+        if wanted > 1 and recipe.train is None:
+            kept.keep(name, {"refused": "the original is a checkpoint"})
+            continue
+        for number in range(len(others) + 1, wanted):
+            seed = recipe.seed + 1_000_003 * number
+            set_seed(seed)
+            others.append(make_original(dict(recipe.model.config or {}), data, trial.made.splits.train)[0])
+            train_model(others[-1], trial.train, validation, recipe.train, accelerator=trial.accelerator, seed=seed)
+        settings = recipe.model_copy(update={"heal": heal, "output_dir": None, "controls": ()})
+        try:
+            history = prune(
+                trial.original, trial.train, trial.calibration, validation, settings, accelerator=trial.accelerator,
+                teachers=others[: wanted - 1],
+            ).history  # fmt: skip
+        except RecipeError as refused:
+            kept.keep(name, {"refused": str(refused)})
+            continue
+        seen = sum(step.healing.samples_seen for step in history.iterations if step.healing)
+        accuracy, removals = history.after.metrics["validation"].accuracy, len(history.iterations) - 1
+        kept.keep(name, {"accuracy": accuracy, "examples": seen, "removals": removals})
     return found
 
 
@@ -115,13 +104,10 @@ def run(name: str, seeds: list[int], folds: list[str], runs: Path, overrides: li
     """The table."""
     recipe = load_recipe(name, [*overrides, "refit=false"])
     data = load_configured(recipe.data)
-    found: list[dict[str, Any]] = []
-    for seed in seeds:
-        seeded = recipe.model_copy(update={"seed": seed, "seeds": ()})
-        trials = {"all": [seeded]} if not is_all_folds(seeded) else folds_of(seeded, data)
-        for subject, (fold,) in trials.items():
-            if not folds or subject in folds:
-                found.append(heal_in_every_way(fold, data, runs / name / f"seed-{seed}-{subject}.json"))
+    found = [
+        heal_in_every_way(fold, data, Kept(runs / name / f"{trial}.json"))
+        for trial, fold in trials_of(recipe, data, seeds, folds)
+    ]
     table = []
     for row in ("original", *ROWS):
         if any("refused" in trial[row] for trial in found):

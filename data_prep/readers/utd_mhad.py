@@ -1,7 +1,7 @@
 """UTD-MHAD, inertial part: 27 actions, 8 subjects, 4 trials, one wearable sensor.
 
 Files: `aA_sS_tT_inertial.mat` with `d_iner` [samples, 6]: acceleration in g, angular rate in degrees a second, 50 Hz.
-The sensor was on the right wrist in actions 1-21 and on the right thigh in 22-27: two configurations.
+The sensor was on the right wrist in actions 1-21 and on the right thigh in 22-27: two configurations, and one of all.
 """
 
 import re
@@ -72,6 +72,14 @@ _THIGH = replace(
     activities=_ACTIONS[_ON_WRIST:],
     about=_WRIST.about.replace("wrist", "thigh"),
 )
+_ALL = replace(
+    _WRIST,
+    name="utd_mhad",
+    title="UTD-MHAD, all 27 actions",
+    activities=_ACTIONS,
+    about=_WRIST.about.replace("the right wrist", "the right wrist in actions 1-21 and on the right thigh in 22-27"),
+    window_s=3.0,
+)
 
 _FILE = re.compile(r"a(?P<action>\d+)_s(?P<subject>\d+)_t(?P<trial>\d+)_inertial\.mat")
 
@@ -111,4 +119,4 @@ def read(part: Path, info: DatasetInfo) -> Iterator[Recording]:
     yield Recording(values, action, f"s{name['subject']}", part.stem.removesuffix("_inertial"))
 
 
-READER = Reader((_WRIST, _THIGH), parts, read)
+READER = Reader((_WRIST, _THIGH, _ALL), parts, read)

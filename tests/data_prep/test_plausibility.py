@@ -124,6 +124,7 @@ def test_a_calm_gyroscope_in_degrees_is_no_rad_s():
         ("wharf", "WHARF Data Set", []),
         ("utd_mhad", "UTD-MHAD", ["--config", "utd_mhad1"]),
         ("utd_mhad", "UTD-MHAD", ["--config", "utd_mhad2"]),
+        ("utd_mhad", "UTD-MHAD", ["--config", "utd_mhad"]),
     ],
 )
 def test_what_was_really_recorded_passes(name, folder, options, prepare, shared, tmp_path):

@@ -83,13 +83,17 @@ def test_units_are_physical(prepare, tmp_path):
     assert body.values[0, 0, 6] == pytest.approx(9.81), "the chest at 16 g"
 
 
-def test_utd_mhad_has_two_placements(prepare, tmp_path):
+def test_utd_mhad_has_two_placements_and_both_together(prepare, tmp_path):
     wrist, _ = _windows("utd_mhad", prepare, tmp_path / "1", "--config", "utd_mhad1")
     thigh, _ = _windows("utd_mhad", prepare, tmp_path / "2", "--config", "utd_mhad2")
     assert {wrist.label_names[i] for i in wrist.labels} == {"swipe_left", "pickup_and_throw"}
     assert {thigh.label_names[i] for i in thigh.labels} == {"jog", "squat"}
     code, said = prepare("utd_mhad", tmp_path / "1" / "raw", tmp_path / "out")
-    assert (code, "needs --config, one of utd_mhad1, utd_mhad2" in said) == (2, True)
+    assert (code, "needs --config, one of utd_mhad1, utd_mhad2, utd_mhad" in said) == (2, True)
+    together, _ = _windows("utd_mhad", prepare, tmp_path / "3", "--config", "utd_mhad", "--window-s", "1")
+    assert len(together.labels) == len(wrist.labels) + len(thigh.labels)
+    assert {together.label_names[i] for i in together.labels} == {"swipe_left", "pickup_and_throw", "jog", "squat"}
+    assert len(together.label_names) == 27
 
 
 def test_uci_har_keeps_its_windows_and_its_split(prepare, tmp_path):

@@ -17,7 +17,7 @@ def wharf(root, samples=400):
     return root
 
 
-def utd_mhad(root, samples=120):
+def utd_mhad(root, samples=160):  # 3.2 s
     folder = root / "Inertial"
     folder.mkdir(parents=True)
     readings = np.tile([1.0, 0.0, -0.5, 180.0, 0.0, -90.0], (samples, 1))

@@ -1,0 +1,193 @@
+"""Criteria side by side: one original a fold and seed, cut to the recipe's target by each and healed by one schedule.
+
+    python benchmarks/criteria.py loso_utd_mhad1 --folds s1 s2 --seeds 0 1 2
+    python benchmarks/criteria.py cifar10_resnet56_cpu --seeds 0 --healings 3 --override heal.epochs=8
+    python benchmarks/criteria.py RECIPE --criteria cka mine --override "plugins=[mine.py]"
+
+Cut at once, scored anew after every removal, as the recipe does; what two criteria leave alike is healed once for
+both. Accuracies are of the test examples, which choose nothing here. `last` removes the last block that may go,
+`random` one by a seed.
+
+Beside it: how far criteria agree on the order of the original's blocks, and how well that order tells the loss that is
+left where a single block is removed and healed, for the share of the healing that one removal has (Spearman's rank
+correlation). What is done is kept in --runs, and not done again.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from measuring import write_result
+from scipy.stats import spearmanr
+from trials import Kept, Trial, begin, trials_of
+
+from har_prune import (
+    BlockStack,
+    ScoringConfig,
+    Teacher,
+    evaluate_model,
+    find_blocks,
+    prune,
+    register_criterion,
+    remove_blocks,
+    score_blocks,
+    train_model,
+)
+from har_prune.data.load import LabelledData, load_configured
+from har_prune.evaluation.significance import half_interval, paired_difference
+from har_prune.recipe.load import load_recipe
+from har_prune.recipe.schema import Recipe
+
+CRITERIA = (
+    "cka", "cka_debiased", "block_influence", "taylor", "l1_norm", "loss_increase",
+    "consensus(cka, block_influence, taylor)", "random", "last",
+)  # fmt: skip
+
+
+@register_criterion("last")
+class Last:
+    """What stands last matters least."""
+
+    needs = "nothing"
+
+    def __init__(self, task: Any):
+        pass
+
+    def value(self, block: Any) -> float:
+        """The further behind the smaller."""
+        return -float(block.index)
+
+
+def healed(trial: Trial, left: list[int], epochs: float, seed: int) -> dict[str, float]:
+    """Accuracy and loss on the test examples of the original with some of its blocks, healed."""
+    gone = [block.index for block in trial.original.blocks if block.original_index not in left]
+    stack: BlockStack = find_blocks(remove_blocks(trial.original, gone), trial.made.example_inputs)
+    heal = trial.recipe.heal
+    teacher = Teacher(trial.original, heal.distill) if heal.distill else None
+    schedule = heal.model_copy(update={"epochs": epochs})
+    validation = trial.examples(trial.made.splits.validation)
+    train_model(
+        stack, trial.train, validation, schedule, accelerator=trial.accelerator, teacher=teacher, seed=seed
+    )  # fmt: skip
+    found = evaluate_model(stack.model, trial.examples(trial.made.splits.test), trial.accelerator)
+    return {"accuracy": found.accuracy, "loss": found.loss}
+
+
+def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: int, kept: Kept) -> dict[str, Any]:
+    """One trial: what each criterion leaves, before and after healing, and how it orders the original's blocks."""
+    found = kept.found
+    if found.get("done") == [criteria, healings]:
+        return found
+    trial = begin(recipe, data)
+    kept.keep("seed", recipe.seed)
+    test = {"validation": trial.examples(trial.made.splits.test)}  # measured, and never chosen by
+    seed, epochs = recipe.seed, recipe.heal.epochs
+    for name in criteria:
+        if f"cut {name}" not in found:
+            chosen = recipe.prune.model_copy(update={"criterion": name})
+            settings = recipe.model_copy(update={"prune": chosen, "heal": None, "controls": (), "output_dir": None})
+            history = prune(
+                trial.original, None, trial.calibration, test, settings, accelerator=trial.accelerator
+            ).history  # fmt: skip
+            before, after = history.before, history.after
+            kept.keep("original", {"accuracy": before.metrics["validation"].accuracy, "macs": before.cost.macs})
+            cut = {"left": sorted(after.remaining), "macs": after.cost.macs, "removals": len(history.iterations) - 1}
+            kept.keep(f"cut {name}", {**cut, "accuracy": after.metrics["validation"].accuracy})
+        left = found[f"cut {name}"]["left"]
+        for number in range(healings):
+            key = f"healed {left} by seed {seed + number}"
+            if key not in found:
+                kept.keep(key, healed(trial, left, epochs, seed + number))
+    if not set(criteria) <= set(found.setdefault("scores", {})):
+        config = ScoringConfig(seed=seed)
+        scores = score_blocks(
+            trial.original, trial.calibration, criteria, accelerator=trial.accelerator, config=config
+        )
+        kept.keep("scores", {name: [s.importance for s in of] for name, of in scores.by_criterion.items()})
+        kept.keep("candidates", [score.index for score in scores.by_criterion[criteria[0]]])
+    share = epochs / max(found[f"cut {name}"]["removals"] for name in criteria)
+    for index in found["candidates"]:
+        group = trial.original.removal_group(index)
+        left = [block.original_index for block in trial.original.blocks if block.index not in group]
+        if f"single {index}" not in found:
+            kept.keep(f"single {index}", healed(trial, left, share, seed))
+    kept.keep("done", [criteria, healings])
+    return found
+
+
+def correlation(first: list[float], second: list[float]) -> float:
+    """Spearman's; 0 where one of them has no order."""
+    return float(spearmanr(first, second).statistic) if len({*first}) > 1 < len({*second}) else 0.0
+
+
+def tables(trials: list[dict[str, Any]], recipe: Recipe, criteria: list[str], healings: int) -> tuple[list, list]:
+    """What each criterion leaves, and how criteria agree; means over trials."""
+    after: dict[str, list[float]] = {}
+    for name in criteria:
+        after[name] = []
+        for trial in trials:
+            left, seed = trial[f"cut {name}"]["left"], trial["seed"]
+            keys = [f"healed {left} by seed {seed + number}" for number in range(healings)]
+            after[name] += [trial[key]["accuracy"] for key in keys]
+    whole = fmean(trial["original"]["accuracy"] for trial in trials)
+    left_rows: list[dict[str, Any]] = [{"criterion": "original", "after healing %": f"{100 * whole:.2f}"}]
+    order_rows: list[dict[str, Any]] = []
+    for name in criteria:
+        against = paired_difference([own - first for own, first in zip(after[name], after[criteria[0]], strict=True)])
+        gone = [1 - trial[f"cut {name}"]["macs"] / trial["original"]["macs"] for trial in trials]
+        cut = fmean(trial[f"cut {name}"]["accuracy"] for trial in trials)
+        left_rows.append({
+            "criterion": name,
+            "MACs removed %": f"{100 * fmean(gone):.2f}",
+            "cut %": f"{100 * cut:.2f}",
+            "after healing %": f"{100 * fmean(after[name]):.2f} ± {100 * half_interval(after[name]):.2f}",
+            f"against {criteria[0]}, points": f"{100 * against.mean:+.2f} ± {100 * against.ci95:.2f}",
+            "": "" if name == criteria[0] else "inside the noise" if against.is_noise else "different",
+            "blocks left": "; ".join(" ".join(map(str, trial[f"cut {name}"]["left"])) for trial in trials[:3]),
+        })  # fmt: skip
+        tells, agrees = [], {other: [] for other in criteria}
+        for trial in trials:
+            losses = [trial[f"single {index}"]["loss"] for index in trial["candidates"]]
+            tells.append(correlation(trial["scores"][name], losses))
+            for other in criteria:
+                agrees[other].append(correlation(trial["scores"][name], trial["scores"][other]))
+        row = {other: f"{fmean(values):+.2f}" for other, values in agrees.items()}
+        told = f"{fmean(tells):+.2f} ± {half_interval(tells):.2f}"
+        order_rows.append({"criterion": name, "the loss after removal and healing": told, **row})
+    return left_rows, order_rows
+
+
+def main() -> None:
+    """Runs what is missing and writes two results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--criteria", nargs="+", default=CRITERIA, help="the others are compared with the first")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of originals, drawn blocks and healings")
+    parser.add_argument("--healings", type=int, default=1, help="of each network, by seeds from that of the original")
+    parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
+    parser.add_argument("--name", help="of the result; the recipe's where left out")
+    parser.add_argument("--runs", type=Path, default=Path("runs/criteria"))
+    parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
+    given = parser.parse_args()
+    recipe, criteria = load_recipe(given.recipe, given.override), [*given.criteria]
+    if recipe.heal is None:
+        parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
+    data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
+    found = [
+        compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json"))
+        for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
+    ]
+    left, order = tables(found, recipe, criteria, given.healings)
+    facts = {
+        "seeds": given.seeds, "healings of each": given.healings, "folds": given.folds or "all",
+        "overrides": given.override or "none", "accuracy": "of test examples",
+    }  # fmt: skip
+    write_result(f"criteria_{name}", "Criteria side by side", facts, left)
+    write_result(
+        f"criteria_{name}_order", "How criteria order the blocks of an original: rank correlations", facts, order
+    )
+
+
+if __name__ == "__main__":
+    main()

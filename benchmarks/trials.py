@@ -1,0 +1,85 @@
+"""What benchmarks share that cut and heal one network in several ways: trials of a recipe, each a fold and a seed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from har_prune import BlockStack, find_blocks, train_model
+from har_prune.data.batches import make_loader
+from har_prune.data.load import LabelledData
+from har_prune.recipe.accelerator import make_accelerator
+from har_prune.recipe.folds import folds_of, is_all_folds
+from har_prune.recipe.prepare import Prepared, prepare
+from har_prune.recipe.schema import Recipe
+from har_prune.runtime.files import write_json
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe's data and its original network, trained.
+
+    Args:
+        made: Data and splits.
+        accelerator: Device and precision.
+        train: What the recipe trains on.
+        calibration: What its criterion sees.
+        original: The network.
+    """
+
+    recipe: Recipe
+    made: Prepared
+    accelerator: Accelerator
+    train: DataLoader
+    calibration: DataLoader
+    original: BlockStack
+
+    def examples(self, rows: np.ndarray) -> DataLoader:
+        """Batches to evaluate on."""
+        return make_loader(self.made.data, rows, self.made.preprocess, 256)
+
+
+def trials_of(
+    recipe: Recipe, data: LabelledData, seeds: Sequence[int], folds: Sequence[str]
+) -> Iterator[tuple[str, Recipe]]:
+    """Names and recipes of trials; `folds` are test subjects, none of them means all."""
+    for seed in seeds:
+        seeded = recipe.model_copy(update={"seed": seed, "seeds": ()})
+        of_subject = folds_of(seeded, data) if is_all_folds(seeded) else {"all": [seeded]}
+        for subject, (fold,) in of_subject.items():
+            if not folds or subject in folds:
+                yield f"seed-{seed}-{subject}", fold
+
+
+def begin(recipe: Recipe, data: LabelledData) -> Trial:
+    """Loads or trains the original of a trial."""
+    made = prepare(recipe, data)
+    accelerator, size = make_accelerator(recipe.precision, recipe.num_threads), recipe.data.batch_size
+    train = make_loader(data, made.splits.train, made.preprocess, size, augment=recipe.data.augment)
+    rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
+    calibration = make_loader(data, rows, made.preprocess, size)
+    if recipe.train is not None:
+        validation = make_loader(data, made.splits.validation, made.preprocess, 256)
+        train_model(made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed)
+    original: BlockStack = find_blocks(made.model, made.example_inputs)
+    return Trial(recipe, made, accelerator, train, calibration, original)
+
+
+class Kept:
+    """What a trial has found so far, in a file: what is there is not done again."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def keep(self, name: str, value: Any) -> Any:
+        """Adds a value and writes the file; returns the value."""
+        self.found[name] = value
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.found)
+        return value
