@@ -34,7 +34,7 @@ def test_the_committed_tables_are_made_of_the_committed_records(root, tmp_path):
 
 def test_every_benchmark_has_its_command(root):
     page = (root / "benchmarks" / "reproduce.md").read_text()
-    parts = {"measuring.py", "loso_folds.py", "loso_picture.py"}
+    parts = {"measuring.py", "trials.py", "loso_folds.py", "loso_picture.py"}
     for path in (root / "benchmarks").glob("*.py"):
         assert path.name in parts or f"benchmarks/{path.name}" in page, path.name
     for recipe in re.findall(r"recipes/\w+\.yaml", page):

@@ -227,7 +227,8 @@ _SENSOR = [
 ]  # fmt: skip
 _CIFAR = ["prune.target={blocks: 25}", "heal.epochs=0.2"]
 _BASED_ON_SENSOR = (
-    *("loso_wharf", "loso_utd_mhad", "loso_utd_mhad1", "loso_utd_mhad2", "uci_har", "wisdm", "pamap2", "mhealth", "usc_had"),
+    *("loso_wharf", "loso_utd_mhad", "loso_utd_mhad1", "loso_utd_mhad2"),
+    *("uci_har", "wisdm", "pamap2", "mhealth", "usc_had"),
 )
 _RECIPES = {
     "quickstart": _SENSOR,
