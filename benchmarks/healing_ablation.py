@@ -5,7 +5,8 @@
     python benchmarks/healing_ablation.py cifar10_resnet56_cpu --override heal.epochs=8
 
 The recipe says data, network, training and target; a row changes one thing of its healing, or says how many removals
-lie between two healings. Examples seen are the same in every row: `when: 1` shares them out among the removals.
+lie between two healings. Examples seen are the same in every row, but for those that say so: `when: 1` shares them out
+among the removals.
 Accuracies are of the validation examples, by which a recipe may choose (so refit is off); differences are paired over
 folds and seeds. What is done is kept in --runs, and not done again.
 """
@@ -30,7 +31,7 @@ from har_prune.recipe.schema import Recipe
 from har_prune.training.config import HealConfig
 
 AS_IT_IS = "as the recipe heals"
-# A change of the heal section; None in place of a key's value removes it.
+# A change of the heal section; None in place of a key's value removes it, epochs and learning rates are multiplied.
 ROWS: dict[str, dict[str, Any]] = {
     AS_IT_IS: {},
     "labels alone": {"distill": None},
@@ -40,6 +41,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "keep: best": {"keep": "best"},
     "keep: last": {"keep": "last"},
     "keep: average": {"keep": "average"},
+    "twice as long": {"epochs": 2.0},
+    "twice as long, from three originals": {"epochs": 2.0, "distill": {"originals": 3}},
     "learning rate / 3": {"learning_rate": 1 / 3},
     "learning rate x 3": {"learning_rate": 3.0},
     "norms and head alone": {"parameters": "norms_and_head"},
@@ -52,25 +55,26 @@ def changed(heal: HealConfig, change: dict[str, Any], removals: int) -> HealConf
     """The healing of a row."""
     values = heal.model_dump(exclude_unset=True)
     for key, value in change.items():
-        values[key] = heal.learning_rate * value if key == "learning_rate" else value
+        values[key] = getattr(heal, key) * value if key in ("epochs", "learning_rate") else value
     if change.get("when") == 1:
         values["epochs"] = heal.epochs / removals
     return HealConfig(**values)
 
 
-def heal_in_every_way(recipe: Recipe, data: LabelledData, kept: Kept) -> dict[str, Any]:
-    """Accuracy on the validation examples of the original and of every row, for one fold and seed."""
+def heal_in_every_way(recipe: Recipe, data: LabelledData, rows: list[str], kept: Kept) -> dict[str, Any]:
+    """Accuracy on the validation examples of the original and of some rows, for one fold and seed."""
     found = kept.found
-    if set(ROWS) <= set(found):
+    if set(rows) <= set(found):
         return found
     trial = begin(recipe, data)
     validation = trial.examples(trial.made.splits.validation)
     accuracy = evaluate_model(trial.original.model, validation, trial.accelerator).accuracy
     kept.keep("original", {"accuracy": accuracy})
     others: list[PreTrainedModel] = []
-    for name, change in ROWS.items():
+    for name in rows:
         if name in found:
             continue
+        change = ROWS[name]
         removals = 1 if name == AS_IT_IS else found[AS_IT_IS]["removals"]
         heal = changed(recipe.heal, change, removals)
         if name != AS_IT_IS and heal == changed(recipe.heal, {}, removals):
@@ -100,16 +104,18 @@ def heal_in_every_way(recipe: Recipe, data: LabelledData, kept: Kept) -> dict[st
     return found
 
 
-def run(name: str, seeds: list[int], folds: list[str], runs: Path, overrides: list[str]) -> list[dict[str, Any]]:
+def run(
+    name: str, seeds: list[int], folds: list[str], rows: list[str], runs: Path, overrides: list[str]
+) -> list[dict[str, Any]]:
     """The table."""
     recipe = load_recipe(name, [*overrides, "refit=false"])
     data = load_configured(recipe.data)
     found = [
-        heal_in_every_way(fold, data, Kept(runs / name / f"{trial}.json"))
+        heal_in_every_way(fold, data, rows, Kept(runs / name / f"{trial}.json"))
         for trial, fold in trials_of(recipe, data, seeds, folds)
     ]
     table = []
-    for row in ("original", *ROWS):
+    for row in ("original", *rows):
         if any("refused" in trial[row] for trial in found):
             table.append({"healing": row, "": "not for this network"})
             continue
@@ -131,10 +137,12 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
+    parser.add_argument("--rows", nargs="*", default=[], choices=list(ROWS), help="none: all")
     parser.add_argument("--runs", type=Path, default=Path("runs/healing_ablation"))
     parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
     given = parser.parse_args()
-    table = run(given.recipe, given.seeds, given.folds, given.runs, given.override)
+    rows = [name for name in ROWS if name == AS_IT_IS or not given.rows or name in given.rows]
+    table = run(given.recipe, given.seeds, given.folds, rows, given.runs, given.override)
     facts = {"seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override}
     write_result(f"healing_ablation_{given.recipe}", "What each part of healing is worth", facts, table)
 
