@@ -20,20 +20,9 @@ from typing import Any
 
 from measuring import write_result
 from scipy.stats import spearmanr
-from trials import Kept, Trial, begin, trials_of
+from trials import Kept, begin, points, trials_of
 
-from har_prune import (
-    BlockStack,
-    ScoringConfig,
-    Teacher,
-    evaluate_model,
-    find_blocks,
-    prune,
-    register_criterion,
-    remove_blocks,
-    score_blocks,
-    train_model,
-)
+from har_prune import ScoringConfig, register_criterion, score_blocks
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.evaluation.significance import half_interval, paired_difference
 from har_prune.recipe.load import load_recipe
@@ -59,21 +48,6 @@ class Last:
         return -float(block.index)
 
 
-def healed(trial: Trial, left: list[int], epochs: float, seed: int) -> dict[str, float]:
-    """Accuracy and loss on the test examples of the original with some of its blocks, healed."""
-    gone = [block.index for block in trial.original.blocks if block.original_index not in left]
-    stack: BlockStack = find_blocks(remove_blocks(trial.original, gone), trial.made.example_inputs)
-    heal = trial.recipe.heal
-    teacher = Teacher(trial.original, heal.distill) if heal.distill else None
-    schedule = heal.model_copy(update={"epochs": epochs})
-    validation = trial.examples(trial.made.splits.validation)
-    train_model(
-        stack, trial.train, validation, schedule, accelerator=trial.accelerator, teacher=teacher, seed=seed
-    )  # fmt: skip
-    found = evaluate_model(stack.model, trial.examples(trial.made.splits.test), trial.accelerator)
-    return {"accuracy": found.accuracy, "loss": found.loss}
-
-
 def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: int, kept: Kept) -> dict[str, Any]:
     """One trial: what each criterion leaves, before and after healing, and how it orders the original's blocks."""
     found = kept.found
@@ -81,15 +55,10 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
         return found
     trial = begin(recipe, data)
     kept.keep("seed", recipe.seed)
-    test = {"validation": trial.examples(trial.made.splits.test)}  # measured, and never chosen by
     seed, epochs = recipe.seed, recipe.heal.epochs
     for name in criteria:
         if f"cut {name}" not in found:
-            chosen = recipe.prune.model_copy(update={"criterion": name})
-            settings = recipe.model_copy(update={"prune": chosen, "heal": None, "controls": (), "output_dir": None})
-            history = prune(
-                trial.original, None, trial.calibration, test, settings, accelerator=trial.accelerator
-            ).history  # fmt: skip
+            history = trial.cut(criterion=name)
             before, after = history.before, history.after
             kept.keep("original", {"accuracy": before.metrics["validation"].accuracy, "macs": before.cost.macs})
             cut = {"left": sorted(after.remaining), "macs": after.cost.macs, "removals": len(history.iterations) - 1}
@@ -98,7 +67,7 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
         for number in range(healings):
             key = f"healed {left} by seed {seed + number}"
             if key not in found:
-                kept.keep(key, healed(trial, left, epochs, seed + number))
+                kept.keep(key, trial.healed(trial.of_blocks(left), seed + number))
     if not set(criteria) <= set(found.setdefault("scores", {})):
         config = ScoringConfig(seed=seed)
         scores = score_blocks(
@@ -111,7 +80,7 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
         group = trial.original.removal_group(index)
         left = [block.original_index for block in trial.original.blocks if block.index not in group]
         if f"single {index}" not in found:
-            kept.keep(f"single {index}", healed(trial, left, share, seed))
+            kept.keep(f"single {index}", trial.healed(trial.of_blocks(left), seed, share))
     kept.keep("done", [criteria, healings])
     return found
 
@@ -134,16 +103,17 @@ def tables(trials: list[dict[str, Any]], recipe: Recipe, criteria: list[str], he
     left_rows: list[dict[str, Any]] = [{"criterion": "original", "after healing %": f"{100 * whole:.2f}"}]
     order_rows: list[dict[str, Any]] = []
     for name in criteria:
-        against = paired_difference([own - first for own, first in zip(after[name], after[criteria[0]], strict=True)])
+        against = [own - first for own, first in zip(after[name], after[criteria[0]], strict=True)]
+        noise = paired_difference(against).is_noise
         gone = [1 - trial[f"cut {name}"]["macs"] / trial["original"]["macs"] for trial in trials]
         cut = fmean(trial[f"cut {name}"]["accuracy"] for trial in trials)
         left_rows.append({
             "criterion": name,
             "MACs removed %": f"{100 * fmean(gone):.2f}",
             "cut %": f"{100 * cut:.2f}",
-            "after healing %": f"{100 * fmean(after[name]):.2f} ± {100 * half_interval(after[name]):.2f}",
-            f"against {criteria[0]}, points": f"{100 * against.mean:+.2f} ± {100 * against.ci95:.2f}",
-            "": "" if name == criteria[0] else "inside the noise" if against.is_noise else "different",
+            "after healing %": f"{100 * fmean(after[name]):.2f}",
+            f"against {criteria[0]}, points": points(against),
+            "": "" if name == criteria[0] or len(against) < 2 else "inside the noise" if noise else "different",
             "blocks left": "; ".join(" ".join(map(str, trial[f"cut {name}"]["left"])) for trial in trials[:3]),
         })  # fmt: skip
         tells, agrees = [], {other: [] for other in criteria}
@@ -153,7 +123,7 @@ def tables(trials: list[dict[str, Any]], recipe: Recipe, criteria: list[str], he
             for other in criteria:
                 agrees[other].append(correlation(trial["scores"][name], trial["scores"][other]))
         row = {other: f"{fmean(values):+.2f}" for other, values in agrees.items()}
-        told = f"{fmean(tells):+.2f} ± {half_interval(tells):.2f}"
+        told = f"{fmean(tells):+.2f}" + (f" ± {half_interval(tells):.2f}" if len(tells) > 1 else "")
         order_rows.append({"criterion": name, "the loss after removal and healing": told, **row})
     return left_rows, order_rows
 

@@ -10,9 +10,20 @@ import numpy as np
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from har_prune import BlockStack, find_blocks, train_model
+from har_prune import (
+    BlockStack,
+    PruningHistory,
+    Teacher,
+    evaluate_model,
+    find_blocks,
+    prune,
+    remove_blocks,
+    train_model,
+)
 from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData
+from har_prune.evaluation.significance import paired_difference
+from har_prune.pruning.config import PruneSettings
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.folds import folds_of, is_all_folds
 from har_prune.recipe.prepare import Prepared, prepare
@@ -42,6 +53,37 @@ class Trial:
     def examples(self, rows: np.ndarray) -> DataLoader:
         """Batches to evaluate on."""
         return make_loader(self.made.data, rows, self.made.preprocess, 256)
+
+    def cut(self, **settings: Any) -> PruningHistory:
+        """Removes blocks as the recipe does, with other settings of its `prune` section, and heals nothing.
+
+        What is called validation in the history are the test examples; they choose nothing here.
+        """
+        chosen = PruneSettings(**{**self.recipe.prune.model_dump(exclude_unset=True), **settings})
+        recipe = self.recipe.model_copy(update={"prune": chosen, "heal": None, "controls": (), "output_dir": None})
+        test = {"validation": self.examples(self.made.splits.test)}
+        return prune(self.original, None, self.calibration, test, recipe, accelerator=self.accelerator).history
+
+    def of_blocks(self, left: Sequence[int]) -> BlockStack:
+        """The original with some of its blocks alone."""
+        gone = [block.index for block in self.original.blocks if block.original_index not in left]
+        return find_blocks(remove_blocks(self.original, gone), self.made.example_inputs)
+
+    def healed(self, stack: BlockStack, seed: int, epochs: float | None = None) -> dict[str, float]:
+        """Trains a network as the recipe heals; its accuracy and loss on the test examples."""
+        heal = self.recipe.heal
+        teacher = Teacher(self.original, heal.distill) if heal.distill else None
+        schedule = heal if epochs is None else heal.model_copy(update={"epochs": epochs})
+        validation = self.examples(self.made.splits.validation)
+        train_model(
+            stack, self.train, validation, schedule, accelerator=self.accelerator, teacher=teacher, seed=seed
+        )  # fmt: skip
+        return self.tested(stack)
+
+    def tested(self, stack: BlockStack) -> dict[str, float]:
+        """Accuracy and loss on the test examples."""
+        found = evaluate_model(stack.model, self.examples(self.made.splits.test), self.accelerator)
+        return {"accuracy": found.accuracy, "loss": found.loss}
 
 
 def trials_of(
@@ -83,3 +125,9 @@ class Kept:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.found)
         return value
+
+
+def points(differences: Sequence[float]) -> str:
+    """Mean difference of accuracies in points, and half of its 95 % interval where there are several."""
+    found = paired_difference(differences)
+    return f"{100 * found.mean:+.2f}" + (f" ± {100 * found.ci95:.2f}" if len(differences) > 1 else "")

@@ -1,0 +1,139 @@
+"""Every depth a network can be cut to: one original a fold and seed, cut by CKA, healed once at each depth.
+
+    python benchmarks/depths.py loso_utd_mhad2 --seeds 0 1 2
+    python benchmarks/depths.py cifar10_resnet56_cpu --removals 10 15 16 20 21 --controls scratch random original
+
+The recipe says data, network, training, criterion and healing; its target is not asked. A network of each depth is the
+original without the blocks that went first, healed once, by the recipe's schedule, whatever the depth. Accuracies are
+of the test examples, which choose nothing here. What is done is kept in --runs, and not done again.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from measuring import RESULTS, write_result
+from trials import Kept, begin, points, trials_of
+
+from har_prune.data.load import LabelledData, load_configured
+from har_prune.pruning.controls import control_network
+from har_prune.pruning.plan import most_removals, protected_blocks
+from har_prune.recipe.load import load_recipe
+from har_prune.recipe.schema import Recipe
+
+CONTROLS = ("scratch", "original", "random", "last")
+
+
+def at_every_depth(
+    recipe: Recipe, data: LabelledData, removals: list[int], controls: list[str], kept: Kept
+) -> dict[str, Any]:
+    """One trial: accuracy and MACs of the original, of each depth cut and healed, and of controls there."""
+    found = kept.found
+    if found.get("done") == [removals, controls]:
+        return found
+    trial, settings = begin(recipe, data), recipe.prune
+    original, seed = trial.original, recipe.seed
+    protected = protected_blocks(original, settings.protected)
+    if "original" not in found:
+        fewest = len(original) - len(most_removals(original, settings, protected))
+        depths: dict[int, Any] = {}
+        for step in trial.cut(target={"blocks": fewest}).iterations:
+            depths[len(step.remaining)] = {
+                "left": sorted(step.remaining), "macs": step.cost.macs, "cut": step.metrics["validation"].accuracy,
+            }  # fmt: skip
+        kept.keep("depths", [depths[depth] for depth in sorted(depths, reverse=True)])
+        kept.keep("original", trial.tested(original))
+    for place in removals or range(1, len(found["depths"])):
+        depth = found["depths"][place]
+        pruned = trial.of_blocks(depth["left"])
+        for name in ("pruned", *controls):
+            key = f"{name} {'at any depth' if name == 'original' else depth['left']}"
+            if key not in found:
+                stack = pruned
+                if name != "pruned":
+                    stack = control_network(name, original, trial.of_blocks(depth["left"]), settings, protected, seed)
+                kept.keep(key, trial.healed(stack, seed))
+    kept.keep("done", [removals, controls])
+    return found
+
+
+def table_of(trials: list[dict[str, Any]], removals: list[int], controls: list[str]) -> list[dict[str, Any]]:
+    """A row a depth: means over trials, and the change against the original, paired."""
+    whole = [trial["original"]["accuracy"] for trial in trials]
+    rows: list[dict[str, Any]] = [
+        {"blocks removed": 0, "MACs removed %": "0.00", "healed %": f"{100 * fmean(whole):.2f}"}
+    ]
+    for place in removals or range(1, min(len(trial["depths"]) for trial in trials)):
+        depths = [trial["depths"][place] for trial in trials]
+        gone = fmean(1 - trial["depths"][place]["macs"] / trial["depths"][0]["macs"] for trial in trials)
+        left = len(trials[0]["depths"][0]["left"]) - len(depths[0]["left"])
+        row: dict[str, Any] = {"blocks removed": left, "MACs removed %": f"{100 * gone:.2f}"}
+        row["cut %"] = f"{100 * fmean(depth['cut'] for depth in depths):.2f}"
+        for name in ("pruned", *controls):
+            keys = [f"{name} {'at any depth' if name == 'original' else depth['left']}" for depth in depths]
+            values = [trial[key]["accuracy"] for trial, key in zip(trials, keys, strict=True)]
+            against = points([value - first for value, first in zip(values, whole, strict=True)])
+            shown = f"{100 * fmean(values):.2f}"
+            if name == "pruned":
+                row |= {"healed %": shown, "change, points": against}
+            else:
+                row[f"{name} %"] = shown
+        rows.append(row)
+    return rows
+
+
+def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Change against MACs removed: green above zero, blue below, the control from scratch beside it."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, first = figure.subplots(), float(table[0]["healed %"])
+    for row in table[1:]:
+        change, _, half = row["change, points"].partition(" ± ")
+        gone, colour = float(row["MACs removed %"]), "#009E73" if float(change) >= 0 else "#0072B2"
+        axes.errorbar(gone, float(change), yerr=float(half or 0), fmt="o", color=colour, capsize=3 if half else 0)
+        if "scratch %" in row:
+            axes.plot(gone, float(row["scratch %"]) - first, "x", color="grey")
+    axes.plot([], [], "o", color="#009E73", label="pruned and healed, not below the original")
+    axes.plot([], [], "o", color="#0072B2", label="pruned and healed, below it")
+    axes.plot([], [], "x", color="grey", label="the same architecture from scratch")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="MACs removed, %", ylabel="change of accuracy, points", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Runs what is missing, writes the result and its picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
+    parser.add_argument("--removals", type=int, nargs="*", default=[], help="steps to heal after; none: every one")
+    parser.add_argument("--controls", nargs="*", default=["scratch"], choices=CONTROLS, help="trained beside each")
+    parser.add_argument("--name", help="of the result; the recipe's where left out")
+    parser.add_argument("--runs", type=Path, default=Path("runs/depths"))
+    parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
+    given = parser.parse_args()
+    recipe = load_recipe(given.recipe, given.override)
+    if recipe.heal is None:
+        parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
+    data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
+    found = [
+        at_every_depth(fold, data, given.removals, given.controls, Kept(given.runs / name / f"{trial}.json"))
+        for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
+    ]
+    table = table_of(found, given.removals, given.controls)
+    facts = {
+        "seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override or "none",
+        "accuracy": "of test examples",
+    }  # fmt: skip
+    write_result(f"depths_{name}", "Every depth, cut and healed once", facts, table)
+    draw(table, name.replace("_", " "), RESULTS / f"depths_{name}.png")
+
+
+if __name__ == "__main__":
+    main()
