@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import depth_and_width
+import depths
 import loso_folds
 import loso_picture
 from measuring import RESULTS, render
@@ -51,6 +52,9 @@ def main() -> None:
     rows = json.loads((RESULTS / "depth_and_width.json").read_text(encoding="utf-8"))["table"]
     for folder in (RESULTS, ASSETS):
         depth_and_width.draw(rows, folder / "depth_and_width.png")
+    for record in RESULTS.glob("depths_*.json"):
+        rows, name = json.loads(record.read_text(encoding="utf-8"))["table"], record.stem.removeprefix("depths_")
+        depths.draw(rows, name.replace("_", " "), record.with_suffix(".png"))
     runs = loso_folds.all_kept()
     for name in runs:
         loso_folds.write_run(name)
