@@ -1,7 +1,5 @@
 """The greedy loop: score, choose, remove, heal, evaluate, keep; until the target is met."""
 
-import hashlib
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,16 +12,15 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.find import find_blocks, stack_of
 from har_prune.blocks.stack import BlockStack
-from har_prune.errors import DataError, DivergedError, NotRemovableError, OutputFolderError, UnreachableTargetError
-from har_prune.evaluation.cost import Cost, measure_cost
-from har_prune.evaluation.measurement import Network, check_all, measure_all
-from har_prune.evaluation.metrics import evaluate_model
+from har_prune.errors import DataError, NotRemovableError, OutputFolderError, UnreachableTargetError
+from har_prune.evaluation.cost import Cost
+from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.choose import Chooser
 from har_prune.pruning.config import RunConfig
 from har_prune.pruning.controls import control_network
+from har_prune.pruning.healing import Healer
 from har_prune.pruning.history import (
     Choice,
-    Healing,
     PruningHistory,
     PruningStep,
     ScoredBlock,
@@ -31,17 +28,15 @@ from har_prune.pruning.history import (
 )
 from har_prune.pruning.plan import candidates, check_latency, check_settings, protected_blocks
 from har_prune.pruning.ranking import Ranking, rank_candidates
-from har_prune.pruning.store import RunFolder
-from har_prune.pruning.structures import Removal, removal_from_json, widths_of
-from har_prune.runtime.batches import checked, fingerprint_of, inputs_of, rows_of
+from har_prune.pruning.record import Recorder
+from har_prune.pruning.store import RunFolder, data_fingerprints, joint_fingerprint
+from har_prune.pruning.structures import Removal, removal_from_json
+from har_prune.runtime.batches import checked, inputs_of, rows_of
 from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.environment import environment
-from har_prune.runtime.processes import accelerator_for, agreed, trains_alike
+from har_prune.runtime.processes import accelerator_for, trains_alike
 from har_prune.scoring.config import ExecutionPlan
-from har_prune.training.config import HealConfig, TrainConfig
-from har_prune.training.distill import Teacher
-from har_prune.training.loop import train_model
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -116,19 +111,6 @@ def prune(
     return run.to_the_end()
 
 
-def data_fingerprints(
-    train: DataLoader | None, calibration: Batches, evaluate: Mapping[str, Batches]
-) -> dict[str, str | None]:
-    """Fingerprints of the data of a run by what they are for; None for what cannot be looked at."""
-    sets = {"train": train, "calibration": calibration, **{f"evaluate {name}": evaluate[name] for name in evaluate}}
-    return {name: fingerprint_of(batches) for name, batches in sets.items() if batches is not None}
-
-
-def _joint(fingerprints: dict[str, str | None]) -> str | None:
-    known = sorted((name, value) for name, value in fingerprints.items() if value is not None)
-    return hashlib.sha256(repr(known).encode()).hexdigest() if known else None
-
-
 def _repeatable(batches: Batches) -> Batches:
     return list(batches) if isinstance(batches, Iterator) else batches
 
@@ -147,7 +129,7 @@ class _Run:
         teachers: Sequence[PreTrainedModel],
         on_step: Callable[[PruningStep, PruningHistory], None] | None,
     ):
-        self.teachers, self.on_step = teachers, on_step
+        self.on_step = on_step
         batch = next(iter(calibration), None)
         if batch is None:
             raise DataError("there are no calibration batches.")
@@ -155,7 +137,7 @@ class _Run:
         self.original = stack_of(model, example_inputs)
         refuse_placed(self.original.model)
         self.original.model.to(accelerator.device).eval()
-        self.train, self.calibration, self.evaluate = train, calibration, evaluate
+        self.calibration, self.evaluate = calibration, evaluate
         self.config, self.settings, self.accelerator = config, config.prune, accelerator
         self.one_example = rows_of(example_inputs, slice(1))
         self.protected = protected_blocks(self.original, self.settings.protected)
@@ -167,6 +149,13 @@ class _Run:
         self.data_fingerprints = data_fingerprints(train, calibration, evaluate)
         if self.folder:
             self.folder.compare_data(self.data_fingerprints)
+        self.healer = Healer(
+            config, self.original, train, evaluate["validation"],
+            accelerator=accelerator, teachers=teachers, folder=self.folder,
+        )  # fmt: skip
+        self.recorder = Recorder(
+            config, self.original, evaluate, self.one_example, protected=self.protected, accelerator=accelerator
+        )
         accelerator.wait_for_everyone()
         self.steps = self.folder.steps() if self.folder else []
         if not self.steps:
@@ -259,19 +248,8 @@ class _Run:
             )
 
     def _first_step(self) -> PruningStep:
-        start, model = time.monotonic(), self.original.model
-        return PruningStep(
-            iteration=0,
-            removed=(),
-            remaining=tuple(self.original.original_indices),
-            scores=(),
-            calibration=None,
-            cost=self._cost(model),
-            healing=None,
-            **self._found(model),
-            seconds=time.monotonic() - start,
-            units=self._units(self.original),
-        )
+        start = time.monotonic()
+        return self.recorder.step(self.original, 0, start, self.recorder.cost(self.original.model), None)
 
     def _iterate(self, stack: BlockStack) -> tuple[BlockStack, PruningStep]:
         start, iteration = time.monotonic(), len(self.steps)
@@ -285,27 +263,25 @@ class _Run:
         record = smaller.config.har_prune
         record |= {"criterion": self.settings.criterion} if removal.removed else {}
         record |= {"widths_criterion": self.settings.widths.criterion} if removal.removed_units else {}
-        cost = cost_from_json(kept["cost"]) if kept else self._cost(smaller.model)
+        cost = cost_from_json(kept["cost"]) if kept else self.recorder.cost(smaller.model)
         if self.folder and is_clocked:  # started again, a clock might choose, or end, otherwise
             chosen = {"removal": removal.to_json(), "choice": choice and asdict(choice), "cost": asdict(cost)}
             self.folder.keep_choice(iteration, chosen)
-        healing = self._heal(smaller, cost, iteration)
+        healing = self.healer.healed(smaller, iteration, final=self._is_final(smaller, cost))
         originals = stack.original_indices
-        return smaller, PruningStep(
-            iteration=iteration,
+        return smaller, self.recorder.step(
+            smaller,
+            iteration,
+            start,
+            cost,
+            healing,
             removed=removal.removed,
-            remaining=tuple(smaller.original_indices),
             scores=tuple(
                 ScoredBlock(originals[score.index], score.name, score.importance, score.samples, score.interval)
                 for score in (ranking.scores if ranking else ())
             ),
             calibration=ranking.calibration if ranking else None,
-            cost=cost,
-            healing=healing,
-            **self._found(smaller.model, is_healed=healing is not None or self.config.heal is None),
-            seconds=time.monotonic() - start,
             removed_units=removal.removed_units,
-            units=self._units(smaller),
             choice=choice,
         )
 
@@ -324,12 +300,6 @@ class _Run:
             execution_plan=self._execution_plan(),
             accelerator=self.accelerator,
         )
-
-    def _units(self, stack: BlockStack) -> dict[str, tuple[int, ...]]:
-        """Units of each block, where they may go."""
-        if "widths" not in self.settings.structures:
-            return {}
-        return widths_of(stack, self.settings.widths, self.protected).units
 
     def _execution_plan(self) -> ExecutionPlan | None:
         """How this run has cut the work of scoring so far: a resumed run has to compute the same bits."""
@@ -367,66 +337,6 @@ class _Run:
             f"none of the candidates {sorted(ranking.order) if ranking else 'inside blocks'} can be removed: {refused}"
         )
 
-    def _heal(self, stack: BlockStack, cost: Cost, iteration: int) -> Healing | None:
-        """Trains when it is due."""
-        heal, final = self.config.heal, self._is_final(stack, cost)
-        if heal is None or not (final or self._is_due(heal, iteration)):
-            return None
-        return self._trained(stack, self._schedule(heal, final), f"heal-{iteration:03d}", self.config.seed + iteration)
-
-    @staticmethod
-    def _schedule(heal: HealConfig, final: bool) -> TrainConfig:
-        return heal.final if final and heal.final is not None else heal
-
-    def _is_due(self, heal: HealConfig, iteration: int) -> bool:
-        """Whether a network that is not the last one is healed."""
-        if heal.when == "end":
-            return self.settings.target.min_accuracy is not None  # any network may turn out to be the last
-        return iteration % heal.when == 0
-
-    def _trained(self, stack: BlockStack, schedule: TrainConfig, name: str, seed: int) -> Healing:
-        heal = self.config.heal
-        if heal is None or self.train is None:
-            raise DataError(f"{name}: there is nothing to train with.")
-        done = train_model(
-            stack,
-            self.train,
-            self.evaluate["validation"],
-            schedule,
-            accelerator=self.accelerator,
-            teacher=Teacher(self.original, heal.distill, self.teachers) if heal.distill else None,
-            seed=seed,
-            name=name,
-            checkpoint=self.folder.training(name) if self.folder else None,
-        )
-        return Healing(done.samples_seen, done.steps, done.best_epoch)
-
-    def _cost(self, model: PreTrainedModel) -> Cost:
-        """On the main process alone: several that take times at once would slow each other down."""
-        found: Any = None
-        if self.accelerator.is_main_process:
-            original, latency = self.original.model, self.config.evaluate.latency
-            budget = self.settings.target.latency_ms
-            found = measure_cost(model, self.one_example, original=original, latency=latency, budget=budget)
-        return agreed(found, self.accelerator)
-
-    def _found(self, model: PreTrainedModel, *, is_healed: bool = True) -> dict[str, Any]:
-        """What a step records of how well a network does."""
-        metrics = {split: evaluate_model(model, data, self.accelerator) for split, data in self.evaluate.items()}
-        for split, measured in metrics.items():
-            if not math.isfinite(measured.loss):
-                raise DivergedError(f"iteration {len(self.steps)}: outputs on the {split} data are not finite.")
-        network = Network(
-            model,
-            self.original.model,
-            self.one_example,
-            self.evaluate,
-            self.config.evaluate,
-            self.accelerator,
-            is_healed,
-        )
-        return {"metrics": metrics, "measured": measure_all(network), "weights_sha256": weights_sha256(model)}
-
     def _keep(self, step: PruningStep, model: PreTrainedModel | None) -> None:
         self.steps.append(step)
         if self.folder:
@@ -454,35 +364,18 @@ class _Run:
             return kept
         start, seed = time.monotonic(), self.config.seed + selected
         stack = control_network(name, self.original, result, self.settings, self.protected, seed)
-        cost = self._cost(stack.model)
-        healing = self._trained(stack, self._whole_schedule(result, selected), f"control-{name}", seed)
+        cost = self.recorder.cost(stack.model)
+        final = self._is_final(result, self.steps[selected].cost)
+        schedule = self.healer.of_all(self.steps[: selected + 1], final=final)
+        healing = self.healer.trained(stack, schedule, f"control-{name}", seed)
         left = stack.original_indices
-        step = PruningStep(
-            iteration=selected,
-            removed=tuple(index for index in self.original.original_indices if index not in left),
-            remaining=tuple(left),
-            scores=(),
-            calibration=None,
-            cost=cost,
-            healing=healing,
-            **self._found(stack.model),
-            seconds=time.monotonic() - start,
-            units=self._units(stack),
-        )
+        gone = tuple(index for index in self.original.original_indices if index not in left)
+        step = self.recorder.step(stack, selected, start, cost, healing, removed=gone)
         if self.folder:
             self.folder.save_control(name, step, stack.model)
             self.folder.forget_training()
         self.accelerator.wait_for_everyone()
         return step
-
-    def _whole_schedule(self, result: BlockStack, selected: int) -> TrainConfig:
-        """The schedule the result was last healed on, drawn out over the steps of all its healings."""
-        heal = self.config.heal
-        steps = [step.healing.steps or 0 for step in self.steps[: selected + 1] if step.healing]
-        if heal is None or not steps:
-            raise DataError("controls are trained as the result was healed, and it was not.")
-        last = self._schedule(heal, self._is_final(result, self.steps[selected].cost))
-        return last.model_copy(update={"epochs": last.epochs * sum(steps) / steps[-1]})
 
     def _history(self, selected: int, controls: dict[str, PruningStep]) -> PruningHistory:
         ended = self.folder.history() if self.folder else None
@@ -497,6 +390,6 @@ class _Run:
             environment=self.environment,
             iterations=tuple(self.steps),
             selected=selected,
-            data_fingerprint=_joint(self.data_fingerprints),
+            data_fingerprint=joint_fingerprint(self.data_fingerprints),
             controls=controls or {},
         )

@@ -1,7 +1,8 @@
 """The output folder of a run: iterations that appear whole or not at all, and the way back into them."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.load import load_model
 from har_prune.errors import OutputFolderError
 from har_prune.pruning.history import PruningHistory, PruningStep
+from har_prune.runtime.batches import fingerprint_of
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.files import lock_folder, remove_partial, whole_folder, write_json
 
@@ -195,6 +197,18 @@ class RunFolder:
 
     def _iteration(self, number: int) -> Path:
         return self.path / f"iteration-{number:03d}"
+
+
+def data_fingerprints(train: Any, calibration: Any, evaluate: Mapping[str, Any]) -> dict[str, str | None]:
+    """Fingerprints of the data of a run by what they are for; None for what cannot be looked at."""
+    sets = {"train": train, "calibration": calibration, **{f"evaluate {name}": evaluate[name] for name in evaluate}}
+    return {name: fingerprint_of(batches) for name, batches in sets.items() if batches is not None}
+
+
+def joint_fingerprint(fingerprints: dict[str, str | None]) -> str | None:
+    """One fingerprint for all of them; None where none is known."""
+    known = sorted((name, value) for name, value in fingerprints.items() if value is not None)
+    return hashlib.sha256(repr(known).encode()).hexdigest() if known else None
 
 
 def history_at(path: Path) -> PruningHistory:

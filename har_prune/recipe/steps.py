@@ -23,9 +23,9 @@ from har_prune.errors import RecipeError
 from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.history import PruningHistory, PruningStep
-from har_prune.pruning.loop import PruningResult, data_fingerprints, prune
+from har_prune.pruning.loop import PruningResult, prune
 from har_prune.pruning.plan import candidates, check_latency, protected_blocks, steps_left
-from har_prune.pruning.store import ORIGINAL, RunFolder
+from har_prune.pruning.store import ORIGINAL, RunFolder, data_fingerprints
 from har_prune.pruning.structures import widths_of
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision

@@ -88,7 +88,7 @@ def test_controls_can_be_added_to_a_run_that_has_ended(tmp_path):
 
 def test_a_control_that_is_kept_is_not_trained_again(tmp_path, monkeypatch):
     first = _run(tmp_path / "out").history
-    monkeypatch.setattr("har_prune.pruning.loop.train_model", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("har_prune.pruning.healing.train_model", lambda *_, **__: pytest.fail("trained again"))
     (tmp_path / "out" / "history.json").unlink()
     assert _run(tmp_path / "out").history.controls == first.controls
 

@@ -13,7 +13,7 @@ from har_prune.evaluation import cost
 from har_prune.evaluation.cost import Cost
 from har_prune.evaluation.latency import Latency, measure_latency
 from har_prune.evaluation.macs import count_macs
-from har_prune.pruning import choose, loop, plan, structures
+from har_prune.pruning import choose, healing, plan, structures
 from har_prune.pruning.config import WidthSettings
 from har_prune.pruning.history import PruningStep
 from har_prune.pruning.plan import steps_left
@@ -242,15 +242,15 @@ def test_what_a_clock_chose_is_kept_while_it_is_healed(parent, tmp_path, monkeyp
     _clocked(monkeypatch, 1e-5)
     fields = {"structures": ["blocks", "widths"], "target": {"latency_ms": 1.5}, "heal": HealConfig(epochs=1, when=1)}
     whole = _prune(parent, output_dir=tmp_path / "whole", **fields)
-    trained = loop.train_model
+    trained = healing.train_model
 
     def dying(*given, **named):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(loop, "train_model", dying)
+    monkeypatch.setattr(healing, "train_model", dying)
     with pytest.raises(RuntimeError, match="power cut"):
         _prune(parent, output_dir=tmp_path / "cut", **fields)
-    monkeypatch.setattr(loop, "train_model", trained)
+    monkeypatch.setattr(healing, "train_model", trained)
     _clocked(monkeypatch, 1.02e-5)  # another day, another clock
     kept = json.loads((tmp_path / "cut" / "training-choice.json").read_text())
     monkeypatch.setattr(choose.Chooser, "options", lambda *given: pytest.fail("it was chosen before"))
