@@ -24,9 +24,10 @@ from transformers import PreTrainedModel
 from har_prune.blocks.stack import Block, BlockStack, first_tensor, patched_forward
 from har_prune.errors import DataError, NotRemovableError, ShapeError
 from har_prune.runtime.batches import inputs_of, rows_of, size_of
-from har_prune.runtime.feature_hook import FeatureHook, channels_first
+from har_prune.runtime.feature_hook import FeatureHook
 from har_prune.scoring.criteria.base import Criterion, Needs
 from har_prune.scoring.measurements import Measurements
+from har_prune.scoring.outputs import as_positions, losses_of, positions_mask
 
 
 class BlockAblation:
@@ -234,7 +235,7 @@ class BlockAblation:
                 f"hidden state {tuple(after.shape)} is not one row for each of {run.examples} examples."
             )
         module = self.stack.blocks[first].module
-        before, after = _as_positions(before.to(after.device), module), _as_positions(after, module)
+        before, after = as_positions(before.to(after.device), module), as_positions(after, module)
         for name, criterion in self._needing["hidden_states"].items():
             if first in run.values[name]:
                 raise NotRemovableError(
@@ -333,7 +334,7 @@ class BlockAblation:
         values: dict[str, list[Tensor]] = {name: [] for name in self._needing["gradients"]}
         for candidate, end, gradient in zip(self.candidates, ends, found, strict=True):
             states = (entries[candidate].to(gradient.device), outputs[end].detach(), gradient)
-            before, after, slope = (_as_positions(state, self.stack.blocks[end].module) for state in states)
+            before, after, slope = (as_positions(state, self.stack.blocks[end].module) for state in states)
             for name, criterion in self._needing["gradients"].items():
                 value = criterion.of_block(before, after, positions_mask(before, inputs.get("attention_mask")), slope)
                 values[name].append(value.to(found[-1].device))  # blocks may lie on several devices
@@ -396,35 +397,3 @@ def _outside_blocks(module: nn.Module, blocks: set[nn.Module]) -> Iterator[nn.Mo
             yield child
         else:
             yield from _outside_blocks(child, blocks)
-
-
-def _as_positions(states: Tensor, block: nn.Module) -> Tensor:
-    """[N, positions, D]: images [N, D, H, W] by pixel, series [N, D, T] by time, plain features [N, D] as one.
-
-    Other models keep features last, whatever they have between (PatchTST: [N, channels, patches, D]).
-    """
-    if states.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in block.modules()):
-        return states.flatten(2).mT
-    if states.ndim == 3 and channels_first(block):
-        return states.mT
-    return states[:, None] if states.ndim == 2 else states.flatten(1, -2)
-
-
-def positions_mask(states: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """1 where a position of hidden states [N, positions, D] counts, [N, positions]."""
-    if attention_mask is not None and attention_mask.shape == states.shape[:2]:
-        return attention_mask.to(states.device).double()
-    return torch.ones(states.shape[:2], dtype=torch.float64, device=states.device)
-
-
-def losses_of(output: Any, labels: Tensor) -> Tensor:
-    """Cross-entropy of each example in nats, [N]."""
-    logits = getattr(output, "logits", None)
-    if logits is None or logits.ndim != 2:
-        raise DataError("the criterion needs a classifier, whose output has logits [N, classes].")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
-        raise DataError(
-            f"labels go from {int(labels.min())} to {int(labels.max())} and the model tells {logits.shape[1]} classes "
-            "apart (0 to one less): leave out examples without a label (-100), or choose a criterion that needs none."
-        )
-    return nn.functional.cross_entropy(logits.double(), labels.to(logits.device), reduction="none")

@@ -11,8 +11,8 @@ from har_prune.errors import DataError, DegenerateFeaturesError
 from har_prune.runtime.batches import checked, inputs_of, shard_batch, size_of, to_device
 from har_prune.runtime.devices import exact_float32
 from har_prune.runtime.processes import agreed
-from har_prune.scoring.ablation import losses_of, positions_mask
 from har_prune.scoring.criteria.units import UnitCriterion, make_unit_criterion
+from har_prune.scoring.outputs import losses_of, positions_mask
 from har_prune.widths.stack import WidthStack
 
 Batches = Iterable[Mapping[str, Any]]

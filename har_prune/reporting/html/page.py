@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.store import history_at
 from har_prune.reporting.html.figures import accuracy_figure, curves_figure, robustness_figure, scores_figure
+from har_prune.reporting.html.tables import Cell, PageTable, Section
 from har_prune.reporting.names import printable
 from har_prune.reporting.robustness import compared, robustness_of
 from har_prune.reporting.structures import removed_text, units_left
@@ -24,44 +24,6 @@ from har_prune.reporting.trajectory import latency_text, noise_of, rows_of, trai
 
 _HERE = Path(__file__).parent
 _LARGEST_CONFUSION = 32  # classes; a larger matrix nobody reads
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table.
-
-    Args:
-        text: What is read.
-        value: The number as the record has it, for who wants to copy it.
-        shade: Share of the strongest background, in [0, 1].
-    """
-
-    text: str
-    value: float | None = None
-    shade: float | None = None
-
-
-@dataclass(frozen=True)
-class PageTable:
-    """A table whose rows begin with a heading; `strong` is the row that stands out."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    strong: int | None = None
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: an anchor, a heading, a sentence, a figure, tables, and text as it is."""
-
-    anchor: str
-    title: str
-    lead: str = ""
-    figure: Markup | None = None
-    tables: Sequence[PageTable] = ()
-    text: str = ""
-    folded: bool = False
 
 
 def report_page(paths: Sequence[Path]) -> str:
@@ -108,8 +70,8 @@ def _side_by_side(runs: Mapping[str, PruningHistory]) -> Section:
         before, after = (step.metrics[history.shown_split] for step in (history.before, history.after))
         speed = history.after.cost.latency.speedup if history.after.cost.latency else None
         rows.append([
-            Cell(name), _blocks(history), _percent(history.macs_reduction(history.after)), _percent(before.accuracy),
-            _percent(after.accuracy), _figure_cell(speed),
+            Cell(name), _blocks(history), Cell.percent(history.macs_reduction(history.after)),
+            Cell.percent(before.accuracy), Cell.percent(after.accuracy), Cell.figure(speed),
         ])  # fmt: skip
     columns = ["run", "blocks", "MACs removed %", "accuracy %, original", "accuracy %, pruned", "times faster"]
     table = PageTable("All runs", columns, rows)
@@ -237,9 +199,10 @@ def _networks(history: PruningHistory) -> PageTable:
         strong = place if step is history.after else strong
         measured = figures_of(step.measured)
         rows.append([
-            Cell(name), _count(len(step.remaining)), _count(step.cost.macs), _count(training_examples(history, step)),
+            Cell(name), Cell.count(len(step.remaining)), Cell.count(step.cost.macs),
+            Cell.count(training_examples(history, step)),
             *(Cell(f"{value:.2f}", value) for value in step.metrics[split].figures.values()),
-            *(_figure_cell(measured.get(name)) for name in figures_of(history.after.measured)),
+            *(Cell.figure(measured.get(name)) for name in figures_of(history.after.measured)),
         ])  # fmt: skip
     return PageTable(f"Networks, on the {split} data", columns, rows, strong)
 
@@ -252,9 +215,9 @@ def _trajectory(history: PruningHistory) -> PageTable:
     columns += [f"{split} {name}" for split, metrics in first.items() for name in metrics.figures]
     rows = [
         [
-            _count(step.iteration), Cell(removed_text(step)), *(_similarity_cell(step, name) for name in compared),
-            _count(len(step.remaining)),
-            _count(step.cost.macs), _percent(history.macs_reduction(step)), _count(step.cost.parameters),
+            Cell.count(step.iteration), Cell(removed_text(step)), *(_similarity_cell(step, name) for name in compared),
+            Cell.count(len(step.remaining)),
+            Cell.count(step.cost.macs), Cell.percent(history.macs_reduction(step)), Cell.count(step.cost.parameters),
             Cell(latency_text(step.cost.latency)), Cell("yes" if step.healing else "no"),
             *(Cell(f"{value:.2f}", value) for split in first for value in step.metrics[split].figures.values()),
         ]
@@ -275,10 +238,10 @@ def _scores(anchor: str, history: PruningHistory) -> Section | None:
         return None
     rows = [
         [
-            _count(step.iteration), _count(score.block), Cell(printable(score.name)),
+            Cell.count(step.iteration), Cell.count(score.block), Cell(printable(score.name)),
             Cell(f"{score.importance:.4g}", score.importance),
             Cell("-" if score.interval is None else f"{score.interval[0]:.3g} to {score.interval[1]:.3g}"),
-            _count(score.samples), Cell("removed" if score.block in step.removed else ""),
+            Cell.count(score.samples), Cell("removed" if score.block in step.removed else ""),
         ]
         for step in pruned
         for score in step.scores
@@ -299,7 +262,7 @@ def _robustness(anchor: str, history: PruningHistory) -> Section | None:
     first = next(iter(networks.values()))
     table = PageTable(
         f"Accuracy % on {first.samples:,} {first.split} examples, mean over severities", ["data", *networks],
-        [[Cell(printable(row.title)), *map(_figure_cell, row.values)] for row in compared(networks)],
+        [[Cell(printable(row.title)), *map(Cell.figure, row.values)] for row in compared(networks)],
     )  # fmt: skip
     return Section(
         f"{anchor}-robustness", "Robustness", "Attacks use the gradients of the network they attack.",
@@ -315,8 +278,8 @@ def _classes(anchor: str, history: PruningHistory) -> Section | None:
     if after.per_group:
         rows = [
             [
-                Cell(printable(name)), _count(int(row["samples"])),
-                *(_percent(each.per_group[name]["accuracy"]) for each in (before, after)),
+                Cell(printable(name)), Cell.count(int(row["samples"])),
+                *(Cell.percent(each.per_group[name]["accuracy"]) for each in (before, after)),
             ]
             for name, row in after.per_group.items()
             if name in before.per_group
@@ -334,8 +297,8 @@ def _per_class(before: EvalMetrics, after: EvalMetrics) -> PageTable:
     columns = ["class", "examples", *(f"{key} %, {which}" for key in keys for which in ("original", "pruned"))]
     rows = [
         [
-            Cell(printable(name)), _count(int(row["support"])),
-            *(_percent(each[key]) for key in keys for each in (before.per_class.get(name, row), row)),
+            Cell(printable(name)), Cell.count(int(row["support"])),
+            *(Cell.percent(each[key]) for key in keys for each in (before.per_class.get(name, row), row)),
         ]
         for name, row in after.per_class.items()
     ]  # fmt: skip
@@ -373,7 +336,7 @@ def _training(anchor: str, folder: Path) -> Section | None:
     if not series:
         return None
     rows = [
-        [Cell(name), _count(points[-1][0]), *(Cell(f"{v:.4f}", v) for v in (points[0][1], points[-1][1]))]
+        [Cell(name), Cell.count(points[-1][0]), *(Cell(f"{v:.4f}", v) for v in (points[0][1], points[-1][1]))]
         for name, points in series.items()
     ]
     table = PageTable("Trainings", ["training", "steps", "first loss", "last loss"], rows)
@@ -399,15 +362,3 @@ def _made_with(anchor: str, history: PruningHistory) -> Section:
 
 def _blocks(history: PruningHistory) -> Cell:
     return Cell(f"{len(history.before.remaining)} → {len(history.after.remaining)}")
-
-
-def _figure_cell(value: float | None) -> Cell:
-    return Cell("-") if value is None else Cell(f"{value:.2f}", value)
-
-
-def _count(value: int) -> Cell:
-    return Cell(f"{value:,}", value)
-
-
-def _percent(share: float) -> Cell:
-    return Cell(f"{100 * share:.2f}", 100 * share)
