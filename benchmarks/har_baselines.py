@@ -80,8 +80,8 @@ def cnn(made: Prepared, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def run(name: str, seeds: list[int], runs: Path, overrides: list[str]) -> list[dict[str, Any]]:
-    """Both baselines on every fold of a recipe; one row of the table each."""
+def run(name: str, seeds: list[int], folds: list[str], runs: Path, overrides: list[str]) -> list[dict[str, Any]]:
+    """Both baselines on folds of a recipe; one row of the table each."""
     recipe = load_recipe(name, overrides)
     data = load_configured(recipe.data)
     features = window_statistics(data.values)
@@ -91,6 +91,8 @@ def run(name: str, seeds: list[int], runs: Path, overrides: list[str]) -> list[d
         for seed in seeds:
             seeded = recipe.model_copy(update={"seed": seed, "seeds": ()})
             for subject, (fold,) in folds_of(seeded, data).items():
+                if folds and subject not in folds:
+                    continue
                 kept = runs / name / f"{baseline.replace(' ', '_')}-seed-{seed}-{subject}.json"
                 if not kept.exists():
                     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -124,10 +126,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="one with test_subject: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all, and their table")
     parser.add_argument("--runs", type=Path, default=Path("runs/har_baselines"))
     parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
     given = parser.parse_args()
-    table = run(given.recipe, given.seeds, given.runs, given.override)
+    table = run(given.recipe, given.seeds, given.folds, given.runs, given.override)
+    if given.folds:
+        return
     facts = {"seeds": given.seeds, "folds": "every subject once"}
     write_result(f"har_baselines_{given.recipe}", "Baselines without pruning", facts, table)
 
