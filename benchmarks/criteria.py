@@ -90,7 +90,7 @@ def correlation(first: list[float], second: list[float]) -> float:
     return float(spearmanr(first, second).statistic) if len({*first}) > 1 < len({*second}) else 0.0
 
 
-def tables(trials: list[dict[str, Any]], recipe: Recipe, criteria: list[str], healings: int) -> tuple[list, list]:
+def tables(trials: list[dict[str, Any]], criteria: list[str], healings: int) -> tuple[list, list]:
     """What each criterion leaves, and how criteria agree; means over trials."""
     after: dict[str, list[float]] = {}
     for name in criteria:
@@ -148,7 +148,7 @@ def main() -> None:
         compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json"))
         for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
     ]
-    left, order = tables(found, recipe, criteria, given.healings)
+    left, order = tables(found, criteria, given.healings)
     facts = {
         "seeds": given.seeds, "healings of each": given.healings, "folds": given.folds or "all",
         "overrides": given.override or "none", "accuracy": "of test examples",

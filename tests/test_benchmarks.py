@@ -1,0 +1,83 @@
+"""What benchmarks make of the records of their trials; the trials themselves take hours."""
+
+import sys
+
+import pytest
+
+from har_prune.scoring.criteria import base
+
+
+@pytest.fixture
+def benchmarks(root, monkeypatch):
+    """They are scripts; what one registers is gone afterwards."""
+    monkeypatch.setattr(sys, "path", [str(root / "benchmarks"), *sys.path])
+    monkeypatch.setattr(base, "_CRITERIA", dict(base._registered()))
+
+
+def _result(accuracy):
+    return {"accuracy": accuracy, "loss": 1 - accuracy}
+
+
+def test_criteria_are_compared_trial_by_trial(benchmarks):
+    import criteria
+
+    trials = []
+    for seed, gain in ((0, 0.01), (1, 0.03)):
+        trials.append({
+            "seed": seed,
+            "original": {"accuracy": 0.9, "macs": 100},
+            "cut cka": {"left": [0, 1], "macs": 40, "accuracy": 0.5},
+            "cut last": {"left": [0, 2], "macs": 50, "accuracy": 0.4},
+            f"healed [0, 1] by seed {seed}": _result(0.8 + gain),
+            f"healed [0, 2] by seed {seed}": _result(0.8),
+            "candidates": [1, 2, 3],
+            "scores": {"cka": [0.1, 0.2, 0.3], "last": [-1.0, -2.0, -3.0]},
+            "single 1": _result(0.9), "single 2": _result(0.8), "single 3": _result(0.7),
+        })  # fmt: skip
+    left, order = criteria.tables(trials, ["cka", "last"], healings=1)
+    assert [row["criterion"] for row in left] == ["original", "cka", "last"]
+    assert left[1]["after healing %"] == "82.00"
+    assert left[1]["MACs removed %"] == "60.00"
+    assert left[2]["against cka, points"].startswith("-2.00 ± 12.7"), "Student's t of two differences, 1 and 3 points"
+    assert left[2][""] == "inside the noise"
+    assert order[0]["the loss after removal and healing"] == "+1.00 ± 0.00"
+    assert (order[1]["the loss after removal and healing"], order[1]["cka"]) == ("-1.00 ± 0.00", "-1.00")
+
+
+def test_depths_are_compared_with_the_original(benchmarks, tmp_path):
+    import depths
+
+    left = [[0, 1, 2], [0, 1], [0]]
+    trials = [
+        {
+            "original": _result(0.9),
+            "depths": [{"left": kept, "macs": 10 * len(kept), "cut": 0.3} for kept in left],
+            **{f"pruned {kept}": _result(0.9 + change) for kept in left[1:]},
+            **{f"scratch {kept}": _result(0.85) for kept in left[1:]},
+        }
+        for change in (0.01, 0.03)
+    ]
+    table = depths.table_of(trials, [], ["scratch"])
+    assert [row["blocks removed"] for row in table] == [0, 1, 2]
+    assert table[2]["MACs removed %"] == "66.67"
+    assert table[1]["healed %"] == "92.00"
+    assert table[1]["change, points"].startswith("+2.00 ± 12.7")
+    assert table[1]["scratch %"] == "85.00"
+    assert [row["blocks removed"] for row in depths.table_of(trials[:1], [2], [])] == [0, 2]
+    depths.draw(table, "title", tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_a_row_of_the_ablation_changes_what_it_names(benchmarks):
+    import healing_ablation
+
+    from har_prune import HealConfig
+
+    heal = HealConfig(epochs=20, learning_rate=1e-3, distill={})
+    rows = {name: healing_ablation.changed(heal, change, 5) for name, change in healing_ablation.ROWS.items()}
+    assert rows[healing_ablation.AS_IT_IS] == heal
+    assert rows["twice as long"].epochs == 40
+    assert rows["learning rate x 3"].learning_rate == pytest.approx(3e-3)
+    assert rows["labels alone"].distill is None
+    assert (rows["after every removal"].when, rows["after every removal"].epochs) == (1, 4)
+    assert rows["twice as long, from three originals"].distill.originals == 3
