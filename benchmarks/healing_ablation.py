@@ -26,7 +26,7 @@ from har_prune.data.load import LabelledData, load_configured
 from har_prune.errors import RecipeError
 from har_prune.evaluation.significance import paired_difference
 from har_prune.recipe.load import load_recipe
-from har_prune.recipe.original import make_original
+from har_prune.recipe.original import SEEDS_APART, make_original
 from har_prune.recipe.schema import Recipe
 from har_prune.training.config import HealConfig
 
@@ -85,7 +85,7 @@ def heal_in_every_way(recipe: Recipe, data: LabelledData, rows: list[str], kept:
             kept.keep(name, {"refused": "the original is a checkpoint"})
             continue
         for number in range(len(others) + 1, wanted):
-            seed = recipe.seed + 1_000_003 * number
+            seed = recipe.seed + SEEDS_APART * number
             set_seed(seed)
             others.append(make_original(dict(recipe.model.config or {}), data, trial.made.splits.train)[0])
             train_model(others[-1], trial.train, validation, recipe.train, accelerator=trial.accelerator, seed=seed)

@@ -47,6 +47,9 @@ def predict(
 
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise DataError(f"--plot {plot}: a picture is a .png or .svg file.")
+    for option, path in (("--output", output), ("--plot", plot)):
+        if path is not None and not path.parent.is_dir():
+            raise DataError(f"{option} {path}: there is no folder {path.parent}. Make it first.")
     pipeline = HarPipeline.from_pretrained(network, trust_remote_code=trust_remote_code)
     activities = None if mean_duration_s is None else Activities.usual(len(pipeline.labels), mean_duration_s)
     smoothing = Smoothing(activities, shortest_s, least_probability)

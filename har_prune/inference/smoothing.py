@@ -3,6 +3,7 @@
 Source: Rabiner 1989, "A tutorial on hidden Markov models and selected applications in speech recognition".
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -118,12 +119,21 @@ class Smoothing:
     Args:
         activities: The hidden Markov model: Viterbi over a recording, the forward filter in a stream.
         shortest_s: Shorter activities are given to the neighbour that is likelier there.
-        least_probability: Below it nothing is said.
+        least_probability: Below it nothing is said, in [0, 1].
+
+    Raises:
+        DataError: A number is none of these.
     """
 
     activities: Activities | None = None
     shortest_s: float | None = None
     least_probability: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.shortest_s is not None and not 0 <= self.shortest_s < math.inf:
+            raise DataError(f"shortest_s is a duration in seconds, 0 or more; it is {self.shortest_s}.")
+        if self.least_probability is not None and not 0 <= self.least_probability <= 1:
+            raise DataError(f"least_probability is between 0 and 1; it is {self.least_probability}.")
 
 
 def viterbi(chances: np.ndarray, seconds: np.ndarray, activities: Activities, share: float = 1.0) -> np.ndarray:

@@ -22,6 +22,7 @@ from har_prune.data.load import LabelledData
 from har_prune.errors import CheckpointError, RecipeError, did_you_mean
 from har_prune.models.har_transformer import HarFeatureExtractor
 
+SEEDS_APART = 1_000_003  # between originals that teach together; far from what somebody gives as `seeds`
 _ROWS_AT_ONCE = 1024
 _BACKGROUND = "background"  # the class in front of ImageNet's that TensorFlow's checkpoints have
 

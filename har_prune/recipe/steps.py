@@ -30,7 +30,7 @@ from har_prune.pruning.structures import widths_of
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
 from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds, seeded_recipes
-from har_prune.recipe.original import make_original
+from har_prune.recipe.original import SEEDS_APART, make_original
 from har_prune.recipe.parallel import run_side_by_side
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
@@ -45,8 +45,6 @@ from har_prune.runtime.files import whole_file, whole_folder, write_json
 from har_prune.runtime.processes import agreed
 from har_prune.runtime.tracker import JsonLinesTracker
 from har_prune.training.loop import train_model
-
-_SEEDS_APART = 1_000_003  # between originals that teach together; far from what somebody gives as `seeds`
 
 
 def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> None:
@@ -214,7 +212,7 @@ class _Originals:
 
     def another(self, number: int) -> PreTrainedModel:
         """One more, from another seed, to distil from."""
-        seed = self.recipe.seed + _SEEDS_APART * number
+        seed = self.recipe.seed + SEEDS_APART * number
         set_seed(seed)
         model, _ = make_original(dict(self.recipe.model.config or {}), self.made.data, self.made.splits.train)
         return self._trained(f"original-{number}", model, seed)

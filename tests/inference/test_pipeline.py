@@ -222,6 +222,9 @@ def test_the_command_writes_the_timeline(saved, tmp_path):
     wrong = CliRunner().invoke(app, ["predict", *given, *more, str(tmp_path / "picture.jpg")])
     assert (wrong.exit_code, "a .png or .svg file" in wrong.output) == (2, True)
     given[3] = str(tmp_path / "lost.csv")
+    nowhere = CliRunner().invoke(app, ["predict", *given, "--plot", str(tmp_path / "nowhere" / "picture.png")])
+    assert (nowhere.exit_code, "there is no folder" in nowhere.output) == (2, True)
+    assert not (tmp_path / "lost.csv").exists()
     wrong = CliRunner().invoke(app, ["predict", given[0], str(tmp_path / "none.csv"), *given[2:]])
     assert wrong.exit_code == 2
     assert "no such file" in wrong.output

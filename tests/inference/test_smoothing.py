@@ -70,6 +70,12 @@ def test_unlikely_activities_lose_their_label():
     assert [s.probability for s in found] == [0.9, 0.5, 0.8, None, 0.4]
 
 
+@pytest.mark.parametrize("wrong", [{"shortest_s": float("nan")}, {"shortest_s": -1.0}, {"least_probability": 1.5}])
+def test_what_is_no_duration_and_no_probability_is_refused(wrong):
+    with pytest.raises(DataError, match=str(next(iter(wrong)))):
+        Smoothing(**wrong)
+
+
 def test_time_that_nobody_labelled_does_not_count():
     true = [Segment(0, 10, "w", None), Segment(50, 60, "w", None)]
     metrics = compare_timelines(true, [Segment(0, 10, "w", 1), Segment(10, 50, "s", 1), Segment(50, 60, "w", 1)])
