@@ -222,6 +222,9 @@ def history_at(path: Path) -> PruningHistory:
     """
     record = path / _HISTORY if path.is_dir() else path
     if not record.is_file():
+        folds = sorted([*path.glob(f"fold-*/{_HISTORY}"), *path.glob(f"seed-*/fold-*/{_HISTORY}")])
+        if folds:
+            raise OutputFolderError(f"{path} has a run for each fold; give one of them, e.g. {folds[0].parent}.")
         left = len(list(path.glob("iteration-*"))) if path.is_dir() else 0
         why = f"the run there has {left} iteration(s) and has not ended" if left else "there is none"
         raise OutputFolderError(f"{path} has no {_HISTORY}: {why}. Give the folder of a run that has ended.")
