@@ -138,7 +138,8 @@ def readable(runs: dict[str, Folds]) -> str:
             cells = [f"**{cell}**" for cell in cells] + ["", ""]
         else:
             paired = against(runs, network)
-            cells += [f"{100 * paired.mean:+.2f} ± {100 * paired.ci95:.2f}", f"{paired.p:.3f}"]
+            cells += [f"{100 * paired.mean:+.2f} ± {100 * paired.ci95:.2f}"]
+            cells.append("< 0.001" if paired.p < 0.001 else f"{paired.p:.3f}")
         lines.append("| " + " | ".join(cells) + " |")
     for place, label in enumerate(("a CNN of three blocks", "a random forest on window statistics")):
         rows = [_baseline(name, place) for name in runs]
