@@ -6,7 +6,7 @@
 
 Cut at once, scored anew after every removal, as the recipe does; what two criteria leave alike is healed once for
 both. Accuracies are of the test examples, which choose nothing here. `last` removes the last block that may go,
-`random` one by a seed.
+`random` one by a seed. Differences are paired over folds, seeds and healings.
 
 Beside it: how far criteria agree on the order of the original's blocks, and how well that order tells the loss that is
 left where a single block is removed and healed, for the share of the healing that one removal has (Spearman's rank
@@ -60,9 +60,9 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
         if f"cut {name}" not in found:
             history = trial.cut(criterion=name)
             before, after = history.before, history.after
-            kept.keep("original", {"accuracy": before.metrics["validation"].accuracy, "macs": before.cost.macs})
+            kept.keep("original", {"accuracy": before.metrics["test"].accuracy, "macs": before.cost.macs})
             cut = {"left": sorted(after.remaining), "macs": after.cost.macs, "removals": len(history.iterations) - 1}
-            kept.keep(f"cut {name}", {**cut, "accuracy": after.metrics["validation"].accuracy})
+            kept.keep(f"cut {name}", {**cut, "accuracy": after.metrics["test"].accuracy})
         left = found[f"cut {name}"]["left"]
         for number in range(healings):
             key = f"healed {left} by seed {seed + number}"
@@ -145,7 +145,7 @@ def main() -> None:
         parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
     data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
     found = [
-        compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json"))
+        compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json", fold))
         for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
     ]
     left, order = tables(found, criteria, given.healings)

@@ -42,19 +42,21 @@ def at_every_depth(
         depths: dict[int, Any] = {}
         for step in trial.cut(target={"blocks": fewest}).iterations:
             depths[len(step.remaining)] = {
-                "left": sorted(step.remaining), "macs": step.cost.macs, "cut": step.metrics["validation"].accuracy,
+                "left": sorted(step.remaining), "macs": step.cost.macs, "cut": step.metrics["test"].accuracy,
             }  # fmt: skip
         kept.keep("depths", [depths[depth] for depth in sorted(depths, reverse=True)])
         kept.keep("original", trial.tested(original))
-    for place in removals or range(1, len(found["depths"])):
+    steps = range(1, len(found["depths"]))
+    if not set(removals) <= set(steps):
+        raise SystemExit(f"--removals {' '.join(map(str, removals))}: this network takes 1 to {len(steps)} of them.")
+    for place in removals or steps:
         depth = found["depths"][place]
         pruned = trial.of_blocks(depth["left"])
         for name in ("pruned", *controls):
             key = f"{name} {'at any depth' if name == 'original' else depth['left']}"
             if key not in found:
-                stack = pruned
-                if name != "pruned":
-                    stack = control_network(name, original, trial.of_blocks(depth["left"]), settings, protected, seed)
+                is_control = name != "pruned"
+                stack = control_network(name, original, pruned, settings, protected, seed) if is_control else pruned
                 kept.keep(key, trial.healed(stack, seed))
     kept.keep("done", [removals, controls])
     return found
@@ -123,7 +125,7 @@ def main() -> None:
         parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
     data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
     found = [
-        at_every_depth(fold, data, given.removals, given.controls, Kept(given.runs / name / f"{trial}.json"))
+        at_every_depth(fold, data, given.removals, given.controls, Kept(given.runs / name / f"{trial}.json", fold))
         for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
     ]
     table = table_of(found, given.removals, given.controls)

@@ -5,8 +5,7 @@
     python benchmarks/healing_ablation.py cifar10_resnet56_cpu --override heal.epochs=8
 
 The recipe says data, network, training and target; a row changes one thing of its healing, or says how many removals
-lie between two healings. Examples seen are the same in every row, but for those that say so: `when: 1` shares them out
-among the removals.
+lie between two healings, among which the examples are shared out. All rows see as many, but for those twice as long.
 Accuracies are of the validation examples, by which a recipe may choose (so refit is off); differences are paired over
 folds and seeds. What is done is kept in --runs, and not done again.
 """
@@ -111,7 +110,7 @@ def run(
     recipe = load_recipe(name, [*overrides, "refit=false"])
     data = load_configured(recipe.data)
     found = [
-        heal_in_every_way(fold, data, rows, Kept(runs / name / f"{trial}.json"))
+        heal_in_every_way(fold, data, rows, Kept(runs / name / f"{trial}.json", fold))
         for trial, fold in trials_of(recipe, data, seeds, folds)
     ]
     table = []

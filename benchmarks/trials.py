@@ -55,14 +55,12 @@ class Trial:
         return make_loader(self.made.data, rows, self.made.preprocess, 256)
 
     def cut(self, **settings: Any) -> PruningHistory:
-        """Removes blocks as the recipe does, with other settings of its `prune` section, and heals nothing.
-
-        What is called validation in the history are the test examples; they choose nothing here.
-        """
+        """Removes blocks as the recipe does, with other settings of its `prune` section, and heals nothing."""
         chosen = PruneSettings(**{**self.recipe.prune.model_dump(exclude_unset=True), **settings})
         recipe = self.recipe.model_copy(update={"prune": chosen, "heal": None, "controls": (), "output_dir": None})
-        test = {"validation": self.examples(self.made.splits.test)}
-        return prune(self.original, None, self.calibration, test, recipe, accelerator=self.accelerator).history
+        splits = self.made.splits
+        sets = {"validation": self.examples(splits.validation), "test": self.examples(splits.test)}
+        return prune(self.original, None, self.calibration, sets, recipe, accelerator=self.accelerator).history
 
     def of_blocks(self, left: Sequence[int]) -> BlockStack:
         """The original with some of its blocks alone."""
@@ -113,18 +111,24 @@ def begin(recipe: Recipe, data: LabelledData) -> Trial:
 
 
 class Kept:
-    """What a trial has found so far, in a file: what is there is not done again."""
+    """What a trial has found so far, in a file: what is there is not done again.
 
-    def __init__(self, path: Path):
+    Args:
+        path: The file.
+        recipe: Of the trial; what another one found is not taken for it.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe):
         self.path = path
-        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"recipe": recipe.fingerprint}
+        if self.found.get("recipe") != json.loads(json.dumps(recipe.fingerprint)):
+            raise SystemExit(f"{path} was made by another recipe, or with other overrides: give other --runs.")
 
-    def keep(self, name: str, value: Any) -> Any:
-        """Adds a value and writes the file; returns the value."""
+    def keep(self, name: str, value: Any) -> None:
+        """Adds a value and writes the file."""
         self.found[name] = value
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.found)
-        return value
 
 
 def points(differences: Sequence[float]) -> str:

@@ -81,3 +81,15 @@ def test_a_row_of_the_ablation_changes_what_it_names(benchmarks):
     assert rows["labels alone"].distill is None
     assert (rows["after every removal"].when, rows["after every removal"].epochs) == (1, 4)
     assert rows["twice as long, from three originals"].distill.originals == 3
+
+
+def test_what_another_recipe_found_is_not_taken(benchmarks, tmp_path):
+    from trials import Kept
+
+    from har_prune.recipe.load import load_recipe
+
+    recipe, other = load_recipe("quickstart", []), load_recipe("quickstart", ["heal.epochs=1"])
+    Kept(tmp_path / "trial.json", recipe).keep("cut cka", {"accuracy": 0.5})
+    assert Kept(tmp_path / "trial.json", recipe).found["cut cka"] == {"accuracy": 0.5}
+    with pytest.raises(SystemExit, match="with other overrides"):
+        Kept(tmp_path / "trial.json", other)

@@ -62,7 +62,7 @@ class Healer:
     def _schedule(heal: HealConfig, final: bool) -> TrainConfig:
         return heal.final if final and heal.final is not None else heal
 
-    def of_all(self, steps: Sequence[PruningStep], *, final: bool) -> TrainConfig:
+    def whole_schedule(self, steps: Sequence[PruningStep], *, final: bool) -> TrainConfig:
         """The schedule that the last of some steps was healed on, drawn out over the healings of all.
 
         Raises:

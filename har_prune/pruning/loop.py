@@ -366,7 +366,7 @@ class _Run:
         stack = control_network(name, self.original, result, self.settings, self.protected, seed)
         cost = self.recorder.cost(stack.model)
         final = self._is_final(result, self.steps[selected].cost)
-        schedule = self.healer.of_all(self.steps[: selected + 1], final=final)
+        schedule = self.healer.whole_schedule(self.steps[: selected + 1], final=final)
         healing = self.healer.trained(stack, schedule, f"control-{name}", seed)
         left = stack.original_indices
         gone = tuple(index for index in self.original.original_indices if index not in left)
