@@ -2,10 +2,12 @@
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, version
 
 import yaml
 
 import har_prune
+from har_prune.runtime import environment
 
 
 def test_lower_bounds_are_the_versions_that_were_tried_together(root):
@@ -23,6 +25,16 @@ def test_lower_bounds_are_the_versions_that_were_tried_together(root):
 
 
 def test_one_version(root):
-    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
-    assert version == har_prune.__version__ == yaml.safe_load((root / "CITATION.cff").read_text())["version"]
-    assert f"## {version}" in (root / "CHANGELOG.md").read_text().split("\n## ")[1].join(["## ", ""])
+    stated = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert stated == har_prune.__version__ == yaml.safe_load((root / "CITATION.cff").read_text())["version"]
+    assert f"## {stated}" in (root / "CHANGELOG.md").read_text().split("\n## ")[1].join(["## ", ""])
+
+
+def test_a_checkout_that_is_not_installed_says_its_version(monkeypatch):
+    def installed(package):
+        if package == "har_prune":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(environment, "version", installed)
+    assert environment.environment()["har_prune"] == har_prune.__version__

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
+import har_prune
+
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "scikit-learn", "safetensors", "numpy")
 
 
 def environment() -> dict[str, Any]:
     """Versions of the libraries, the machine, and the commit of har_prune ("dirty" when files differ from it)."""
     return {
-        "har_prune": version("har_prune"),
+        "har_prune": har_prune.__version__,  # of the code that runs; a checkout may not be installed
         "commit": _commit(),
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
