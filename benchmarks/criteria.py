@@ -53,7 +53,7 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
     found = kept.found
     if found.get("done") == [criteria, healings]:
         return found
-    trial = begin(recipe, data)
+    trial = begin(recipe, data, kept.folder)
     kept.keep("seed", recipe.seed)
     seed, epochs = recipe.seed, recipe.heal.epochs
     for name in criteria:
@@ -67,7 +67,7 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
         for number in range(healings):
             key = f"healed {left} by seed {seed + number}"
             if key not in found:
-                kept.keep(key, trial.healed(trial.of_blocks(left), seed + number))
+                kept.keep(key, trial.healed(key, trial.of_blocks(left), seed + number))
     if not set(criteria) <= set(found.setdefault("scores", {})):
         config = ScoringConfig(seed=seed)
         scores = score_blocks(
@@ -79,8 +79,8 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
     for index in found["candidates"]:
         group = trial.original.removal_group(index)
         left = [block.original_index for block in trial.original.blocks if block.index not in group]
-        if f"single {index}" not in found:
-            kept.keep(f"single {index}", trial.healed(trial.of_blocks(left), seed, share))
+        if (key := f"single {index}") not in found:
+            kept.keep(key, trial.healed(key, trial.of_blocks(left), seed, share))
     kept.keep("done", [criteria, healings])
     return found
 

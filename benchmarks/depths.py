@@ -5,10 +5,13 @@
 
 The recipe says data, network, training, criterion and healing; its target is not asked. A network of each depth is the
 original without the blocks that went first, healed once, by the recipe's schedule, whatever the depth. Accuracies are
-of the test examples, which choose nothing here. What is done is kept in --runs, and not done again.
+of the test examples, which choose nothing here. What is done is kept in --runs, the networks too, and not done again;
+a training that is interrupted goes on. On one GPU several small networks train beside each other: --jobs.
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +19,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import RESULTS, write_result
-from trials import Kept, begin, points, trials_of
+from trials import Kept, Trial, begin, points, trials_of
 
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.pruning.controls import control_network
@@ -28,38 +31,67 @@ CONTROLS = ("scratch", "original", "random", "last")
 
 
 def at_every_depth(
-    recipe: Recipe, data: LabelledData, removals: list[int], controls: list[str], kept: Kept
+    recipe: Recipe, data: LabelledData, removals: list[int], controls: list[str], jobs: int, kept: Kept
 ) -> dict[str, Any]:
     """One trial: accuracy and MACs of the original, of each depth cut and healed, and of controls there."""
     found = kept.found
     if found.get("done") == [removals, controls]:
         return found
-    trial, settings = begin(recipe, data), recipe.prune
-    original, seed = trial.original, recipe.seed
-    protected = protected_blocks(original, settings.protected)
+    trial = begin(recipe, data, kept.folder)
     if "original" not in found:
-        fewest = len(original) - len(most_removals(original, settings, protected))
+        protected = protected_blocks(trial.original, recipe.prune.protected)
+        fewest = len(trial.original) - len(most_removals(trial.original, recipe.prune, protected))
         depths: dict[int, Any] = {}
         for step in trial.cut(target={"blocks": fewest}).iterations:
             depths[len(step.remaining)] = {
                 "left": sorted(step.remaining), "macs": step.cost.macs, "cut": step.metrics["test"].accuracy,
             }  # fmt: skip
         kept.keep("depths", [depths[depth] for depth in sorted(depths, reverse=True)])
-        kept.keep("original", trial.tested(original))
+        kept.keep("original", trial.tested(trial.original))
     steps = range(1, len(found["depths"]))
     if not set(removals) <= set(steps):
         raise SystemExit(f"--removals {' '.join(map(str, removals))}: this network takes 1 to {len(steps)} of them.")
+    wanted = {}
     for place in removals or steps:
-        depth = found["depths"][place]
-        pruned = trial.of_blocks(depth["left"])
+        left = found["depths"][place]["left"]
         for name in ("pruned", *controls):
-            key = f"{name} {'at any depth' if name == 'original' else depth['left']}"
-            if key not in found:
-                is_control = name != "pruned"
-                stack = control_network(name, original, pruned, settings, protected, seed) if is_control else pruned
-                kept.keep(key, trial.healed(stack, seed))
+            wanted[key_of(name, left)] = (name, left)
+    missing = {key: network for key, network in wanted.items() if key not in found}
+    if jobs == 1:
+        for key, (name, left) in missing.items():
+            kept.keep(key, healed(trial, name, left))
+    else:
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+            running = {
+                pool.submit(healed_apart, recipe, kept.folder, name, left): key
+                for key, (name, left) in missing.items()
+            }
+            for one in as_completed(running):
+                kept.keep(running[one], one.result())
     kept.keep("done", [removals, controls])
     return found
+
+
+def key_of(name: str, left: list[int]) -> str:
+    """Of a network that is healed: "pruned" or a control, beside what the original keeps of its blocks."""
+    return f"{name} {'at any depth' if name == 'original' else left}"
+
+
+def healed(trial: Trial, name: str, left: list[int]) -> dict[str, float]:
+    """Makes and heals one network, and saves it in the trial's folder."""
+    original, settings, seed = trial.original, trial.recipe.prune, trial.recipe.seed
+    stack, key = trial.of_blocks(left), key_of(name, left)
+    if name != "pruned":
+        protected = protected_blocks(original, settings.protected)
+        stack = control_network(name, original, stack, settings, protected, seed)
+    result = trial.healed(key, stack, seed)
+    stack.model.save_pretrained(trial.folder / key)
+    return result
+
+
+def healed_apart(recipe: Recipe, folder: Path, name: str, left: list[int]) -> dict[str, float]:
+    """The same in a process of its own."""
+    return healed(begin(recipe, load_configured(recipe.data), folder), name, left)
 
 
 def table_of(trials: list[dict[str, Any]], removals: list[int], controls: list[str]) -> list[dict[str, Any]]:
@@ -75,7 +107,7 @@ def table_of(trials: list[dict[str, Any]], removals: list[int], controls: list[s
         row: dict[str, Any] = {"blocks removed": left, "MACs removed %": f"{100 * gone:.2f}"}
         row["cut %"] = f"{100 * fmean(depth['cut'] for depth in depths):.2f}"
         for name in ("pruned", *controls):
-            keys = [f"{name} {'at any depth' if name == 'original' else depth['left']}" for depth in depths]
+            keys = [key_of(name, depth["left"]) for depth in depths]
             values = [trial[key]["accuracy"] for trial, key in zip(trials, keys, strict=True)]
             against = points([value - first for value, first in zip(values, whole, strict=True)])
             shown = f"{100 * fmean(values):.2f}"
@@ -116,6 +148,7 @@ def main() -> None:
     parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
     parser.add_argument("--removals", type=int, nargs="*", default=[], help="steps to heal after; none: every one")
     parser.add_argument("--controls", nargs="*", default=["scratch"], choices=CONTROLS, help="trained beside each")
+    parser.add_argument("--jobs", type=int, default=1, help="networks healed at the same time, each in a process")
     parser.add_argument("--name", help="of the result; the recipe's where left out")
     parser.add_argument("--runs", type=Path, default=Path("runs/depths"))
     parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
@@ -125,7 +158,9 @@ def main() -> None:
         parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
     data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
     found = [
-        at_every_depth(fold, data, given.removals, given.controls, Kept(given.runs / name / f"{trial}.json", fold))
+        at_every_depth(
+            fold, data, given.removals, given.controls, given.jobs, Kept(given.runs / name / f"{trial}.json", fold)
+        )
         for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
     ]
     table = table_of(found, given.removals, given.controls)

@@ -65,7 +65,7 @@ def heal_in_every_way(recipe: Recipe, data: LabelledData, rows: list[str], kept:
     found = kept.found
     if set(rows) <= set(found):
         return found
-    trial = begin(recipe, data)
+    trial = begin(recipe, data, kept.folder)
     validation = trial.examples(trial.made.splits.validation)
     accuracy = evaluate_model(trial.original.model, validation, trial.accelerator).accuracy
     kept.keep("original", {"accuracy": accuracy})

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from safetensors.torch import load_model, save_model
 from torch.utils.data import DataLoader
 
 from har_prune import (
@@ -28,7 +29,7 @@ from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.folds import folds_of, is_all_folds
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
-from har_prune.runtime.files import write_json
+from har_prune.runtime.files import whole_file, write_json
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Trial:
         train: What the recipe trains on.
         calibration: What its criterion sees.
         original: The network.
+        folder: Where trainings that are interrupted go on from.
     """
 
     recipe: Recipe
@@ -49,6 +51,7 @@ class Trial:
     train: DataLoader
     calibration: DataLoader
     original: BlockStack
+    folder: Path
 
     def examples(self, rows: np.ndarray) -> DataLoader:
         """Batches to evaluate on."""
@@ -67,16 +70,19 @@ class Trial:
         gone = [block.index for block in self.original.blocks if block.original_index not in left]
         return find_blocks(remove_blocks(self.original, gone), self.made.example_inputs)
 
-    def healed(self, stack: BlockStack, seed: int, epochs: float | None = None) -> dict[str, float]:
+    def healed(self, name: str, stack: BlockStack, seed: int, epochs: float | None = None) -> dict[str, float]:
         """Trains a network as the recipe heals; its accuracy and loss on the test examples."""
         heal = self.recipe.heal
         teacher = Teacher(self.original, heal.distill) if heal.distill else None
         schedule = heal if epochs is None else heal.model_copy(update={"epochs": epochs})
-        validation = self.examples(self.made.splits.validation)
+        checkpoint = self.folder / f"{name}.training"
         train_model(
-            stack, self.train, validation, schedule, accelerator=self.accelerator, teacher=teacher, seed=seed
+            stack, self.train, self.examples(self.made.splits.validation), schedule, accelerator=self.accelerator,
+            teacher=teacher, seed=seed, checkpoint=checkpoint,
         )  # fmt: skip
-        return self.tested(stack)
+        found = self.tested(stack)
+        checkpoint.unlink(missing_ok=True)
+        return found
 
     def tested(self, stack: BlockStack) -> dict[str, float]:
         """Accuracy and loss on the test examples."""
@@ -96,30 +102,42 @@ def trials_of(
                 yield f"seed-{seed}-{subject}", fold
 
 
-def begin(recipe: Recipe, data: LabelledData) -> Trial:
-    """Loads or trains the original of a trial."""
+def begin(recipe: Recipe, data: LabelledData, folder: Path) -> Trial:
+    """Loads the original of a trial, or trains it and keeps it in `folder`."""
     made = prepare(recipe, data)
     accelerator, size = make_accelerator(recipe.precision, recipe.num_threads), recipe.data.batch_size
     train = make_loader(data, made.splits.train, made.preprocess, size, augment=recipe.data.augment)
     rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
     calibration = make_loader(data, rows, made.preprocess, size)
+    folder.mkdir(parents=True, exist_ok=True)
     if recipe.train is not None:
-        validation = make_loader(data, made.splits.validation, made.preprocess, 256)
-        train_model(made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed)
+        weights, checkpoint = folder / "original.safetensors", folder / "original.training"
+        if weights.exists():
+            load_model(made.model, weights)
+            made.model.eval()
+        else:
+            validation = make_loader(data, made.splits.validation, made.preprocess, 256)
+            train_model(
+                made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed,
+                checkpoint=checkpoint,
+            )  # fmt: skip
+            with whole_file(weights) as partial:
+                save_model(made.model, str(partial))
+            checkpoint.unlink(missing_ok=True)
     original: BlockStack = find_blocks(made.model, made.example_inputs)
-    return Trial(recipe, made, accelerator, train, calibration, original)
+    return Trial(recipe, made, accelerator, train, calibration, original, folder)
 
 
 class Kept:
     """What a trial has found so far, in a file: what is there is not done again.
 
     Args:
-        path: The file.
+        path: The file; beside it is a folder for the trial's networks.
         recipe: Of the trial; what another one found is not taken for it.
     """
 
     def __init__(self, path: Path, recipe: Recipe):
-        self.path = path
+        self.path, self.folder = path, path.with_suffix("")
         self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"recipe": recipe.fingerprint}
         if self.found.get("recipe") != json.loads(json.dumps(recipe.fingerprint)):
             raise SystemExit(f"{path} was made by another recipe, or with other overrides: give other --runs.")

@@ -93,3 +93,27 @@ def test_what_another_recipe_found_is_not_taken(benchmarks, tmp_path):
     assert Kept(tmp_path / "trial.json", recipe).found["cut cka"] == {"accuracy": 0.5}
     with pytest.raises(SystemExit, match="with other overrides"):
         Kept(tmp_path / "trial.json", other)
+
+
+def test_networks_healed_beside_each_other_are_those_healed_one_by_one(benchmarks, tmp_path):
+    import depths
+    from trials import Kept
+
+    from har_prune.data.load import load_configured
+    from har_prune.recipe.load import load_recipe
+
+    small = "{model_type: har_transformer, hidden_size: 16, num_hidden_layers: 4, intermediate_size: 16, patch_stride: 8}"
+    recipe = load_recipe("quickstart", ["train.epochs=0.2", "heal.epochs=0.2", f"model.config={small}"])
+    data, found = load_configured(recipe.data), []
+    for jobs in (1, 2):
+        kept = Kept(tmp_path / f"jobs-{jobs}.json", recipe)
+        found.append(depths.at_every_depth(recipe, data, [2], ["scratch"], jobs, kept))
+        assert not list(kept.folder.glob("*.training")), "nothing is left to go on from"
+    assert found[0] == found[1]
+    key = depths.key_of("pruned", found[0]["depths"][2]["left"])
+    assert (tmp_path / "jobs-1" / key / "model.safetensors").exists()
+    original = (tmp_path / "jobs-1/original.safetensors").read_bytes()
+    again = Kept(tmp_path / "jobs-1.json", recipe)
+    del again.found[key], again.found["done"]
+    assert depths.at_every_depth(recipe, data, [2], ["scratch"], 1, again) == found[0], "goes on with the original"
+    assert (tmp_path / "jobs-1/original.safetensors").read_bytes() == original
