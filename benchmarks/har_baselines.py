@@ -35,6 +35,7 @@ from har_prune.reporting.folds import pooled_figures, summarise
 from har_prune.runtime.files import write_json
 from har_prune.training.loop import train_model
 
+BY_SUBJECT = "accuracy % by subject"
 CNN: dict[str, Any] = {"model_type": "har_resnet", "hidden_sizes": [32, 64, 128], "depths": [1, 1, 1]}
 
 
@@ -111,6 +112,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     f1 = [np.mean([pooled_figures(one["confusion"])["macro_f1"] for one in seeds]) for seeds in found.values()]
     together = pooled_figures(np.sum([one["confusion"] for seeds in found.values() for one in seeds], axis=0).tolist())
     folds, first = summarise(accuracy), next(iter(found.values()))[0]
+    by_subject = {subject: round(100 * float(value), 2) for subject, value in zip(found, accuracy, strict=True)}
     return {
         "MACs": first.get("macs", "-"),
         "parameters": first.get("parameters", "-"),
@@ -118,6 +120,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "95 % interval": f"± {100 * folds['ci95']:.2f}",
         "macro-F1 %, mean of folds": f"{100 * np.mean(f1):.2f}",
         **{f"pooled {key} %": f"{100 * together[key]:.2f}" for key in ("accuracy", "balanced_accuracy", "macro_f1")},
+        BY_SUBJECT: by_subject,
     }
 
 

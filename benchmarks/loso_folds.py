@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from har_baselines import BY_SUBJECT
 from measuring import RESULTS, render
 
 from har_prune.evaluation.significance import PairedDifference, paired_difference
@@ -72,14 +73,20 @@ def accuracy_of(folds: Folds, network: Any) -> list[float]:
     return found
 
 
-def against(runs: dict[str, Folds], network: str) -> PairedDifference:
-    """The pruned network against another, over all subjects of all runs."""
-    differences = []
-    for folds in runs.values():
-        networks = networks_of(folds)
-        pairs = zip(accuracy_of(folds, networks["pruned"]), accuracy_of(folds, networks[network]), strict=True)
-        differences += [pruned - other for pruned, other in pairs]
-    return paired_difference(differences)
+def against(runs: dict[str, Folds], others: dict[str, list[float]]) -> PairedDifference:
+    """The pruned network against others, whose accuracies are given by run; over all subjects of all runs."""
+    return paired_difference(
+        [
+            pruned - other
+            for name, folds in runs.items()
+            for pruned, other in zip(accuracy_of(folds, networks_of(folds)["pruned"]), others[name], strict=True)
+        ]
+    )
+
+
+def in_every_run(runs: dict[str, Folds], network: str) -> dict[str, list[float]]:
+    """Accuracies of a network, by run."""
+    return {name: accuracy_of(folds, networks_of(folds)[network]) for name, folds in runs.items()}
 
 
 def write_together(runs: dict[str, Folds]) -> None:
@@ -103,7 +110,7 @@ def write_together(runs: dict[str, Folds]) -> None:
                 "p": "" if paired is None else f"{paired['p']:.3f}",
             })  # fmt: skip
     for network in networks_of(next(iter(runs.values()))):
-        together = against(runs, network)
+        together = against(runs, in_every_run(runs, network))
         if network != "pruned":
             table.append({
                 "run": f"all, {together.subjects} subjects",
@@ -137,22 +144,33 @@ def readable(runs: dict[str, Folds]) -> str:
         if network == "pruned":
             cells = [f"**{cell}**" for cell in cells] + ["", ""]
         else:
-            paired = against(runs, network)
-            cells += [f"{100 * paired.mean:+.2f} ± {100 * paired.ci95:.2f}"]
-            cells.append("< 0.001" if paired.p < 0.001 else f"{paired.p:.3f}")
+            cells += _paired(against(runs, in_every_run(runs, network)))
         lines.append("| " + " | ".join(cells) + " |")
-    for place, label in enumerate(("a CNN of three blocks", "a random forest on window statistics")):
-        rows = [_baseline(name, place) for name in runs]
-        macs = next((row["MACs"] for row in rows if row and row["MACs"] != "-"), None)
+    for baseline, label in (
+        ("CNN", "a CNN of three blocks"),
+        ("random forest", "a random forest on window statistics"),
+    ):
+        rows = {name: _baseline(name, baseline) for name in runs}
+        macs = next((row["MACs"] for row in rows.values() if row and row["MACs"] != "-"), None)
         cells = [f"without pruning: {label}", "" if macs is None else f"{macs / 1e6:.1f} M"]
-        cells += ["" if row is None else f"{row['accuracy %, mean of folds']} {row['95 % interval']}" for row in rows]
-        lines.append("| " + " | ".join([*cells, "", ""]) + " |")
+        cells += [f"{row['accuracy %, mean of folds']} {row['95 % interval']}" if row else "" for row in rows.values()]
+        if all(row and BY_SUBJECT in row for row in rows.values()):
+            others = {name: [row[BY_SUBJECT][one] / 100 for one in runs[name]] for name, row in rows.items() if row}
+            cells += _paired(against(runs, others))
+        else:
+            cells += ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
     cells = [
         "[published](https://arxiv.org/abs/1806.05226), same protocol",
         "",
         *(f"{PUBLISHED[name]}" for name in runs),
     ]
     return "\n".join([*lines, "| " + " | ".join([*cells, "", ""]) + " |"])
+
+
+def _paired(found: PairedDifference) -> list[str]:
+    p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+    return [f"{100 * found.mean:+.2f} ± {100 * found.ci95:.2f}", p]
 
 
 def _macs(runs: dict[str, Folds], network: str) -> str:
@@ -166,8 +184,7 @@ def _macs(runs: dict[str, Folds], network: str) -> str:
     return f"{low} M" if low == high else f"{low}-{high} M"
 
 
-def _baseline(name: str, place: int) -> dict[str, Any] | None:
+def _baseline(name: str, network: str) -> dict[str, Any] | None:
     path = RESULTS / f"har_baselines_{name}.json"
-    wanted = ("cnn", "forest")[place]
     rows = json.loads(path.read_text(encoding="utf-8"))["table"] if path.exists() else []
-    return next((row for row in rows if wanted in row["network"].lower()), None)
+    return next((row for row in rows if row["network"] == network), None)

@@ -102,7 +102,7 @@ def test_networks_healed_beside_each_other_are_those_healed_one_by_one(benchmark
     from har_prune.data.load import load_configured
     from har_prune.recipe.load import load_recipe
 
-    small = "{model_type: har_transformer, hidden_size: 16, num_hidden_layers: 4, intermediate_size: 16, patch_stride: 8}"
+    small = "{model_type: har_transformer, hidden_size: 16, num_hidden_layers: 4, patch_stride: 8}"
     recipe = load_recipe("quickstart", ["train.epochs=0.2", "heal.epochs=0.2", f"model.config={small}"])
     data, found = load_configured(recipe.data), []
     for jobs in (1, 2):
