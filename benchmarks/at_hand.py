@@ -10,7 +10,6 @@ the training texts.
 import argparse
 import ast
 import hashlib
-from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 from har_prune import TrainConfig, evaluate_model, train_model
 
 PACKAGES = ("matplotlib", "networkx", "numpy", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
-_OF_EACH = 800  # texts, at most
+_OF_EACH = {"train": 800, "validation": 200, "test": 200}  # texts of a package, at most
 _LENGTH = 48  # tokens
 
 
@@ -51,11 +50,13 @@ def paragraphs(package: str) -> dict[str, list[str]]:
     """First paragraphs of a package's docstrings, without its name, by the split of their module."""
     spec = find_spec(package)
     root = Path(spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else "")
-    found, seen = defaultdict(list), set()
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root.parent).as_posix()
-        place = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10
-        split = {0: "test", 1: "validation"}.get(place, "train")
+    digests = {path: _digest(path.relative_to(root.parent).as_posix()) for path in root.rglob("*.py")}
+    found: dict[str, list[str]] = {split: [] for split in _OF_EACH}
+    seen: set[str] = set()
+    for path in sorted(digests, key=digests.__getitem__):  # an order without a pattern: most files need not be read
+        split = {0: "test", 1: "validation"}.get(digests[path] % 10, "train")
+        if len(found[split]) >= _OF_EACH[split]:
+            continue
         try:
             nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         except (SyntaxError, UnicodeDecodeError):
@@ -66,25 +67,27 @@ def paragraphs(package: str) -> dict[str, list[str]]:
             if 40 <= len(first) <= 300 and package not in first.lower() and first not in seen:
                 seen.add(first)
                 found[split].append(first)
-    return found
+    return {split: texts[: _OF_EACH[split]] for split, texts in found.items()}
+
+
+def _digest(name: str) -> int:
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16)
 
 
 def docstrings(folder: Path) -> DatasetDict:
     """Texts and packages."""
-    order, rows = np.random.default_rng(0), defaultdict(lambda: {"text": [], "label": []})
+    rows: dict[str, dict[str, list]] = {split: {"text": [], "label": []} for split in _OF_EACH}
     for label, package in enumerate(PACKAGES):
-        for split, texts in sorted(paragraphs(package).items()):
-            most = _OF_EACH if split == "train" else _OF_EACH // 4
-            chosen = [texts[place] for place in order.permutation(len(texts))[:most]]
-            rows[split]["text"] += chosen
-            rows[split]["label"] += [label] * len(chosen)
+        for split, texts in paragraphs(package).items():
+            rows[split]["text"] += texts
+            rows[split]["label"] += [label] * len(texts)
     features = Features({"text": Value("string"), "label": ClassLabel(names=list(PACKAGES))})
-    data = DatasetDict({split: Dataset.from_dict(of, features=features) for split, of in sorted(rows.items())})
+    data = DatasetDict({split: Dataset.from_dict(of, features=features) for split, of in rows.items()})
     data.save_to_disk(folder)
     return data
 
 
-def bert(data: DatasetDict, folder: Path) -> None:
+def bert(data: DatasetDict, folder: Path, epochs: float = 6) -> None:
     """A BERT of 8 layers, 128 wide."""
     made = BertWordPieceTokenizer(lowercase=True)
     made.train_from_iterator(data["train"]["text"], vocab_size=6000, show_progress=False)
@@ -105,7 +108,7 @@ def bert(data: DatasetDict, folder: Path) -> None:
 
         return DataLoader(list(data[split]), size, shuffle=shuffle, collate_fn=together)
 
-    schedule = TrainConfig(epochs=10, learning_rate=5e-4, weight_decay=0.05, warmup=0.1, keep="best")
+    schedule = TrainConfig(epochs=epochs, learning_rate=1e-3, weight_decay=0.05, warmup=0.1, keep="best")
     train_model(model, batches("train", 64, shuffle=True), batches("validation", 256), schedule)
     print(f"BERT: {100 * evaluate_model(model, batches('test', 256)).accuracy:.2f} % on the test texts")
     model.save_pretrained(folder)

@@ -19,6 +19,7 @@ from har_prune.reporting.trajectory import CONTROLS
 from har_prune.runtime.files import whole_file, write_json
 
 HISTORIES = Path(__file__).parent / "histories"
+# What tables have together; not loso_utd_mhad, whose subjects are those of the other two of that set.
 NAMES = {"loso_utd_mhad2": "UTD-MHAD 2", "loso_utd_mhad1": "UTD-MHAD 1", "loso_wharf": "WHARF"}
 PUBLISHED = {"loso_utd_mhad2": 74.67, "loso_utd_mhad1": 38.05, "loso_wharf": 65.35}  # arXiv:1806.05226, the best
 
@@ -50,7 +51,7 @@ def kept(name: str) -> tuple[dict[str, Any], Folds]:
 
 
 def all_kept() -> dict[str, Folds]:
-    """Of every run that is here, in the order of the tables."""
+    """Of the runs that tables have together, in their order."""
     return {name: kept(name)[1] for name in NAMES if (HISTORIES / f"{name}.json.xz").exists()}
 
 

@@ -55,9 +55,9 @@ def main() -> None:
     for record in RESULTS.glob("depths_*.json"):
         rows, name = json.loads(record.read_text(encoding="utf-8"))["table"], record.stem.removeprefix("depths_")
         depths.draw(rows, name.replace("_", " "), record.with_suffix(".png"))
+    for packed in loso_folds.HISTORIES.glob("*.json.xz"):
+        loso_folds.write_run(packed.name.removesuffix(".json.xz"))
     runs = loso_folds.all_kept()
-    for name in runs:
-        loso_folds.write_run(name)
     loso_folds.write_together(runs)
     first = next(iter(runs))
     loso_picture.draw(first, runs[first], ASSETS / f"{first}.png")
