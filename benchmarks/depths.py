@@ -26,6 +26,7 @@ from har_prune.pruning.controls import control_network
 from har_prune.pruning.plan import most_removals, protected_blocks
 from har_prune.recipe.load import load_recipe
 from har_prune.recipe.schema import Recipe
+from har_prune.runtime.batches import fingerprint_of
 
 CONTROLS = ("scratch", "original", "random", "last")
 
@@ -83,7 +84,7 @@ def healed(trial: Trial, name: str, left: list[int]) -> dict[str, float]:
     stack, key = trial.of_blocks(left), key_of(name, left)
     if name != "pruned":
         protected = protected_blocks(original, settings.protected)
-        stack = control_network(name, original, stack, settings, protected, seed)
+        stack = control_network(name, original, stack, settings, protected, seed, fingerprint_of(trial.train))
     result = trial.healed(key, stack, seed)
     stack.model.save_pretrained(trial.folder / key)
     return result

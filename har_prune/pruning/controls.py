@@ -29,6 +29,7 @@ def control_network(
     settings: PruneSettings,
     protected: set[int],
     seed: int,
+    data: str | None = None,
 ) -> BlockStack:
     """A network to compare a pruned one with, before it is trained.
 
@@ -41,6 +42,7 @@ def control_network(
         settings: The guards.
         protected: Indices in the original network that stay.
         seed: Of random weights and of the draw.
+        data: Fingerprint of the data, which the draw follows from too: one draw for all folds would be one network.
 
     Raises:
         UnreachableTargetError: No more blocks can be removed that way.
@@ -49,7 +51,8 @@ def control_network(
         return _scratch(pruned, seed)
     if name == "original":
         return find_blocks(copy.deepcopy(original.model), original.inputs, within=original.within)
-    order = np.random.default_rng(seed)
+    draw = np.random.SeedSequence([seed, int(data or "0", 16)])
+    order = np.random.default_rng(draw)
     pick: Callable[[list[int]], list[int]] = (
         (lambda allowed: order.permutation(allowed).tolist()) if name == "random" else (lambda allowed: allowed[::-1])
     )
@@ -58,7 +61,7 @@ def control_network(
         allowed = [i for i in candidates(stack, settings, protected) if len(stack.removal_group(i)) <= more]
         stack = _one_less(stack, pick(allowed), copies=stack is original)
     if "widths" in settings.structures:
-        stack = _as_narrow(stack, pruned, settings, protected, name, seed)
+        stack = _as_narrow(stack, pruned, settings, protected, name, int(draw.generate_state(1)[0]))
     return stack
 
 

@@ -363,7 +363,8 @@ class _Run:
         if kept is not None:
             return kept
         start, seed = time.monotonic(), self.config.seed + selected
-        stack = control_network(name, self.original, result, self.settings, self.protected, seed)
+        data = joint_fingerprint(self.data_fingerprints)
+        stack = control_network(name, self.original, result, self.settings, self.protected, seed, data)
         cost = self.recorder.cost(stack.model)
         final = self._is_final(result, self.steps[selected].cost)
         schedule = self.healer.whole_schedule(self.steps[: selected + 1], final=final)

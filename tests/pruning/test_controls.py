@@ -1,5 +1,6 @@
 """Controls: what a pruned network is compared with."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -22,7 +23,7 @@ ALL = ("scratch", "original", "random", "last")
 SETTINGS = PruneSettings(target={"blocks": 1})
 
 
-def _run(out: Path | None = None, **fields):
+def _run(out: Path | None = None, train: int = 0, **fields):
     torch.manual_seed(0)
     config = PruneConfig(**{
         "target": {"blocks": 2}, "evaluate": {"latency": False}, "output_dir": out,
@@ -30,7 +31,7 @@ def _run(out: Path | None = None, **fields):
         "calibration": {"execution_plan": {"micro_batch": 32}}, **fields,
     })  # fmt: skip
     sets = {"validation": loader(32, 2), "test": loader(32, 3)}
-    return prune(har_transformer(4), loader(64, 0, shuffle=True), loader(32, 1), sets, config)
+    return prune(har_transformer(4), loader(64, train, shuffle=True), loader(32, 1), sets, config)
 
 
 def test_each_control_is_what_it_says_and_sees_as_many_examples(tmp_path):
@@ -105,6 +106,23 @@ def test_random_blocks_follow_from_the_seed_and_the_guards():
     assert 2 < len(drawn) <= 4
     assert all({0, 4, 8, 11} <= set(left) and len(left) == 8 for left in drawn)
     assert control_network("last", original, pruned, paper, {11}, 0).original_indices == [0, 1, 2, 3, 4, 5, 8, 11]
+
+
+def test_other_data_draw_other_blocks():
+    original = find_blocks(cifar_resnet(depths=[4, 4, 4]))
+    pruned = without_blocks(original, [1, 2, 5, 6])
+
+    def drawn(data):
+        return tuple(control_network("random", original, pruned, SETTINGS, set(), 0, data).original_indices)
+
+    folds = [hashlib.sha256(name.encode()).hexdigest() for name in ("s1", "s2", "s3", "s4")]
+    assert len({drawn(data) for data in folds}) > 2, "one draw for all folds would be one network"
+    assert drawn(folds[0]) == drawn(folds[0])
+
+
+def test_a_run_draws_by_its_data():
+    left = {_run(train=fold, controls=("random",)).history.controls["random"].remaining for fold in range(5)}
+    assert len(left) > 1
 
 
 def test_a_network_from_scratch_has_new_weights_and_the_mean_image():
