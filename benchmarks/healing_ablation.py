@@ -41,6 +41,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "keep: last": {"keep": "last"},
     "keep: average": {"keep": "average"},
     "twice as long": {"epochs": 2.0},
+    "twice as long, labels alone": {"epochs": 2.0, "distill": None},
     "twice as long, from three originals": {"epochs": 2.0, "distill": {"originals": 3}},
     "learning rate / 3": {"learning_rate": 1 / 3},
     "learning rate x 3": {"learning_rate": 3.0},
