@@ -152,8 +152,8 @@ def readable(runs: dict[str, Folds]) -> str:
         ("random forest", "a random forest on window statistics"),
     ):
         rows = {name: _baseline(name, baseline) for name in runs}
-        macs = next((row["MACs"] for row in rows.values() if row and row["MACs"] != "-"), None)
-        cells = [f"without pruning: {label}", "" if macs is None else f"{macs / 1e6:.1f} M"]
+        macs = [row["MACs"] / 1e6 for row in rows.values() if row and row["MACs"] != "-"]
+        cells = [f"without pruning: {label}", _range(macs) if macs else ""]
         cells += [f"{row['accuracy %, mean of folds']} {row['95 % interval']}" if row else "" for row in rows.values()]
         if all(row and BY_SUBJECT in row for row in rows.values()):
             others = {name: [row[BY_SUBJECT][one] / 100 for one in runs[name]] for name, row in rows.items() if row}
@@ -181,7 +181,11 @@ def _macs(runs: dict[str, Folds], network: str) -> str:
         for seeds in folds.values()
         for history in seeds
     ]
-    low, high = f"{min(every):.1f}", f"{max(every):.1f}"
+    return _range(every)
+
+
+def _range(macs: list[float]) -> str:
+    low, high = f"{min(macs):.1f}", f"{max(macs):.1f}"
     return f"{low} M" if low == high else f"{low}-{high} M"
 
 
