@@ -15,6 +15,8 @@ _CLASS = math.log(1.01)  # lengths are counted in classes 1 % wide: memory does 
 _SMALLEST = 1e-9
 CALM = 6.0  # rad/s: nobody turns that fast half of the time (wrists of people who exercise: 3)
 GRAVITY = (7.0, 13.0)  # m/s^2, of the median length of an acceleration
+# Of one subject, who may have recorded little: far enough from what g or mg would be.
+_GRAVITY_OF_ONE = (4.0, 25.0)
 # By unit: what is long, share of the windows that are no longer, the same in words, and what that length may be.
 # Accelerations: the median, because free fall and impacts are rare. Rates: nearly all and all, because people may sit
 # most of the time, but turn through no whole window as fast as gyroscopes measure (2000 deg/s), and once by 3 deg/s.
@@ -74,33 +76,46 @@ def lengths(window: np.ndarray, groups: Mapping[str, list[int]]) -> Iterator[tup
 
 
 def refuse_implausible(info: DatasetInfo, counted: Counter) -> None:
-    """Looks at what was counted over all windows.
+    """Looks at what was counted over all windows, and at the accelerations of each subject.
 
     Args:
         info: The data set.
-        counted: How often `lengths` gave what.
+        counted: How often `lengths` gave what, (subject, NAME, class).
 
     Raises:
         PrepError: Accelerations are not as long as gravity, or rates are those of no body.
     """
     for name, axes in triads(info).items():
-        classes = sorted((number, count) for (group, number), count in counted.items() if group == name)
         unit = info.units[axes[0]]
+        of_all: Counter = Counter()
+        by_subject: dict[str, Counter] = {}
+        for (subject, group, number), count in counted.items():
+            if group == name:
+                of_all[number] += count
+                by_subject.setdefault(subject, Counter())[number] += count
         for what, share, where, low, high in _BOUNDS.get(unit, []):
-            length = _quantile(classes, share)
-            if not low <= length <= high:
-                allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
-                raise PrepError(
-                    f"{name}: the {what} is {length:.3g} {unit} long {where}, and should be {allowed}. "
-                    f"{_cause(unit, length, low, high)} Correct the unit in the column map; where it is right "
-                    f"(acceleration without gravity, say), write unchecked: [{name}] there. Files of a publisher are "
-                    "not as documented: download them again."
-                )
+            _refuse(name, unit, what, _quantile(of_all, share), where, low, high)
+        if unit == "m/s^2":
+            for subject, classes in sorted(by_subject.items()):
+                where = f"in the median window of subject {subject}"
+                _refuse(name, unit, "acceleration", _quantile(classes, 0.5), where, *_GRAVITY_OF_ONE)
 
 
-def _quantile(classes: list[tuple[int, int]], share: float) -> float:
-    passed, wanted = 0, share * sum(count for _, count in classes)
-    for number, count in classes:
+def _refuse(name: str, unit: str, what: str, length: float, where: str, low: float, high: float) -> None:
+    if low <= length <= high:
+        return
+    allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+    raise PrepError(
+        f"{name}: the {what} is {length:.3g} {unit} long {where}, and should be {allowed}. "
+        f"{_cause(unit, length, low, high)} Correct the unit in the column map; where it is right "
+        f"(acceleration without gravity, say), write unchecked: [{name}] there. Files of a publisher are "
+        "not as documented: download them again."
+    )
+
+
+def _quantile(classes: Counter, share: float) -> float:
+    passed, wanted = 0, share * classes.total()
+    for number, count in sorted(classes.items()):
         passed += count
         if passed >= wanted:
             return math.exp(number * _CLASS)

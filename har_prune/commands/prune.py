@@ -36,7 +36,7 @@ def prune(
     ] = None,
     criterion: Annotated[str, typer.Option(help="What importance is; see `har-prune score`.")] = "cka",
     samples: Annotated[int, typer.Option(help="Examples the criterion sees.")] = 1024,
-    epochs: Annotated[float, typer.Option(help="Of healing after each removal; 0: none.")] = 1.0,
+    epochs: Annotated[float, typer.Option(help="Of healing, once at the end; 0: none.")] = 1.0,
     learning_rate: Annotated[float, typer.Option(help="Of healing, AdamW.")] = 1e-4,
     distill: Annotated[bool, typer.Option("--distill/--labels-only", help="Whether the original teaches.")] = True,
     batch_size: Annotated[int, typer.Option()] = 64,

@@ -35,8 +35,8 @@ class DataConfig(Settings):
     )
     label_names: Literal["data", "checkpoint"] = Field(
         "data",
-        description="checkpoint: the data's classes are the checkpoint's, in its order, whatever they are called "
-        "(folders of ImageNet are called by WordNet numbers)",
+        description="checkpoint: the data's classes are the checkpoint's, by their names, or in its order where they "
+        "are called otherwise (folders of ImageNet are called by WordNet numbers)",
     )
     max_tokens: int = Field(128, ge=2, description="texts: longer ones are cut")
     validation_fraction: float = Field(

@@ -122,7 +122,8 @@ def load_data(
     if label_column is None:
         raise DataError(
             f"data set {name_or_path!r}: expected one column of class labels called 'label' with names "
-            f"(ClassLabel); its columns are {', '.join(table.column_names)}. Dataset.class_encode_column makes one."
+            f"(ClassLabel); its columns are {', '.join(table.column_names)}. Dataset.class_encode_column makes one: "
+            f"load_dataset({name_or_path!r}).class_encode_column('label').save_to_disk('NEW') is a folder that has it."
         )
     labels = np.asarray(table.with_format("numpy")[label_column][:], dtype=np.int64)
     names = list(table.features[label_column].names)
@@ -193,10 +194,14 @@ def _label_column(table: Dataset) -> str | None:
     return "label" if "label" in found else found[0] if len(found) == 1 else None
 
 
+_TEXT = ("string", "large_string", "string_view")
+
+
 def _text_column(table: Dataset) -> str | None:
     if "input_values" in table.column_names or any(isinstance(f, Image) for f in table.features.values()):
         return None
-    found = [name for name, feature in table.features.items() if feature == Value("string")]
+    # pandas reads the texts of a CSV file as large_string (datasets 5.2).
+    found = [name for name, feature in table.features.items() if getattr(feature, "dtype", "") in _TEXT]
     return next((name for name in ("text", "sentence") if name in found), found[0] if len(found) == 1 else None)
 
 

@@ -55,7 +55,7 @@ prune:
   # protected: [0, {len(stack) - 1}]             # blocks that stay
 heal:                              # training after removals; leave it out for none
   epochs: 1
-  interval: 1                      # removals between two healings; the last network is always healed
+  when: end                        # once, when no more goes; a number: after so many removals, and at the end
   optimizer: {"sgd" if convolutional else "adamw"}
   learning_rate: {rate:g}
   distill: true                    # the original network is the teacher

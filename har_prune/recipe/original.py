@@ -28,7 +28,9 @@ _BACKGROUND = "background"  # the class in front of ImageNet's that TensorFlow's
 
 
 def named_as(checkpoint: Checkpoint, data: LabelledData) -> LabelledData:
-    """The data with the checkpoint's names for their classes, which are in its order; "background" is none of them.
+    """The data with the checkpoint's classes, by their names, or in its order where the data call them otherwise.
+
+    "background" is none of them.
 
     Raises:
         CheckpointError: It has another number of classes.
@@ -49,6 +51,9 @@ def named_as(checkpoint: Checkpoint, data: LabelledData) -> LabelledData:
             f"label_names: checkpoint {checkpoint} has {len(names)} classes and the data have "
             f"{len(data.label_names)}: they are not the same ones."
         )
+    if len(set(names)) == len(names) and set(names) == set(data.label_names):
+        places = np.array([names.index(name) for name in data.label_names])
+        return replace(data, labels=places[data.labels], label_names=names)
     return replace(data, label_names=names)
 
 
@@ -246,6 +251,6 @@ def _check_head(model: PreTrainedModel, checkpoint: Checkpoint, data: LabelledDa
         pairs = [f"{i}: {a!r} / {b!r}" for i, (a, b) in enumerate(zip(names, data.label_names, strict=True)) if a != b]
         raise CheckpointError(
             f"checkpoint {checkpoint} and the data name classes differently (checkpoint / data): "
-            f"{'; '.join(pairs[:4])}: use the data it was trained for, or, where they are the same classes in the "
-            "same order, say data.label_names=checkpoint."
+            f"{'; '.join(pairs[:4])}: use the data it was trained for, or, where they are the same classes, in the "
+            "same order or by the same names, say data.label_names=checkpoint."
         )

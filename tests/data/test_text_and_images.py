@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tiny_checkpoints
 import torch
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, Value, load_dataset
 from families import classifier, llama
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -160,6 +160,18 @@ def test_labels_without_names_are_no_language_model_task(tmp_path):
     Dataset.from_dict(rows).to_parquet(tmp_path / "train-00000-of-00001.parquet")
     with pytest.raises(DataError, match=r"class labels called 'label' with names \(ClassLabel\).*class_encode_column"):
         load_data(str(tmp_path))
+
+
+def test_texts_of_a_csv_file_are_texts(tmp_path):
+    """Which pandas reads as large_string; the advice for its labels leads to data that load."""
+    raw, new = tmp_path / "raw", tmp_path / "new"
+    raw.mkdir()
+    (raw / "train.csv").write_text("text,label\na b,yes\nc d,no\n")
+    with pytest.raises(DataError, match="class_encode_column.'label'..save_to_disk"):
+        load_data(str(raw))
+    load_dataset(str(raw), cache_dir=str(tmp_path / "cache")).class_encode_column("label").save_to_disk(new)
+    data = load_data(str(new))
+    assert (data.kind, data.values.tolist(), data.label_names) == ("text", ["a b", "c d"], ["no", "yes"])
 
 
 def test_a_local_checkpoint_has_no_revision(made):

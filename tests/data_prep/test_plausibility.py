@@ -90,19 +90,36 @@ def test_axes_are_found_whatever_they_are_called():
     assert found("max", "acc_x", "acc_y") == {}
 
 
+def _of(subject, found):
+    return [(subject, *one) for one in found]
+
+
+def test_one_subject_in_another_unit_is_noticed(own, tmp_path):
+    """Four are right, so the median of all windows is; one is in g."""
+    code, said = own(SIT, WALK)
+    assert code == 0, said
+    right = (tmp_path / "raw" / "anna.csv").read_text()
+    for name in ("ben", "carl", "dora"):
+        (tmp_path / "raw" / f"{name}.csv").write_text(right)
+    (tmp_path / "raw" / "emil.csv").write_text(right.replace(SIT, "0,0,1,0.01,0,0").replace(WALK, "0.3,0.3,1,1.5,1,1"))
+    code, said = own(SIT, WALK)
+    assert (code, "acc: the acceleration is 1" in said, "of subject emil" in said) == (2, True, True), said
+    assert "were data that are in g declared as m/s^2" in said
+
+
 def test_every_reader_is_looked_at_and_memory_does_not_grow():
     infos = [info for reader in READERS.values() for info in reader.infos]
     assert all(any("acc" in name for name in triads(info)) for info in infos)
     assert list(triads(uci_har.INFO)) == ["total_acc", "body_gyro"], "gravity was taken out of body_acc"
     generator, counted = np.random.default_rng(0), Counter()
     for _ in range(2000):
-        counted.update(lengths(generator.normal(0, [5.8] * 3 + [2.0] * 3, (20, 6)), triads(synthetic.INFO)))
+        counted.update(_of("anna", lengths(generator.normal(0, [5.8] * 3 + [2.0] * 3, (20, 6)), triads(synthetic.INFO))))
     assert len(counted) < 200
     refuse_implausible(synthetic.INFO, counted)
     with pytest.raises(PrepError, match="acc: the acceleration is 9"):
         refuse_implausible(
             replace(synthetic.INFO, unchecked=("gyro",)),
-            Counter({(name, number + 231): count for (name, number), count in counted.items()}),
+            Counter({(subject, name, number + 231): count for (subject, name, number), count in counted.items()}),
         )
 
 
@@ -110,7 +127,7 @@ def test_a_calm_gyroscope_in_degrees_is_no_rad_s():
     """Eight deg/s an axis: no window is faster than a gyroscope can be, and half of them than a body is for long."""
     generator, counted = np.random.default_rng(0), Counter()
     for _ in range(200):
-        counted.update(lengths(generator.normal(0, [5.8] * 3 + [8.0] * 3, (20, 6)), triads(synthetic.INFO)))
+        counted.update(_of("anna", lengths(generator.normal(0, [5.8] * 3 + [8.0] * 3, (20, 6)), triads(synthetic.INFO))))
     with pytest.raises(
         PrepError, match=r"gyro: the angular rate is 12.* in the median window.*in deg/s declared as rad/s"
     ):

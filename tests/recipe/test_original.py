@@ -137,6 +137,20 @@ def test_options_alone_reach_every_setting_of_data(tmp_path):
     assert load_recipe(tmp_path / "draft.yaml").data.label_names == "checkpoint"
 
 
+def test_the_same_classes_in_another_order_are_met_by_name(tmp_path):
+    """By their order the checkpoint would say "red" of what is blue."""
+    _saved_vit(tmp_path / "model", ["red", "green", "blue"])
+    images, checkpoint = np.zeros((4, 3, 16, 16), np.uint8), Checkpoint(str(tmp_path / "model"))
+    data = LabelledData("image", images, np.array([0, 1, 2, 0]), ["blue", "green", "red"], np.full(4, "train"))
+    with pytest.raises(CheckpointError, match="by the same names, say data.label_names=checkpoint"):
+        load_original(checkpoint, data)
+    met = named_as(checkpoint, data)
+    assert (met.labels.tolist(), met.label_names) == ([2, 1, 0, 2], ["red", "green", "blue"])
+    load_original(checkpoint, met)
+    numbered = LabelledData("image", images, data.labels, ["n1", "n2", "n3"], data.splits)
+    assert named_as(checkpoint, numbered).labels.tolist() == [0, 1, 2, 0]
+
+
 def _saved_vit(folder, names):
     made = tiny(ViTForImageClassification, image_size=16, patch_size=8, hidden_size=32, num_hidden_layers=2,
                 num_attention_heads=2, intermediate_size=48, id2label=dict(enumerate(names)))  # fmt: skip
