@@ -76,13 +76,19 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
         kept.keep("scores", {name: [s.importance for s in of] for name, of in scores.by_criterion.items()})
         kept.keep("candidates", [score.index for score in scores.by_criterion[criteria[0]]])
     share = epochs / max(found[f"cut {name}"]["removals"] for name in criteria)
+    kept.keep("share", share)
     for index in found["candidates"]:
         group = trial.original.removal_group(index)
         left = [block.original_index for block in trial.original.blocks if block.index not in group]
-        if (key := f"single {index}") not in found:
+        if (key := single(index, share)) not in found:
             kept.keep(key, trial.healed(key, trial.of_blocks(left), seed, share))
     kept.keep("done", [criteria, healings])
     return found
+
+
+def single(index: int, epochs: float) -> str:
+    """Of what is found where one block alone is removed and healed."""
+    return f"single {index} for {epochs:g} epochs"
 
 
 def correlation(first: list[float], second: list[float]) -> float:
@@ -118,7 +124,7 @@ def tables(trials: list[dict[str, Any]], criteria: list[str], healings: int) -> 
         })  # fmt: skip
         tells, agrees = [], {other: [] for other in criteria}
         for trial in trials:
-            losses = [trial[f"single {index}"]["loss"] for index in trial["candidates"]]
+            losses = [trial[single(index, trial["share"])]["loss"] for index in trial["candidates"]]
             tells.append(correlation(trial["scores"][name], losses))
             for other in criteria:
                 agrees[other].append(correlation(trial["scores"][name], trial["scores"][other]))
@@ -145,7 +151,7 @@ def main() -> None:
         parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
     data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
     found = [
-        compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json", fold))
+        compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json", fold, data))
         for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
     ]
     left, order = tables(found, criteria, given.healings)

@@ -158,12 +158,11 @@ def main() -> None:
     if recipe.heal is None:
         parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
     data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
-    found = [
-        at_every_depth(
-            fold, data, given.removals, given.controls, given.jobs, Kept(given.runs / name / f"{trial}.json", fold)
-        )
+    trials = [
+        (fold, Kept(given.runs / name / f"{trial}.json", fold, data))
         for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
     ]
+    found = [at_every_depth(fold, data, given.removals, given.controls, given.jobs, kept) for fold, kept in trials]
     table = table_of(found, given.removals, given.controls)
     facts = {
         "seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override or "none",

@@ -11,7 +11,6 @@ frequency with its share, and the correlations of all channels. What is done is 
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from measuring import write_result
 from scipy.stats import kurtosis, skew
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import confusion_matrix
+from trials import Kept, chosen_folds
 
 from har_prune.data.batches import make_loader
 from har_prune.data.load import load_configured
@@ -32,7 +32,6 @@ from har_prune.recipe.load import load_recipe
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.folds import pooled_figures, summarise
-from har_prune.runtime.files import write_json
 from har_prune.training.loop import train_model
 
 BY_SUBJECT = "accuracy % by subject"
@@ -91,17 +90,18 @@ def run(name: str, seeds: list[int], folds: list[str], runs: Path, overrides: li
         found: dict[str, list[dict[str, Any]]] = {}
         for seed in seeds:
             seeded = recipe.model_copy(update={"seed": seed, "seeds": ()})
-            for subject, (fold,) in folds_of(seeded, data).items():
-                if folds and subject not in folds:
-                    continue
-                kept = runs / name / f"{baseline.replace(' ', '_')}-seed-{seed}-{subject}.json"
-                if not kept.exists():
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    model = fold.model.model_copy(update={"config": CNN})
-                    plain = PruneSettings(target={"blocks": sum(CNN["depths"])})  # nothing to remove
-                    made = prepare(fold.model_copy(update={"model": model, "prune": plain}), data)
-                    write_json(kept, forest(made, features, seed) if baseline != "CNN" else cnn(made, fold))
-                found.setdefault(subject, []).append(json.loads(kept.read_text()))
+            of_subject = folds_of(seeded, data)
+            for subject in chosen_folds(of_subject, folds):
+                (fold,) = of_subject[subject]
+                model = fold.model.model_copy(update={"config": CNN})
+                plain = PruneSettings(target={"blocks": sum(CNN["depths"])})  # nothing to remove
+                alone = fold.model_copy(update={"model": model, "prune": plain, "heal": None})
+                path = runs / Path(name).stem / f"{baseline.replace(' ', '_')}-seed-{seed}-{subject}.json"
+                kept = Kept(path, alone, data)
+                if "result" not in kept.found:
+                    made = prepare(alone, data)
+                    kept.keep("result", forest(made, features, seed) if baseline != "CNN" else cnn(made, alone))
+                found.setdefault(subject, []).append(kept.found["result"])
         rows.append({"data": name, "network": baseline, **summary(found)})
     return rows
 
@@ -136,8 +136,8 @@ def main() -> None:
     table = run(given.recipe, given.seeds, given.folds, given.runs, given.override)
     if given.folds:
         return
-    facts = {"seeds": given.seeds, "folds": "every subject once"}
-    write_result(f"har_baselines_{given.recipe}", "Baselines without pruning", facts, table)
+    facts = {"seeds": given.seeds, "folds": "every subject once", "overrides": given.override or "none"}
+    write_result(f"har_baselines_{Path(given.recipe).stem}", "Baselines without pruning", facts, table)
 
 
 if __name__ == "__main__":

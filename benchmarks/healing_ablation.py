@@ -111,7 +111,7 @@ def run(
     recipe = load_recipe(name, [*overrides, "refit=false"])
     data = load_configured(recipe.data)
     found = [
-        heal_in_every_way(fold, data, rows, Kept(runs / name / f"{trial}.json", fold))
+        heal_in_every_way(fold, data, rows, Kept(runs / Path(name).stem / f"{trial}.json", fold, data))
         for trial, fold in trials_of(recipe, data, seeds, folds)
     ]
     table = []
@@ -144,7 +144,7 @@ def main() -> None:
     rows = [name for name in ROWS if name == AS_IT_IS or not given.rows or name in given.rows]
     table = run(given.recipe, given.seeds, given.folds, rows, given.runs, given.override)
     facts = {"seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override}
-    write_result(f"healing_ablation_{given.recipe}", "What each part of healing is worth", facts, table)
+    write_result(f"healing_ablation_{Path(given.recipe).stem}", "What each part of healing is worth", facts, table)
 
 
 if __name__ == "__main__":

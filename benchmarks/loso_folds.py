@@ -1,12 +1,14 @@
 """The leave-one-subject-out runs: the record of every fold kept, and what all of them say.
 
-A difference of the pruned network is paired over the subjects of all data sets, each subject once.
+A difference of the pruned network is paired over the people of all data sets, each once: who is in two of them counts
+by the mean of both differences.
 """
 
 import json
 import lzma
 import shlex
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from har_baselines import BY_SUBJECT
@@ -21,6 +23,7 @@ from har_prune.runtime.files import whole_file, write_json
 HISTORIES = Path(__file__).parent / "histories"
 # What tables have together; not loso_utd_mhad, whose subjects are those of the other two of that set.
 NAMES = {"loso_utd_mhad2": "UTD-MHAD 2", "loso_utd_mhad1": "UTD-MHAD 1", "loso_wharf": "WHARF"}
+PEOPLE = {"loso_utd_mhad2": "UTD-MHAD", "loso_utd_mhad1": "UTD-MHAD"}  # the same eight, with other actions
 PUBLISHED = {"loso_utd_mhad2": 74.67, "loso_utd_mhad1": 38.05, "loso_wharf": 65.35}  # arXiv:1806.05226, the best
 
 Folds = dict[str, list[PruningHistory]]  # by test subject; one of each seed
@@ -75,14 +78,13 @@ def accuracy_of(folds: Folds, network: Any) -> list[float]:
 
 
 def against(runs: dict[str, Folds], others: dict[str, list[float]]) -> PairedDifference:
-    """The pruned network against others, whose accuracies are given by run; over all subjects of all runs."""
-    return paired_difference(
-        [
-            pruned - other
-            for name, folds in runs.items()
-            for pruned, other in zip(accuracy_of(folds, networks_of(folds)["pruned"]), others[name], strict=True)
-        ]
-    )
+    """The pruned network against others, whose accuracies are given by run; over all people of all runs."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for name, folds in runs.items():
+        pruned = accuracy_of(folds, networks_of(folds)["pruned"])
+        for subject, own, other in zip(folds, pruned, others[name], strict=True):
+            found.setdefault((PEOPLE.get(name, name), subject), []).append(own - other)
+    return paired_difference([fmean(differences) for differences in found.values()])
 
 
 def in_every_run(runs: dict[str, Folds], network: str) -> dict[str, list[float]]:
@@ -114,7 +116,7 @@ def write_together(runs: dict[str, Folds]) -> None:
         together = against(runs, in_every_run(runs, network))
         if network != "pruned":
             table.append({
-                "run": f"all, {together.subjects} subjects",
+                "run": f"all, {together.subjects} people",
                 "network": network,
                 "pruned against it, points": f"{100 * together.mean:+.2f} ± {100 * together.ci95:.2f}",
                 "p": f"{together.p:.4f}",
@@ -131,9 +133,9 @@ def write_together(runs: dict[str, Folds]) -> None:
 
 def readable(runs: dict[str, Folds]) -> str:
     """The table of the README: accuracy of every network on every data set, and the pruned one against it."""
-    subjects = sum(map(len, runs.values()))
+    people = len({(PEOPLE.get(name, name), subject) for name, folds in runs.items() for subject in folds})
     head = ["network", "MACs", *(NAMES[name] for name in runs)]
-    head += [f"the pruned one against it, {subjects} subjects, points", "paired p"]
+    head += [f"the pruned one against it, {people} people, points", "paired p"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for network in networks_of(next(iter(runs.values()))):
         kind, _, control = network.partition(" ")

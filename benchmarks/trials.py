@@ -1,7 +1,7 @@
 """What benchmarks share that cut and heal one network in several ways: trials of a recipe, each a fold and a seed."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ class Trial:
     def healed(self, name: str, stack: BlockStack, seed: int, epochs: float | None = None) -> dict[str, float]:
         """Trains a network as the recipe heals; its accuracy and loss on the test examples."""
         heal = self.recipe.heal
+        if heal.distill and heal.distill.originals > 1:
+            raise SystemExit("heal.distill.originals: there is one original here; healing_ablation.py trains more")
         teacher = Teacher(self.original, heal.distill) if heal.distill else None
         schedule = heal if epochs is None else heal.model_copy(update={"epochs": epochs})
         checkpoint = self.folder / f"{name}.training"
@@ -97,9 +99,15 @@ def trials_of(
     for seed in seeds:
         seeded = recipe.model_copy(update={"seed": seed, "seeds": ()})
         of_subject = folds_of(seeded, data) if is_all_folds(seeded) else {"all": [seeded]}
-        for subject, (fold,) in of_subject.items():
-            if not folds or subject in folds:
-                yield f"seed-{seed}-{subject}", fold
+        for subject in chosen_folds(of_subject, folds):
+            yield f"seed-{seed}-{subject}", of_subject[subject][0]
+
+
+def chosen_folds(known: Iterable[str], wanted: Sequence[str]) -> list[str]:
+    """The test subjects that are wanted, or all."""
+    if unknown := set(wanted) - set(known):
+        raise SystemExit(f"--folds {' '.join(sorted(unknown))}: the test subjects are {', '.join(known)}")
+    return [subject for subject in known if not wanted or subject in wanted]
 
 
 def begin(recipe: Recipe, data: LabelledData, folder: Path) -> Trial:
@@ -134,13 +142,16 @@ class Kept:
     Args:
         path: The file; beside it is a folder for the trial's networks.
         recipe: Of the trial; what another one found is not taken for it.
+        data: Its data, likewise.
     """
 
-    def __init__(self, path: Path, recipe: Recipe):
+    def __init__(self, path: Path, recipe: Recipe, data: LabelledData):
         self.path, self.folder = path, path.with_suffix("")
-        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"recipe": recipe.fingerprint}
-        if self.found.get("recipe") != json.loads(json.dumps(recipe.fingerprint)):
-            raise SystemExit(f"{path} was made by another recipe, or with other overrides: give other --runs.")
+        made_by = json.loads(json.dumps({"recipe": recipe.fingerprint, "data": data.fingerprint}))
+        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else made_by
+        for name, value in made_by.items():
+            if self.found.get(name) != value:
+                raise SystemExit(f"{path} was made by another {name}, or with other overrides: give other --runs.")
 
     def keep(self, name: str, value: Any) -> None:
         """Adds a value and writes the file."""

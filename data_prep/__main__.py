@@ -104,6 +104,8 @@ def _say(out: Path, written: Written) -> None:
         f"{splits} windows of {len(written.subjects)} subjects and {len(written.activities)} activities in {out}; "
         f"recordings shorter than a window, left out: {written.too_short.total()}; cuts at gaps: {written.gaps}."
     )
+    # All of them: one that is written in two ways is two, and shows by its number of windows.
+    console.print("windows by activity: " + ", ".join(f"{name} {n:,}" for name, n in written.activities.most_common()))
     if written.repaired:
         console.print(
             "time stamps: " + ", ".join(f"{count:,} {what}" for what, count in written.repaired.items()) + "."

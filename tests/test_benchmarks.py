@@ -1,7 +1,9 @@
 """What benchmarks make of the records of their trials; the trials themselves take hours."""
 
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from har_prune.scoring.criteria import base
@@ -84,15 +86,36 @@ def test_a_row_of_the_ablation_changes_what_it_names(benchmarks):
 
 
 def test_what_another_recipe_found_is_not_taken(benchmarks, tmp_path):
-    from trials import Kept
+    from trials import Kept, chosen_folds
 
+    from har_prune.data.load import load_data
     from har_prune.recipe.load import load_recipe
 
     recipe, other = load_recipe("quickstart", []), load_recipe("quickstart", ["heal.epochs=1"])
-    Kept(tmp_path / "trial.json", recipe).keep("cut cka", {"accuracy": 0.5})
-    assert Kept(tmp_path / "trial.json", recipe).found["cut cka"] == {"accuracy": 0.5}
+    data = load_data("synthetic")
+    Kept(tmp_path / "trial.json", recipe, data).keep("cut cka", {"accuracy": 0.5})
+    assert Kept(tmp_path / "trial.json", recipe, data).found["cut cka"] == {"accuracy": 0.5}
     with pytest.raises(SystemExit, match="with other overrides"):
-        Kept(tmp_path / "trial.json", other)
+        Kept(tmp_path / "trial.json", other, data)
+    with pytest.raises(SystemExit, match="by another data"):
+        Kept(tmp_path / "trial.json", recipe, replace(data, labels=data.labels[::-1].copy()))
+    assert chosen_folds({"s1": 0, "s10": 1}, ["s10"]) == ["s10"]
+    with pytest.raises(SystemExit, match="--folds S1: the test subjects are s1, s10"):
+        chosen_folds({"s1": 0, "s10": 1}, ["S1", "s10"])
+
+
+def test_people_who_are_in_two_data_sets_count_once(benchmarks):
+    import loso_folds
+
+    runs = loso_folds.all_kept()
+    original = loso_folds.in_every_run(runs, "original")
+    found = loso_folds.against(runs, original)
+    assert found.subjects == 8 + 16
+    pruned = loso_folds.in_every_run(runs, "pruned")
+    change = {name: np.subtract(pruned[name], original[name]) for name in runs}
+    people = [*((change["loso_utd_mhad2"] + change["loso_utd_mhad1"]) / 2), *change["loso_wharf"]]
+    assert found.mean == pytest.approx(np.mean(people))
+    assert f"{found.subjects} people" in loso_folds.readable(runs)
 
 
 def test_networks_healed_beside_each_other_are_those_healed_one_by_one(benchmarks, tmp_path):
@@ -106,14 +129,14 @@ def test_networks_healed_beside_each_other_are_those_healed_one_by_one(benchmark
     recipe = load_recipe("quickstart", ["train.epochs=0.2", "heal.epochs=0.2", f"model.config={small}"])
     data, found = load_configured(recipe.data), []
     for jobs in (1, 2):
-        kept = Kept(tmp_path / f"jobs-{jobs}.json", recipe)
+        kept = Kept(tmp_path / f"jobs-{jobs}.json", recipe, data)
         found.append(depths.at_every_depth(recipe, data, [2], ["scratch"], jobs, kept))
         assert not list(kept.folder.glob("*.training")), "nothing is left to go on from"
     assert found[0] == found[1]
     key = depths.key_of("pruned", found[0]["depths"][2]["left"])
     assert (tmp_path / "jobs-1" / key / "model.safetensors").exists()
     original = (tmp_path / "jobs-1/original.safetensors").read_bytes()
-    again = Kept(tmp_path / "jobs-1.json", recipe)
+    again = Kept(tmp_path / "jobs-1.json", recipe, data)
     del again.found[key], again.found["done"]
     assert depths.at_every_depth(recipe, data, [2], ["scratch"], 1, again) == found[0], "goes on with the original"
     assert (tmp_path / "jobs-1/original.safetensors").read_bytes() == original

@@ -39,7 +39,7 @@ def test_all_folds_are_one_command(quickstart, four_subjects, tmp_path):
     result = run_recipe(quickstart, out, *four_subjects)
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {
-        *(f"fold-s0{n}" for n in range(1, 5)), "loso.json", "loso.md", "confusion.png",
+        *(f"fold-s0{n}" for n in range(1, 5)), "loso.json", "loso.md", "confusion.png", "data.json",
     }  # fmt: skip
     summary = json.loads((out / "loso.json").read_text())
     found = []
@@ -74,6 +74,17 @@ def test_all_folds_are_one_command(quickstart, four_subjects, tmp_path):
     refused(
         run_recipe(quickstart, out, *four_subjects, "seed=5"), "was made by another recipe", "seed: 0 there, 5 here"
     )
+
+    # So is one that ended without its picture, and other data are no reason to run what ended with the former ones.
+    (out / "fold-s03" / "trajectory.png").unlink()
+    assert run_recipe(quickstart, out, *four_subjects).exit_code == 0
+    assert (out / "fold-s03" / "trajectory.png").exists()
+    report = (out / "loso.md").read_bytes()
+    reader, folder = synthetic.reader(5), tmp_path / "four"
+    with new_folder(folder, overwrite=True) as partial:
+        write(reader, reader.parts(partial, synthetic.INFO), Windowing(synthetic.INFO), partial)
+    refused(run_recipe(quickstart, out, *four_subjects), "were made with other data than", "choose another output_dir")
+    assert (out / "loso.md").read_bytes() == report
 
 
 def test_folds_that_cannot_be_are_refused_before_the_first(quickstart, four_subjects, tmp_path):

@@ -82,14 +82,18 @@ def _front_matter(card: Path) -> dict[str, Any]:
         return {}
 
 
+_WINDOWS = re.compile(r"[A-Za-z]:\\")
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")  # of a URL
 _SEPARATORS = re.compile(r"([=,;'\"()\[\]{}\n]|:\s+)")
 
 
 def without_places(value: Any) -> Any:
-    """Plain values in which paths that are absolute, or that begin with ~ or pass .., are cut to their last part.
+    r"""Plain values in which paths that are absolute, or that begin with ~ or pass .., are cut to their last part.
 
     >>> without_places({"data": ["/home/me/wharf/", "data/wharf", "owner/name", "npy:/home/me/CIFAR-10-C"]})
     {'data': ['wharf', 'data/wharf', 'owner/name', 'npy:CIFAR-10-C']}
+    >>> without_places([r"C:\Users\me\wharf", "https://me:secret@host/x"])
+    ['wharf', 'https://host/x']
     """
     if isinstance(value, dict):
         return {key: without_places(item) for key, item in value.items()}
@@ -97,7 +101,8 @@ def without_places(value: Any) -> Any:
         return [without_places(item) for item in value]
     if not isinstance(value, str):
         return value
-    return "".join(_last_part(piece) for piece in _SEPARATORS.split(value.replace("file://", "")))
+    value = _CREDENTIALS.sub("//", value.replace("file://", ""))
+    return "".join(_last_part(piece) for piece in _SEPARATORS.split(value))
 
 
 def command_without_places(command: str) -> str:
@@ -118,6 +123,8 @@ def _last_part(piece: str) -> str:
     for prefix in ("npy:", "data:"):  # of evaluate.robustness
         if text.startswith(prefix):
             return prefix + _last_part(text.removeprefix(prefix))
+    if _WINDOWS.match(text):
+        return text.rstrip("\\").rpartition("\\")[2]
     if text.startswith(("/", "~")) or ".." in text.split("/"):
         return text.rstrip("/").rpartition("/")[2]
     return piece

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
@@ -134,8 +134,8 @@ def load_data(
     if "input_values" in table.column_names and "subject" in table.column_names:
         windows = _windows(table, name_or_path)
         sensor = renamed(sensor or sensor_facts(name_or_path, revision, windows.shape[2]), rename_channels or {})
-        subjects = np.asarray(table["subject"][:]).astype(str)
-        trials = np.asarray(table["trial"][:]) if "trial" in table.column_names else None
+        subjects = _whole_column(table, "subject", name_or_path).astype(str)
+        trials = _whole_column(table, "trial", name_or_path) if "trial" in table.column_names else None
         return LabelledData("sensor", windows, labels, names, splits, subjects, sensor, trials)
     if image_column is not None:
         return LabelledData("image", read_images(table, image_column), labels, names, splits)
@@ -216,6 +216,15 @@ def _objects(texts: list[str]) -> np.ndarray:
     values = np.empty(len(texts), dtype=object)
     values[:] = texts
     return values
+
+
+def _whole_column(table: Dataset, name: str, name_or_path: str) -> np.ndarray:
+    values = table[name][:]
+    if None in values:
+        raise DataError(
+            f"data set {name_or_path!r}: row {values.index(None)} has no {name}: fill it in, or drop the row."
+        )
+    return np.asarray(values)
 
 
 def _windows(table: Dataset, name_or_path: str) -> np.ndarray:

@@ -56,6 +56,11 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
         validation, words = _drawn_validation(data, config, _all_but(len(data), test), seed)
     else:
         validation, words = np.flatnonzero(data.splits == own), f"the data set's own split {own!r}"
+    if not len(validation):
+        raise DataError(
+            f"validation_fraction={config.validation_fraction:g} leaves no whole trial to validate: each is larger "
+            "than twice that share. Raise it, or cut recordings into shorter trials."
+        )
     train = _all_but(len(data), test, validation)
     if not len(train):
         raise DataError(f"test split {config.test_split!r} and validation split {own!r} leave nothing to train on.")

@@ -186,6 +186,8 @@ def _by_group(predictions: np.ndarray, labels: np.ndarray, groups: Mapping[str, 
         }
     if "trial" in groups:
         _, trial_of = np.unique(groups["trial"], return_inverse=True)
+        if "subject" in groups:  # a trial is of one subject, also where each numbers their own
+            _, trial_of = np.unique(trial_of * len(names) + code_of, return_inverse=True)
         classes = int(max(predictions.max(), labels.max())) + 1
         # A recording may hold several activities: each is a trial of its own here.
         keys, group_of = np.unique(trial_of * classes + labels, return_inverse=True)

@@ -1,11 +1,12 @@
 """`test_subject: all` and `seeds`: one run for each subject and seed, and what they say together."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.protocols import check_folds
-from har_prune.errors import DataError, RecipeError
+from har_prune.errors import DataError, OutputFolderError, RecipeError
 from har_prune.pruning.history import PruningHistory
 from har_prune.pruning.store import RunFolder
 from har_prune.recipe.schema import Recipe
@@ -84,6 +85,24 @@ def _fold(recipe: Recipe, subject: str) -> Recipe:
     return recipe.model_copy(update={"data": data, "output_dir": recipe.output_dir / f"fold-{subject}"})
 
 
+def refuse_other_data(recipe: Recipe, folds: dict[str, list[Recipe]], data: LabelledData) -> None:
+    """Keeps the fingerprint of the data beside the folds; those that have ended must have been made with the same.
+
+    Raises:
+        OutputFolderError: They were made with other data.
+    """
+    path = recipe.output_dir / "data.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else data.fingerprint
+    made = any((fold.output_dir / "pruned").exists() for runs in folds.values() for fold in runs)
+    if made and known != data.fingerprint:
+        raise OutputFolderError(
+            f"folds in {recipe.output_dir} were made with other data than {recipe.data.name_or_path} holds now: "
+            "choose another output_dir, or bring the former data back to continue."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, data.fingerprint)
+
+
 def run_folds(
     folds: dict[str, list[Recipe]], run: Callable[[Recipe], PruningHistory]
 ) -> dict[str, list[PruningHistory]]:
@@ -102,7 +121,7 @@ def run_folds(
 
 def ended(fold: Recipe) -> PruningHistory | None:
     """The record of a fold that has ended; a folder of another recipe is refused."""
-    if not (fold.output_dir / "pruned").exists():
+    if not (fold.output_dir / "pruned").exists() or not (fold.output_dir / "trajectory.png").exists():
         return None
     history = RunFolder.record_of(fold.output_dir, fold.fingerprint)
     return history if history is not None and set(fold.controls) <= set(history.controls) else None

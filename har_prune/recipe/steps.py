@@ -29,7 +29,14 @@ from har_prune.pruning.store import ORIGINAL, RunFolder, data_fingerprints
 from har_prune.pruning.structures import widths_of
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
-from har_prune.recipe.folds import folds_of, is_all_folds, keep_summary, run_folds, seeded_recipes
+from har_prune.recipe.folds import (
+    folds_of,
+    is_all_folds,
+    keep_summary,
+    refuse_other_data,
+    run_folds,
+    seeded_recipes,
+)
 from har_prune.recipe.original import SEEDS_APART, make_original
 from har_prune.recipe.parallel import run_side_by_side
 from har_prune.recipe.prepare import Prepared, prepare
@@ -124,6 +131,7 @@ def launch_folds(recipe: Recipe, command: str) -> None:
     data = load_configured(recipe.data)
     folds = folds_of(recipe, data)
     precision = _shared_precision(next(iter(folds.values()))[0], data)
+    refuse_other_data(recipe, folds, data)
     if recipe.folds_in_parallel > 1:
         run_side_by_side(recipe, folds, launch, command, precision)
     histories = run_folds(folds, lambda fold: launch(fold, command, data, precision))

@@ -154,19 +154,23 @@ def _means_table(histories: Histories, overall: dict[str, Any]) -> list[str]:
         "trials % | pooled accuracy % | pooled balanced accuracy % | pooled macro-F1 % |",
         "|" + "---|" * 10,
     ]
-    first = next(iter(histories.values()))[0]
     for name, step in networks_of(histories).items():
         row = overall[name]
         pooled = [f"{100 * row['pooled'][key]:.2f}" if row["pooled"] else "-" for key in _POOLED]
         by_seed = ", ".join(f"{100 * value:.2f}" for value in row["by_seed"])
         trials = f"{100 * row['trial_accuracy']['mean']:.2f}" if "trial_accuracy" in row else "-"
         cells = [
-            _label(name), f"{step(first).cost.macs:,}", f"{100 * row['accuracy']['mean']:.2f}",
+            _label(name), _macs(step, histories), f"{100 * row['accuracy']['mean']:.2f}",
             f"± {100 * row['accuracy']['ci95']:.2f}", by_seed, f"{100 * row['macro_f1']['mean']:.2f}", trials, *pooled,
         ]  # fmt: skip
         cells = [f"**{cell}**" for cell in cells] if name == _PRUNED else cells
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _macs(step: Any, histories: Histories) -> str:
+    every = {step(history).cost.macs for seeds in histories.values() for history in seeds}
+    return f"{min(every):,}" if len(every) == 1 else f"{min(every):,} to {max(every):,}"
 
 
 _POOLED = ("accuracy", "balanced_accuracy", "macro_f1")

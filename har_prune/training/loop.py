@@ -270,6 +270,7 @@ class _Training:
     def close(self) -> None:
         """Leaves the network without hooks, as it computes elsewhere, also after an error."""
         self.loss_of.close()
+        self.order.close()
         self._release()
         if self.own is not None:
             self.own.restore()
@@ -304,14 +305,19 @@ class _Order:
         self.seed, self.generator = seed, torch.Generator()
         batches = getattr(loader, "batch_sampler", None)
         owners: list[Any] = [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
-        for owner in owners:
-            if hasattr(owner, "generator"):
-                owner.generator = self.generator
+        self._former = [(owner, owner.generator) for owner in owners if hasattr(owner, "generator")]
+        for owner, _ in self._former:
+            owner.generator = self.generator
 
     def begin(self, epoch: int) -> None:
         """Before the first batch of an epoch is asked for."""
         self.generator.manual_seed(seed_of(self.seed, epoch))
         set_seed(seed_of(self.seed, epoch))  # for samplers that have no generator
+
+    def close(self) -> None:
+        """Gives the loader its own generators back: it may serve something else, a calibration say."""
+        for owner, generator in self._former:
+            owner.generator = generator
 
 
 def _seed(seed: int, step: int, accelerator: Accelerator) -> None:

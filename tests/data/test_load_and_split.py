@@ -83,6 +83,13 @@ def test_leave_trials_out_keeps_whole_trials_together():
         make_splits(_data(["s0", "s1"] * 6, [0, 1] * 6), DataConfig(name_or_path="x", protocol="trial_holdout"), 0)
 
 
+def test_a_few_long_trials_leave_none_to_validate():
+    data = _data(["s0"] * 80, [0, 1] * 40)
+    config = DataConfig(name_or_path="x", protocol="trial_holdout", test_fraction=0.25, validation_fraction=0.1)
+    with pytest.raises(DataError, match=r"validation_fraction=0\.1 leaves no whole trial to validate"):
+        make_splits(replace(data, trials=np.repeat(["t1", "t2", "t3", "t4"], 20)), config, 0)
+
+
 def test_the_leaky_split_leaks_as_its_name_says():
     data = _with_trials()
     splits = make_splits(data, DataConfig(name_or_path="x", protocol="leaky_window_split", test_fraction=0.5), seed=0)

@@ -167,7 +167,7 @@ def test_texts_of_a_csv_file_are_texts(tmp_path):
     raw, new = tmp_path / "raw", tmp_path / "new"
     raw.mkdir()
     (raw / "train.csv").write_text("text,label\na b,yes\nc d,no\n")
-    with pytest.raises(DataError, match="class_encode_column.'label'..save_to_disk"):
+    with pytest.raises(DataError, match=r"class_encode_column\('label'\)\.save_to_disk"):
         load_data(str(raw))
     load_dataset(str(raw), cache_dir=str(tmp_path / "cache")).class_encode_column("label").save_to_disk(new)
     data = load_data(str(new))

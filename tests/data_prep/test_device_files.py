@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 from datetime import datetime
 
 import numpy as np
@@ -344,6 +345,7 @@ def test_whole_numbers_of_parquet_are_one_activity_and_one_person(prepared, tabl
     indexed = number.assign(t=number["t"].astype(float)).set_index("t")
     said, rows, _ = prepared({"a.parquet": number, "b.parquet": floats, "c.parquet": indexed}, keys)
     assert "of 1 subjects and 2 activities" in said
+    assert re.search(r"windows by activity: [12] [\d,]+, [12] [\d,]+", said)
     assert {label for label, _, _ in rows} == {"1", "2"}
 
 

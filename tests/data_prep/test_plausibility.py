@@ -90,8 +90,8 @@ def test_axes_are_found_whatever_they_are_called():
     assert found("max", "acc_x", "acc_y") == {}
 
 
-def _of(subject, found):
-    return [(subject, *one) for one in found]
+def _of_anna(window):
+    return [("anna", *one) for one in lengths(window, triads(synthetic.INFO))]
 
 
 def test_one_subject_in_another_unit_is_noticed(own, tmp_path):
@@ -113,7 +113,7 @@ def test_every_reader_is_looked_at_and_memory_does_not_grow():
     assert list(triads(uci_har.INFO)) == ["total_acc", "body_gyro"], "gravity was taken out of body_acc"
     generator, counted = np.random.default_rng(0), Counter()
     for _ in range(2000):
-        counted.update(_of("anna", lengths(generator.normal(0, [5.8] * 3 + [2.0] * 3, (20, 6)), triads(synthetic.INFO))))
+        counted.update(_of_anna(generator.normal(0, [5.8] * 3 + [2.0] * 3, (20, 6))))
     assert len(counted) < 200
     refuse_implausible(synthetic.INFO, counted)
     with pytest.raises(PrepError, match="acc: the acceleration is 9"):
@@ -127,7 +127,7 @@ def test_a_calm_gyroscope_in_degrees_is_no_rad_s():
     """Eight deg/s an axis: no window is faster than a gyroscope can be, and half of them than a body is for long."""
     generator, counted = np.random.default_rng(0), Counter()
     for _ in range(200):
-        counted.update(_of("anna", lengths(generator.normal(0, [5.8] * 3 + [8.0] * 3, (20, 6)), triads(synthetic.INFO))))
+        counted.update(_of_anna(generator.normal(0, [5.8] * 3 + [8.0] * 3, (20, 6))))
     with pytest.raises(
         PrepError, match=r"gyro: the angular rate is 12.* in the median window.*in deg/s declared as rad/s"
     ):

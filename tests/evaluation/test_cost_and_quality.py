@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from unittest import mock
@@ -221,6 +222,9 @@ def test_subjects_and_trials_are_counted_by_themselves():
 
     with mock.patch("har_prune.evaluation.metrics.is_language_model", return_value=False):
         found = evaluate_model(Answers(), make_loader(data, range(7), inputs, 3))
+        answers = iter([[0, 1, 0], [0, 1, 0], [0]])
+        numbered = replace(data, trials=np.full(7, "1"))  # by each subject anew
+        assert evaluate_model(Answers(), make_loader(numbered, range(7), inputs, 3)).trial_accuracy == 1 / 3
     assert found.per_group == {
         "s1": {"accuracy": 0.5, "samples": 4}, "s2": {"accuracy": pytest.approx(1 / 3), "samples": 3}
     }  # fmt: skip

@@ -142,7 +142,7 @@ def test_the_same_classes_in_another_order_are_met_by_name(tmp_path):
     _saved_vit(tmp_path / "model", ["red", "green", "blue"])
     images, checkpoint = np.zeros((4, 3, 16, 16), np.uint8), Checkpoint(str(tmp_path / "model"))
     data = LabelledData("image", images, np.array([0, 1, 2, 0]), ["blue", "green", "red"], np.full(4, "train"))
-    with pytest.raises(CheckpointError, match="by the same names, say data.label_names=checkpoint"):
+    with pytest.raises(CheckpointError, match=r"by the same names, say data\.label_names=checkpoint"):
         load_original(checkpoint, data)
     met = named_as(checkpoint, data)
     assert (met.labels.tolist(), met.label_names) == ([2, 1, 0, 2], ["red", "green", "blue"])

@@ -37,6 +37,16 @@ def test_the_same_seed_gives_the_same_bits_whatever_ran_before():
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
+def test_a_loader_that_trained_has_its_own_generator_again():
+    """It may calibrate as well, by a seed of somebody else's."""
+    train = loader(64, 0, shuffle=True)
+    torch.manual_seed(0)
+    before = [batch["labels"] for batch in train]
+    train_model(har_transformer(2), train, None, TrainConfig(epochs=1), seed=7)
+    torch.manual_seed(0)
+    assert all(map(torch.equal, before, [batch["labels"] for batch in train]))
+
+
 def test_half_an_epoch_and_a_batch_behind_it():
     model = har_transformer(2)
     assert train_model(model, loader(64, 0), None, TrainConfig(epochs=0.5)).steps == 2
