@@ -34,7 +34,8 @@ def test_criteria_are_compared_trial_by_trial(benchmarks):
             f"healed [0, 2] by seed {seed}": _result(0.8),
             "candidates": [1, 2, 3],
             "scores": {"cka": [0.1, 0.2, 0.3], "last": [-1.0, -2.0, -3.0]},
-            "single 1": _result(0.9), "single 2": _result(0.8), "single 3": _result(0.7),
+            "share": 0.5, "single 1 for 0.5 epochs": _result(0.9), "single 2 for 0.5 epochs": _result(0.8),
+            "single 3 for 0.5 epochs": _result(0.7), "single 3 for 4 epochs": _result(0.1),
         })  # fmt: skip
     left, order = criteria.tables(trials, ["cka", "last"], healings=1)
     assert [row["criterion"] for row in left] == ["original", "cka", "last"]
