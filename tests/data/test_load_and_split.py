@@ -142,7 +142,7 @@ def test_a_folder_prepared_anew_is_read_anew(tmp_path):
         assert len(set(load_data(str(out)).subjects)) == subjects
 
 
-def _write(folder, windows):
+def _write(folder, windows, subjects=None):
     features = Features(
         {
             "input_values": Array2D(windows.shape[1:], "float32"),
@@ -154,7 +154,7 @@ def _write(folder, windows):
     rows = {
         "input_values": windows,
         "label": [i % 2 for i in range(len(windows))],
-        "subject": ["s1"] * len(windows),
+        "subject": subjects or ["s1"] * len(windows),
         "trial": [f"t{i}" for i in range(len(windows))],
     }
     folder.mkdir()
@@ -179,6 +179,14 @@ def test_folders_that_are_not_ours_are_refused(tmp_path):
     _write(tmp_path / "no_card", windows)
     with pytest.raises(DataError, match=r"does not state har.sampling_rate_hz"):
         load_data(str(tmp_path / "no_card"))
+
+
+def test_a_row_of_nobody_is_named(tmp_path):
+    """It was of a person called None, who could be a fold."""
+    _write(tmp_path / "none", np.zeros((4, 8, 3), np.float32), ["s1", None, "s2", "s2"])
+    (tmp_path / "none" / "README.md").write_text("---\nhar: {sampling_rate_hz: 10}\n---\n")
+    with pytest.raises(DataError, match="row 1 has no subject: fill it in, or drop the row"):
+        load_data(str(tmp_path / "none"))
 
 
 def test_nan_in_a_window_is_named(tmp_path):
