@@ -23,6 +23,7 @@ from har_prune.data.memory import expect_memory
 from har_prune.errors import DataError
 
 SYNTHETIC = "synthetic"
+_TEXT = ("string", "large_string", "string_view")  # pandas reads the texts of a CSV as the second (datasets 5.2)
 _ROWS_AT_ONCE = 4096
 
 
@@ -194,13 +195,9 @@ def _label_column(table: Dataset) -> str | None:
     return "label" if "label" in found else found[0] if len(found) == 1 else None
 
 
-_TEXT = ("string", "large_string", "string_view")
-
-
 def _text_column(table: Dataset) -> str | None:
     if "input_values" in table.column_names or any(isinstance(f, Image) for f in table.features.values()):
         return None
-    # pandas reads the texts of a CSV file as large_string (datasets 5.2).
     found = [name for name, feature in table.features.items() if getattr(feature, "dtype", "") in _TEXT]
     return next((name for name in ("text", "sentence") if name in found), found[0] if len(found) == 1 else None)
 
