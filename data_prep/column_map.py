@@ -10,6 +10,9 @@ channels:
   gyro_x: {column: gx, unit: deg/s}
 label: {column: activity}                   # rows without: missing: refuse, drop, or keep as null
 subject: {column: user}                     # or {from_name: "(?P<subject>[a-z]+)_.*"}, of the file's name
+# Folders that say it: of anna/walking/1.csv the path below the given folder, without the suffix
+# subject: {from_path: "(?P<subject>[^/]+)/.*"}
+# label: {from_path: "[^/]+/(?P<label>[^/]+)/.*"}
 ignore: [temperature]                       # columns that are there and not wanted
 delimiter: ";"                              # between fields; left out: a comma
 decimal: ","                                # left out: a point
@@ -47,7 +50,8 @@ from typing import Any, Literal
 from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from data_prep.errors import PrepError
 
@@ -57,10 +61,47 @@ TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _known(cls, given: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        """Names the keys there are where one is unknown."""
+        try:
+            return handler(given)
+        except ValidationError as error:
+            known = f"unknown key; known here: {', '.join(cls.model_fields)}"
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError(
+                            "map", "{said}", {"said": known if one["type"] == "extra_forbidden" else one["msg"]}
+                        ),
+                        loc=one["loc"],
+                        input=one["input"],
+                    )
+                    for one in error.errors()
+                ],
+            ) from error
+
 
 def _with_known_zone(given: Any) -> Any:
     if given.zone is not None and given.zone not in available_timezones():
         raise ValueError(f"zone {given.zone!r} is none of the tz database; they are called like Europe/Vienna")
+    return given
+
+
+def _with_one_source(given: Any, group: str, *sources: str) -> Any:
+    """Refuses none or several of the places a word is taken from, and a pattern without the word's group."""
+    said = [source for source in sources if getattr(given, source) is not None]
+    if len(said) != 1:
+        raise ValueError(f"give {', '.join(sources[:-1])} or {sources[-1]}, one of them")
+    if said[0] in ("from_name", "from_path"):
+        try:
+            pattern = re.compile(getattr(given, said[0]))
+        except re.error as error:
+            raise ValueError(f"{said[0]} is no regular expression: {error}") from error
+        if group not in pattern.groupindex:
+            raise ValueError(f"{said[0]} needs a group (?P<{group}>...)")
     return given
 
 
@@ -89,9 +130,10 @@ class ChannelColumn(_Strict):
 
 
 class LabelColumn(_Strict):
-    """The activity: a column, or a file of intervals beside each recording."""
+    """The activity: a column, a file of intervals beside each recording, or a group `label` in the file's path."""
 
     column: str | None = None
+    from_path: str | None = Field(None, description="regular expression of the path below the folder, no suffix")
     from_file: str | None = Field(None, description="its name; {name} is the recording's without its suffix")
     start: str = Field("start", description="column of that file; times are as in the recording")
     end: str = "end"
@@ -102,10 +144,11 @@ class LabelColumn(_Strict):
 
     @model_validator(mode="after")
     def _one(self) -> "LabelColumn":
-        if (self.column is None) == (self.from_file is None):
-            raise ValueError("give column or from_file, one of them")
+        _with_one_source(self, "label", "column", "from_file", "from_path")
         if self.from_file is not None and "{name}" not in self.from_file:
             raise ValueError("from_file needs {name}, which becomes the recording's")
+        if self.from_path is not None and self.missing != "refuse":
+            raise ValueError("missing is of rows without an activity, and from_path gives all of a file the same")
         if self.zone is not None and self.from_file is None:
             raise ValueError("zone is of the times in a file of intervals: give from_file with it")
         return _with_known_zone(self)
@@ -127,18 +170,15 @@ class JoinedFile(_Strict):
 
 
 class Subject(_Strict):
-    """Who was recorded: a column, or a group called `subject` in the file's name."""
+    """Who was recorded: a column, or a group called `subject` in the file's name or path."""
 
     column: str | None = None
     from_name: str | None = Field(None, description="regular expression of the file's name without its suffix")
+    from_path: str | None = Field(None, description="the same of its path below the folder")
 
     @model_validator(mode="after")
     def _one(self) -> "Subject":
-        if (self.column is None) == (self.from_name is None):
-            raise ValueError("give column or from_name, one of them")
-        if self.from_name is not None and "subject" not in re.compile(self.from_name).groupindex:
-            raise ValueError("from_name needs a group (?P<subject>...)")
-        return self
+        return _with_one_source(self, "subject", "column", "from_name", "from_path")
 
 
 class ColumnMap(_Strict):
@@ -240,9 +280,6 @@ def load_map(path: Path) -> ColumnMap:
         raise PrepError(f"column map {path} cannot be read: {error.strerror}. Say what the columns are.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PrepError(f"column map {path} is not YAML: {error}") from error
-    except (ValidationError, re.error) as error:
-        problems = (
-            error.errors() if isinstance(error, ValidationError) else [{"loc": ("from_name",), "msg": str(error)}]
-        )
-        lines = [f"  {'.'.join(map(str, problem['loc'])) or 'map'}: {problem['msg']}" for problem in problems]
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, problem['loc'])) or 'map'}: {problem['msg']}" for problem in error.errors()]
         raise PrepError(f"column map {path} has {len(lines)} problem(s):\n" + "\n".join(lines)) from error

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,38 @@ from data_prep.tables import check_rate, on_grid
 from data_prep.wear import Rest, inside
 
 _PAUSE_S = 60.0  # behind a longer one another stretch begins: a grid over days would fill the memory
+_SHOWN = 10  # problems of files in one message
 _SINCE_1970 = 1e8  # seconds: what is larger counts from there and not from a recording's start
+
+
+class _File(NamedTuple):
+    """A recording's file.
+
+    Args:
+        path: Where it lies.
+        name: Its path below the folder that was given, without its suffix.
+        columns: What its columns are.
+    """
+
+    path: Path
+    name: str
+    columns: ColumnMap
+
+    def word(self, group: Literal["subject", "label"]) -> str | None:
+        """What its name or path says; None where the map looks elsewhere.
+
+        Raises:
+            PrepError: It does not match, or says nothing.
+        """
+        source = getattr(self.columns, group)
+        key = next((key for key in ("from_name", "from_path") if getattr(source, key, None) is not None), None)
+        if key is None:
+            return None
+        given = self.name if key == "from_path" else name_of(self.path)
+        found = re.fullmatch(getattr(source, key), given)
+        if found is None or not (word := (found[group] or "").strip()):
+            raise PrepError(f"{self.path}: {given!r} does not match {group}.{key} {getattr(source, key)!r}.")
+        return word
 
 
 def reader(raw: Path, columns: ColumnMap) -> Reader:
@@ -40,11 +71,14 @@ def reader(raw: Path, columns: ColumnMap) -> Reader:
     Raises:
         PrepError: There is no file, or one lacks a column or has one that nobody mentioned.
     """
-    files = _recordings(raw, columns)
+    files = [
+        _File(path, path.relative_to(raw).with_name(name_of(path)).as_posix(), columns)
+        for path in _recordings(raw, columns)
+    ]
+    _check_all(files)
     names: set[str] = set()
-    for path in files:
-        check_columns(path, columns)
-        names.update(*_labels(path, columns))
+    for file in files:
+        names.update(*_labels(file))
     if not names:
         raise PrepError(f"{raw} holds no {', '.join(KINDS)} file with samples.")
     info = DatasetInfo(
@@ -64,8 +98,22 @@ def reader(raw: Path, columns: ColumnMap) -> Reader:
         + f"; 1 g = 9.80665 m/s^2. Behind a pause of more than {_PAUSE_S:g} s another recording begins.",
         unchecked=columns.unchecked,
     )
-    parts = [(path, path.relative_to(raw).with_name(name_of(path)).as_posix(), columns) for path in files]
-    return Reader((info,), lambda _, __: parts, read)
+    return Reader((info,), lambda _, __: files, read)
+
+
+def _check_all(files: list[_File]) -> None:
+    """Refuses what can be seen without reading a file through, of all files at once."""
+    problems = []
+    for file in files:
+        try:
+            check_columns(file.path, file.columns)
+            file.word("subject")
+            file.word("label")
+        except PrepError as error:
+            problems.append(str(error))
+    if problems:
+        more = len(problems) - _SHOWN
+        raise PrepError("\n".join(problems[:_SHOWN]) + (f"\nand {more} more files." if more > 0 else ""))
 
 
 def _recordings(raw: Path, columns: ColumnMap) -> list[Path]:
@@ -80,17 +128,21 @@ def _recordings(raw: Path, columns: ColumnMap) -> list[Path]:
     return list(found.values())
 
 
-def _labels(path: Path, columns: ColumnMap) -> Iterator[set[str]]:
+def _labels(file: _File) -> Iterator[set[str]]:
+    path, _, columns = file
+    if (said := file.word("label")) is not None:
+        yield {said}
+        return
     if columns.label.from_file is not None:
         yield set(Intervals(path, columns).labels)
         if columns.label.missing == "keep":
             yield {NULL}
         return
     for table in read_pieces(path, columns, [str(columns.label.column)]):
-        yield set(_activities(path, table, columns).dropna())
+        yield set(_activities(file, table).dropna())
 
 
-def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recording]:
+def read(part: _File, info: DatasetInfo) -> Iterator[Recording]:
     """Stretches of one activity of one subject in a file.
 
     Raises:
@@ -100,8 +152,8 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
     first: dict[str, float] = {}
     last: dict[str, float] = {}
     counted: Counter = Counter()
-    rest = _rest(path, columns)
-    for stretch in _stretches(path, columns, counted):
+    rest = _rest(part)
+    for stretch in _stretches(part, counted):
         subject, label, begin = stretch.iloc[0][["subject", "label", "time"]]
         line = int(stretch.index[0])
         if begin <= last.get(subject, -np.inf):
@@ -123,12 +175,13 @@ def read(part: tuple[Path, str, ColumnMap], info: DatasetInfo) -> Iterator[Recor
         counted.clear()
 
 
-def _rest(path: Path, columns: ColumnMap) -> dict[str, np.ndarray] | None:
+def _rest(file: _File) -> dict[str, np.ndarray] | None:
     """When each subject's device lay still, whatever the labels say; None where nobody looks."""
+    path, _, columns = file
     if columns.still_min is None:
         return None
     found: dict[str, Rest] = {}
-    samples = _samples(path, columns)
+    samples = _samples(file)
     if columns.time is not None:
         samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, Counter())
     for number, table in enumerate(samples):
@@ -140,10 +193,11 @@ def _rest(path: Path, columns: ColumnMap) -> dict[str, np.ndarray] | None:
     return {subject: rest.spans() for subject, rest in found.items()}
 
 
-def _stretches(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.DataFrame]:
+def _stretches(file: _File, counted: Counter) -> Iterator[pd.DataFrame]:
     """Rows of one activity of one subject without a pause; the last of a piece may go on in the next one."""
+    path, _, columns = file
     begun, checked = None, False
-    for piece in _labelled(path, columns, counted):
+    for piece in _labelled(file, counted):
         if not len(piece):
             continue
         table = piece if begun is None else pd.concat([begun, piece])
@@ -159,11 +213,12 @@ def _stretches(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.
         yield begun
 
 
-def _labelled(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.DataFrame]:
+def _labelled(file: _File, counted: Counter) -> Iterator[pd.DataFrame]:
     """Samples at their repaired times, with what lies in other files at these times, without those nobody labelled."""
+    path, _, columns = file
     intervals = Intervals(path, columns) if columns.label.from_file else None
-    joined = [Joined(path, file, columns) for file in columns.joined]
-    samples = _samples(path, columns)
+    joined = [Joined(path, other, columns) for other in columns.joined]
+    samples = _samples(file)
     if columns.time is not None:
         samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, counted)
     for table in samples:
@@ -180,29 +235,21 @@ def _labelled(path: Path, columns: ColumnMap, counted: Counter) -> Iterator[pd.D
         counted["intervals of labels hold no sample"] += unused
 
 
-def _samples(path: Path, columns: ColumnMap) -> Iterator[pd.DataFrame]:
+def _samples(file: _File) -> Iterator[pd.DataFrame]:
     """Pieces of the file as columns subject, label, time (s) and 0, 1, ...: its channels in the units they get."""
+    path, _, columns = file
     for table in read_pieces(path, columns):
         time = times_of(path, table, columns.time, columns)
         channels = channels_of(path, table, columns.channels, columns.decimal)
-        subject = _subject(path, table, columns)
-        label = _activities(path, table, columns) if columns.label.column else None
+        subject = file.word("subject") or as_words(path, table, str(columns.subject.column), "subject")
+        label = _activities(file, table) if columns.label.column else file.word("label")
         if len(table):
             made = {"subject": subject, "label": label, "time": time} | dict(enumerate(channels))
             yield pd.DataFrame(made, index=table.index)
 
 
-def _activities(path: Path, table: pd.DataFrame, columns: ColumnMap) -> pd.Series:
+def _activities(file: _File, table: pd.DataFrame) -> pd.Series:
     """The activity of each row; None where there is none and it is to be dropped."""
-    name = str(columns.label.column)
+    name, missing = str(file.columns.label.column), file.columns.label.missing
     words = as_text(table[name]).fillna("").astype(object)
-    return filled(path, words, columns.label.missing, f"activity in column {name!r}")
-
-
-def _subject(path: Path, table: pd.DataFrame, columns: ColumnMap) -> pd.Series | str:
-    if columns.subject.column is not None:
-        return as_words(path, table, columns.subject.column, "subject")
-    found = re.fullmatch(columns.subject.from_name or "", name_of(path))
-    if found is None or not found["subject"]:
-        raise PrepError(f"{path}: the name does not match subject.from_name {columns.subject.from_name!r}.")
-    return found["subject"]
+    return filled(file.path, words, missing, f"activity in column {name!r}")

@@ -1,5 +1,6 @@
 """Own recordings: CSV files and a map of their columns, to what load_dataset reads."""
 
+import re
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ from datasets import load_dataset
 
 from data_prep import column_map
 from data_prep.column_map import ColumnMap, load_map
+from data_prep.errors import PrepError
 from har_prune.data.load import load_data
 
 G = 9.80665
@@ -215,3 +217,50 @@ def test_the_former_key_licence_is_read_with_a_warning(tmp_path):
     path.write_text(_MAP + "licence: mine\n")
     with pytest.warns(DeprecationWarning, match="licence is called license"):
         assert load_map(path).license == "mine"
+
+
+def test_folders_may_say_who_and_what(prepare, tmp_path):
+    for who, what in (("anna", "walk"), ("anna", "sit"), ("bo", "walk")):
+        (tmp_path / "raw" / who / what).mkdir(parents=True)
+        rows = "\n".join(f"{50 * n},1" for n in range(40))
+        (tmp_path / "raw" / who / what / "1.csv").write_text(f"t,ax\n{rows}\n")
+    path = tmp_path / "map.yaml"
+    path.write_text("""
+sampling_rate_hz: 20
+time: {column: t, unit: ms}
+channels: {acc_x: {column: ax, unit: g}}
+label: {from_path: "[^/]+/(?P<label>[^/]+)/.*"}
+subject: {from_path: "(?P<subject>[^/]+)/.*"}
+""")
+    command = ["csv", tmp_path / "raw", tmp_path / "out", "--columns", path, "--window-s", "1"]
+    code, said = prepare(*command)
+    assert code == 0, said
+    data = load_dataset("parquet", data_dir=str(tmp_path / "out"), split="train")
+    names = load_data(str(tmp_path / "out")).label_names
+    found = {(who, names[label]) for who, label in zip(data["subject"], data["label"], strict=True)}
+    assert found == {("anna", "walk"), ("anna", "sit"), ("bo", "walk")}
+
+    (tmp_path / "raw" / "notes.csv").write_text("t,ax\n0,1\n")
+    (tmp_path / "raw" / "bo" / "walk" / "2.csv").write_text("t,a\n0,1\n")
+    code, said = prepare(*command, "--overwrite")
+    assert code == 2
+    assert "notes.csv: 'notes' does not match subject.from_path" in said
+    assert "2.csv: missing columns: ax" in said, "all flawed files at once"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("subject", '{from_path: "(?P<who>.*)"}', "from_path needs a group (?P<subject>...)"),
+        ("subject", '{from_name: "(?P<subject>"}', "from_name is no regular expression"),
+        ("subject", "{}", "give column, from_name or from_path, one of them"),
+        ("subject", "{colum: user}", "subject.colum: unknown key; known here: column, from_name, from_path"),
+        ("label", '{from_path: "(?P<label>.*)", missing: drop}', "missing is of rows without an activity"),
+        ("label", '{from_path: "(?P<label>.*)", column: a}', "give column, from_file or from_path, one of them"),
+    ],
+)
+def test_maps_with_mistakes_are_named(tmp_path, key, value, message):
+    lines = [line for line in _SHARED_MAP.splitlines() if not line.startswith(key)]
+    (tmp_path / "map.yaml").write_text("\n".join([*lines, f"{key}: {value}"]))
+    with pytest.raises(PrepError, match=re.escape(message)):
+        load_map(tmp_path / "map.yaml")
