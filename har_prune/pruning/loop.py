@@ -91,9 +91,10 @@ def prune(
 
     Raises:
         UnreachableTargetError: The target cannot be met; the message says what can.
-        OutputFolderError: The output folder belongs to another run, to another network or to other data, or weights
-            in it were altered.
-        DataError: There is no "validation" set, or no training data to heal with.
+        OutputFolderError: The output folder belongs to another run, to another network, to other data or teachers,
+            or weights in it were altered.
+        DataError: There is no "validation" set, no training data to heal with, or there are teachers and healing does
+            not distil.
         ProcessGroupError: The model is spread over devices, or the accelerator works in a way that was never tried.
     """
     if not isinstance(evaluate, Mapping):
@@ -102,6 +103,8 @@ def prune(
         raise DataError(f"evaluate has the sets {sorted(evaluate)}; one of them must be called 'validation'.")
     if config.heal is not None and train is None:
         raise DataError("config.heal asks for training, and there are no training batches.")
+    if teachers and not (config.heal and config.heal.distill):
+        raise DataError("teachers are given, and healing does not distil: set heal.distill, or give none.")
     evaluate = {name: _repeatable(checked(batches, name)) for name, batches in evaluate.items()}
     calibration = _repeatable(checked(calibration, "calibration"))
     if train is not None:
@@ -148,7 +151,8 @@ class _Run:
             self.folder = RunFolder(config.output_dir, config.fingerprint, writes=accelerator.is_main_process)
         self.data_fingerprints = data_fingerprints(train, calibration, evaluate)
         if self.folder:
-            self.folder.compare_data(self.data_fingerprints)
+            others = {f"teacher {n}": weights_sha256(teacher) for n, teacher in enumerate(teachers, start=1)}
+            self.folder.compare_data({**self.data_fingerprints, **others})
         self.healer = Healer(
             config, self.original, train, evaluate["validation"],
             accelerator=accelerator, teachers=teachers, folder=self.folder,

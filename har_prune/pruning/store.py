@@ -72,10 +72,10 @@ class RunFolder:
         return cls(path, identity, writes=False).history()
 
     def compare_data(self, fingerprints: dict[str, str | None]) -> None:
-        """Keeps the fingerprints of a run's data by what they are for; where there are some, they must be the same.
+        """Keeps fingerprints of what a run learns from by what it is for; where there are some, they must be the same.
 
         Raises:
-            OutputFolderError: Other data made what is there.
+            OutputFolderError: Other data, or other teachers, made what is there.
         """
         if not self.writes:
             return
@@ -87,9 +87,9 @@ class RunFolder:
         differing = [name for name in sorted({*known, *fingerprints}) if known.get(name) != fingerprints.get(name)]
         if differing:
             raise OutputFolderError(
-                f"output folder {self.path} was made with other data: {', '.join(differing)} differ(s) from what is "
-                "given now (batches drawn at random need the same seed). Choose another output_dir, or bring the "
-                "former data back to continue that run."
+                f"output folder {self.path} was made with other data or teachers: {', '.join(differing)} "
+                "differ(s) from what is given now (batches drawn at random need the same seed). Choose another "
+                "output_dir, or bring back what it was to continue that run."
             )
 
     def compare_original(self, found: str) -> None:

@@ -9,25 +9,30 @@ from safetensors.torch import load_file, save_file
 from tiny_data import loader
 
 from har_prune import HealConfig, PruneConfig, prune
-from har_prune.errors import OutputFolderError
+from har_prune.errors import DataError, OutputFolderError
 from har_prune.models.har_transformer import HarTransformerConfig, HarTransformerForSequenceClassification
 
 
-def _prune(out, *, train=0, calibration=1, evaluate=2):
-    torch.manual_seed(0)
+def _network(seed):
+    torch.manual_seed(seed)
     config = HarTransformerConfig(
         num_channels=6, window_size=32, hidden_size=32, num_attention_heads=4, intermediate_size=48,
         num_hidden_layers=4, num_labels=3,
     )  # fmt: skip
+    return HarTransformerForSequenceClassification(config)
+
+
+def _prune(out, *, train=0, calibration=1, evaluate=2, distill=None, teachers=()):
     return prune(
-        HarTransformerForSequenceClassification(config),
+        _network(0),
         loader(64, train, shuffle=True),
         loader(32, calibration),
         loader(32, evaluate),
         PruneConfig(
-            target={"blocks": 2}, calibration={"execution_plan": {"micro_batch": 32}}, heal=HealConfig(epochs=1),
-            evaluate={"latency": False}, output_dir=out,
+            target={"blocks": 2}, calibration={"execution_plan": {"micro_batch": 32}},
+            heal=HealConfig(epochs=1, distill=distill), evaluate={"latency": False}, output_dir=out,
         ),
+        teachers=teachers,
     )  # fmt: skip
 
 
@@ -50,7 +55,7 @@ def test_the_same_data_continue_and_others_are_refused(ended, interrupted):
     for changed, name in (({"train": 5}, "train"), ({"calibration": 5}, "calibration"),
                           ({"evaluate": 5}, "evaluate validation")):  # fmt: skip
         with pytest.raises(
-            OutputFolderError, match=rf"was made with other data: {name} differ\(s\).*former data back"
+            OutputFolderError, match=rf"was made with other data or teachers: {name} differ\(s\).*bring back"
         ):
             _prune(interrupted, **changed)
     assert not (interrupted / "iteration-002").exists()
@@ -60,7 +65,9 @@ def test_the_same_data_continue_and_others_are_refused(ended, interrupted):
     assert json.loads((interrupted / "history.json").read_text())["data_fingerprint"] == again.history.data_fingerprint
     weights = [load_file(out / "iteration-002" / "model.safetensors") for out in (ended[0], interrupted)]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
-    with pytest.raises(OutputFolderError, match="made with other data: calibration, evaluate validation differ"):
+    with pytest.raises(
+        OutputFolderError, match="made with other data or teachers: calibration, evaluate validation differ"
+    ):
         _prune(interrupted, calibration=8, evaluate=9)
 
 
@@ -77,3 +84,13 @@ def test_altered_weights_are_refused_by_their_folder(ended, interrupted):
     assert [step.weights_sha256 for step in again.history.iterations] == [
         step.weights_sha256 for step in ended[1].history.iterations
     ]
+
+
+def test_other_teachers_are_refused_and_those_nobody_listens_to(tmp_path):
+    with pytest.raises(DataError, match="teachers are given, and healing does not distil"):
+        _prune(tmp_path / "out", teachers=[_network(1)])
+    assert not (tmp_path / "out").exists()
+    _prune(tmp_path / "out", distill=True, teachers=[_network(1)])
+    for others in ([_network(2)], []):
+        with pytest.raises(OutputFolderError, match=r"made with other data or teachers: teacher 1 differ\(s\)"):
+            _prune(tmp_path / "out", distill=True, teachers=others)
