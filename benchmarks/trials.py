@@ -25,8 +25,9 @@ from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData
 from har_prune.evaluation.significance import paired_difference
 from har_prune.pruning.config import PruneSettings
+from har_prune.pruning.store import data_fingerprints, refuse_other_training
 from har_prune.recipe.accelerator import make_accelerator
-from har_prune.recipe.folds import folds_of, is_all_folds
+from har_prune.recipe.folds import folds_of, is_all_folds, seeded_recipes
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.files import whole_file, write_json
@@ -96,11 +97,10 @@ def trials_of(
     recipe: Recipe, data: LabelledData, seeds: Sequence[int], folds: Sequence[str]
 ) -> Iterator[tuple[str, Recipe]]:
     """Names and recipes of trials; `folds` are test subjects, none of them means all."""
-    for seed in seeds:
-        seeded = recipe.model_copy(update={"seed": seed, "seeds": ()})
+    for seeded in seeded_recipes(recipe.model_copy(update={"seeds": tuple(seeds)})):
         of_subject = folds_of(seeded, data) if is_all_folds(seeded) else {"all": [seeded]}
         for subject in chosen_folds(of_subject, folds):
-            yield f"seed-{seed}-{subject}", of_subject[subject][0]
+            yield f"seed-{seeded.seed}-{subject}", of_subject[subject][0]
 
 
 def chosen_folds(known: Iterable[str], wanted: Sequence[str]) -> list[str]:
@@ -111,7 +111,7 @@ def chosen_folds(known: Iterable[str], wanted: Sequence[str]) -> list[str]:
 
 
 def begin(recipe: Recipe, data: LabelledData, folder: Path) -> Trial:
-    """Loads the original of a trial, or trains it and keeps it in `folder`."""
+    """Loads the original of a trial, takes that of `original_from`, or trains it; it is kept in `folder`."""
     made = prepare(recipe, data)
     accelerator, size = make_accelerator(recipe.precision, recipe.num_threads), recipe.data.batch_size
     train = make_loader(data, made.splits.train, made.preprocess, size, augment=recipe.data.augment)
@@ -125,10 +125,16 @@ def begin(recipe: Recipe, data: LabelledData, folder: Path) -> Trial:
             made.model.eval()
         else:
             validation = make_loader(data, made.splits.validation, made.preprocess, 256)
-            train_model(
-                made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed,
-                checkpoint=checkpoint,
-            )  # fmt: skip
+            if recipe.original_from is not None:
+                fingerprints = data_fingerprints(train, calibration, {"validation": validation})
+                refuse_other_training(recipe.original_from, recipe.training, fingerprints)
+                load_model(made.model, recipe.original_from / "original" / "model.safetensors")
+                made.model.eval()
+            else:
+                train_model(
+                    made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed,
+                    checkpoint=checkpoint,
+                )  # fmt: skip
             with whole_file(weights) as partial:
                 save_model(made.model, str(partial))
             checkpoint.unlink(missing_ok=True)

@@ -98,12 +98,8 @@ class RunFolder:
         Raises:
             OutputFolderError: They were altered.
         """
-        path = self.path / ORIGINAL
-        if self.writes and path.exists() and _parsed(path, dict).get("weights_sha256") != found:
-            raise OutputFolderError(
-                f"the weights in {self.path / 'original'} were altered since this run trained them: bring the former "
-                "file back, or choose another output_dir."
-            )
+        if self.writes:
+            refuse_altered_original(self.path, found)
 
     def steps(self) -> list[PruningStep]:
         """The whole iterations, in order, from 0.
@@ -249,15 +245,73 @@ def _parsed(path: Path, parse: Callable[[Any], Parsed]) -> Parsed:
         ) from error
 
 
+def refuse_altered_original(path: Path, found: str) -> None:
+    """Compares weights with what the run in a folder kept of the original that it trained.
+
+    Raises:
+        OutputFolderError: They were altered.
+    """
+    kept = path / ORIGINAL
+    if kept.exists() and _parsed(kept, dict).get("weights_sha256") != found:
+        raise OutputFolderError(
+            f"the weights in {path / 'original'} were altered since this run trained them: bring the former file "
+            "back, or choose another output_dir."
+        )
+
+
+def refuse_no_original(path: Path) -> None:
+    """Refuses a folder in which no run has trained an original.
+
+    Raises:
+        OutputFolderError: There is none.
+    """
+    if not (path / "original").is_dir() or not (path / ORIGINAL).exists():
+        raise OutputFolderError(
+            f"original_from: {path} holds no original that a run has trained (original/ and {ORIGINAL}): give the "
+            "output_dir of a run with a train section, with the same seeds and folds."
+        )
+
+
+def refuse_other_training(path: Path, training: dict[str, Any], fingerprints: dict[str, str | None]) -> None:
+    """Refuses the original of a run that was not trained as it would be now.
+
+    Args:
+        path: The run's folder.
+        training: What has to be equal, of the identity of both.
+        fingerprints: Of the data now, by what they are for; those that train or choose weights have to be equal.
+
+    Raises:
+        OutputFolderError: There is no original, or data or settings were others.
+    """
+    refuse_no_original(path)
+    known = _read(path / _IDENTITY)
+    lines = _differences({key: known.get(key) for key in training}, training)
+    data = _parsed(path / _DATA, dict)
+    lines += [
+        f"  the data behind {name!r} are others" for name in ("train", "evaluate validation")
+        if data.get(name) != fingerprints.get(name)
+    ]  # fmt: skip
+    if lines:
+        raise OutputFolderError(
+            f"original_from: the original in {path} was trained otherwise (there, and here):\n" + "\n".join(lines)
+            + "\nRestore that, or leave original_from out to train one."
+        )  # fmt: skip
+
+
 def _refuse_other(path: Path, known: dict[str, Any], wanted: dict[str, Any]) -> None:
-    before, now = _flat(known), _flat(json.loads(json.dumps(wanted)))
-    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if differing:
-        lines = [f"  {key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here" for key in differing]
+    lines = _differences(known, wanted)
+    if lines:
         raise OutputFolderError(
             f"output folder {path} was made by another recipe; these keys differ:\n" + "\n".join(lines) + "\n"
             "Choose another output_dir, or restore the keys to continue that run."
         )
+
+
+def _differences(known: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """A line for each key of two identities that is not the same."""
+    before, now = _flat(known), _flat(json.loads(json.dumps(wanted)))
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return [f"  {key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} here" for key in differing]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

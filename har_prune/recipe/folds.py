@@ -8,7 +8,7 @@ from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.protocols import check_folds
 from har_prune.errors import DataError, OutputFolderError, RecipeError
 from har_prune.pruning.history import PruningHistory
-from har_prune.pruning.store import RunFolder
+from har_prune.pruning.store import RunFolder, refuse_no_original
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.folds import folds_report, folds_summary, plot_confusion
 from har_prune.runtime.console import say
@@ -34,6 +34,7 @@ def folds_of(recipe: Recipe, data: LabelledData | None = None) -> dict[str, list
         DataError: A fold cannot be split, e.g. because nobody else performs an activity, or a subject's name cannot
             name a folder.
         RecipeError: A result to push, where there is one for each subject.
+        OutputFolderError: A fold has no original in `original_from`.
     """
     if recipe.save.push_to_hub is not None:
         raise RecipeError("save.push_to_hub: test_subject 'all' has a result for each subject; push one by hand.")
@@ -42,17 +43,18 @@ def folds_of(recipe: Recipe, data: LabelledData | None = None) -> dict[str, list
     for subject in subjects:
         _refuse_as_folder(subject)
     check_folds(data, recipe.data)
-    return {subject: [_fold(seeded, subject) for seeded in seeded_recipes(recipe)] for subject in subjects}
+    folds = {subject: [_fold(seeded, subject) for seeded in seeded_recipes(recipe)] for subject in subjects}
+    for fold in (fold for runs in folds.values() for fold in runs):
+        if fold.original_from is not None and not (fold.output_dir / "original").exists():
+            refuse_no_original(fold.original_from)
+    return folds
 
 
 def seeded_recipes(recipe: Recipe) -> list[Recipe]:
     """The recipe of each seed; where there is one seed, the recipe itself."""
     if not recipe.seeds:
         return [recipe]
-    return [
-        recipe.model_copy(update={"seed": seed, "seeds": (), "output_dir": recipe.output_dir / f"seed-{seed}"})
-        for seed in recipe.seeds
-    ]
+    return [recipe.inside(f"seed-{seed}", seed=seed, seeds=()) for seed in recipe.seeds]
 
 
 def subjects_of(data: LabelledData) -> list[str]:
@@ -81,8 +83,7 @@ def _natural(name: str) -> list[Any]:
 
 
 def _fold(recipe: Recipe, subject: str) -> Recipe:
-    data = recipe.data.model_copy(update={"test_subject": subject})
-    return recipe.model_copy(update={"data": data, "output_dir": recipe.output_dir / f"fold-{subject}"})
+    return recipe.inside(f"fold-{subject}", data=recipe.data.model_copy(update={"test_subject": subject}))
 
 
 def refuse_other_data(recipe: Recipe, folds: dict[str, list[Recipe]], data: LabelledData) -> None:

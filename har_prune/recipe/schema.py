@@ -19,7 +19,9 @@ from har_prune.runtime.settings import Settings
 from har_prune.training.config import HealConfig, TrainConfig
 
 _WHEN = {"checkpoint_minutes": True}
-_NO_RESULT = dict.fromkeys(("output_dir", "log_with", "save", "controls", "seeds", "folds_in_parallel"), True)
+_NO_RESULT = dict.fromkeys(
+    ("output_dir", "original_from", "log_with", "save", "controls", "seeds", "folds_in_parallel"), True
+)
 
 
 class ModelConfig(Settings):
@@ -81,6 +83,9 @@ class Recipe(Settings):
         1, ge=1, le=256, description="folds of test_subject 'all' that run side by side, a process each"
     )
     output_dir: Path = Field(description="where the run is kept; started again there, it continues")
+    original_from: Path | None = Field(
+        None, description="output_dir of a run with the same data and training, whose trained original is taken over"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "fp32", description="autocast while training; auto: bf16 where the processor computes in it"
     )
@@ -103,15 +108,17 @@ class Recipe(Settings):
     evaluate: EvaluateConfig = EvaluateConfig()
     save: SaveConfig = SaveConfig()
 
-    @field_validator("output_dir")
+    @field_validator("output_dir", "original_from")
     @classmethod
-    def _home(cls, path: Path) -> Path:
-        return path.expanduser()
+    def _home(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser()
 
     @model_validator(mode="after")
     def _trained(self) -> "Recipe":
         if self.model.config is not None and self.train is None:
             raise ValueError("model.config gives random weights: add a train section, or use model.name_or_path")
+        if self.original_from is not None and self.train is None:
+            raise ValueError("original_from spares a training: add a train section, or use model.name_or_path")
         check_controls(self.controls, self.heal)
         distill = self.heal and self.heal.distill
         if distill and distill.originals > 1 and self.train is None:
@@ -134,6 +141,19 @@ class Recipe(Settings):
         if self.prune.target.min_accuracy is not None:
             raise ValueError("refit leaves no examples to measure prune.target.min_accuracy by")
         return self
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the trained original follows from, of `fingerprint`."""
+        return {key: self.fingerprint[key] for key in ("seed", "precision", "data", "model", "train", "refit")}
+
+    def inside(self, name: str, **changed: Any) -> "Recipe":
+        """One of the runs that this recipe means, with its own place in the folders of all."""
+        places = {
+            "output_dir": self.output_dir / name,
+            "original_from": self.original_from and self.original_from / name,
+        }
+        return self.model_copy(update={**places, **changed})
 
     @property
     def fingerprint(self) -> dict[str, Any]:

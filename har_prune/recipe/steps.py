@@ -25,7 +25,13 @@ from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, prune
 from har_prune.pruning.plan import candidates, check_latency, protected_blocks, steps_left
-from har_prune.pruning.store import ORIGINAL, RunFolder, data_fingerprints
+from har_prune.pruning.store import (
+    ORIGINAL,
+    RunFolder,
+    data_fingerprints,
+    refuse_altered_original,
+    refuse_other_training,
+)
 from har_prune.pruning.structures import widths_of
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
@@ -101,12 +107,12 @@ def launch(
 
 
 def _precision(recipe: Recipe, made: Prepared) -> str:
-    """What "auto" means here; a run that was interrupted goes on with what it began with."""
+    """What "auto" means here; a run goes on with what it, or its original, began with."""
     if not may_be_timed(recipe.precision):
         return recipe.precision
-    kept = recipe.output_dir / "precision.txt"
-    if kept.exists():
-        return kept.read_text(encoding="utf-8")
+    for folder in (recipe.output_dir, recipe.original_from):
+        if folder is not None and (kept := folder / "precision.txt").exists():
+            return kept.read_text(encoding="utf-8")
     rows = made.splits.train[: recipe.data.batch_size]
     batch = next(iter(make_loader(made.data, rows, made.preprocess, recipe.data.batch_size)))
     precision = timed_precision(made.model, batch)
@@ -166,9 +172,12 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     check_all(recipe.evaluate, sets)
     if recipe.train is not None and agreed(not recipe.output_dir.exists(), accelerator):
         check_latency(made.stack, recipe.prune, made.one_example, accelerator)
+    fingerprints = data_fingerprints(train, calibration, sets)
+    if recipe.original_from is not None and not (recipe.output_dir / "original").exists():
+        refuse_other_training(recipe.original_from, recipe.training, fingerprints)
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
-    folder.compare_data(data_fingerprints(train, calibration, sets))  # before the original is trained on them
+    folder.compare_data(fingerprints)  # before the original is trained on them
     if accelerator.is_main_process:
         _keep_beginning(recipe, accelerator)
     accelerator.wait_for_everyone()
@@ -227,7 +236,14 @@ class _Originals:
 
     def _trained(self, name: str, model: PreTrainedModel, seed: int) -> PreTrainedModel:
         schedule, path = self.recipe.train, self.recipe.output_dir / name
-        if schedule is not None and not path.exists():
+        source = self.recipe.original_from
+        if source is not None and agreed((source / name).exists() and not path.exists(), self.accelerator):
+            say(f"the {name} network is that of {source / name}")
+            model = load_model(type(model), source / name)
+            if name == "original":
+                refuse_altered_original(source, weights_sha256(model))
+            keep_original(path, model, self.made.processor, self.accelerator)
+        elif schedule is not None and not path.exists():
             say(f"training the {name} network: {schedule.epochs:g} epochs of {len(self.made.splits.train):,} examples")
             train_model(
                 model, self.train, self.validation, schedule, accelerator=self.accelerator, seed=seed,
