@@ -35,7 +35,7 @@ from har_prune.runtime.batches import checked, inputs_of, rows_of
 from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.environment import environment
-from har_prune.runtime.processes import accelerator_for, trains_alike
+from har_prune.runtime.processes import accelerator_for, agreed, trains_alike
 from har_prune.scoring.config import ExecutionPlan
 
 Batches = Iterable[Mapping[str, Any]]
@@ -146,6 +146,8 @@ class _Run:
         self.protected = protected_blocks(self.original, self.settings.protected)
         check_settings(self.original, self.settings, self.one_example)
         check_all(config.evaluate, evaluate)
+        if agreed(config.output_dir is None or not RunFolder.is_begun(config.output_dir), accelerator):
+            check_latency(self.original, self.settings, self.one_example, accelerator)  # before anything is written
         self.folder: RunFolder | None = None
         if config.output_dir is not None:
             self.folder = RunFolder(config.output_dir, config.fingerprint, writes=accelerator.is_main_process)
@@ -162,8 +164,6 @@ class _Run:
         )
         accelerator.wait_for_everyone()
         self.steps = self.folder.steps() if self.folder else []
-        if not self.steps:
-            check_latency(self.original, self.settings, self.one_example, accelerator)
         # Of the code that runs, not of what is on disk when it ends.
         self.environment = {
             **environment(),

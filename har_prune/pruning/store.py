@@ -71,6 +71,11 @@ class RunFolder:
         _refuse_other(path, _read(path / _IDENTITY), identity)
         return cls(path, identity, writes=False).history()
 
+    @staticmethod
+    def is_begun(path: Path) -> bool:
+        """Whether a run keeps itself in a folder."""
+        return (path / _IDENTITY).exists()
+
     def compare_data(self, fingerprints: dict[str, str | None]) -> None:
         """Keeps fingerprints of what a run learns from by what it is for; where there are some, they must be the same.
 

@@ -170,7 +170,7 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
     calibration = make_loader(data, rows, preprocess, recipe.data.batch_size)
     check_all(recipe.evaluate, sets)
-    if recipe.train is not None and agreed(not recipe.output_dir.exists(), accelerator):
+    if agreed(not RunFolder.is_begun(recipe.output_dir), accelerator):
         check_latency(made.stack, recipe.prune, made.one_example, accelerator)
     fingerprints = data_fingerprints(train, calibration, sets)
     if recipe.original_from is not None and not (recipe.output_dir / "original").exists():

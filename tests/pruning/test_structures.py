@@ -131,7 +131,7 @@ def _clocked(monkeypatch, per_mac):
         monkeypatch.setattr(module, "timed", timed)
 
 
-def test_a_latency_budget_is_met_by_measuring_each_network(parent, monkeypatch):
+def test_a_latency_budget_is_met_by_measuring_each_network(parent, monkeypatch, tmp_path):
     _clocked(monkeypatch, 1e-5)
     history = _prune(parent, target={"latency_ms": 1.5}).history
     times = [step.cost.latency.interval_ms[1] for step in history.steps]
@@ -144,7 +144,8 @@ def test_a_latency_budget_is_met_by_measuring_each_network(parent, monkeypatch):
     with pytest.raises(
         UnreachableTargetError, match=r"latency_ms=0.5 cannot be reached.*\(1 of 4 blocks\) takes 0\.\d+"
     ):
-        _prune(parent, target={"latency_ms": 0.5})
+        _prune(parent, target={"latency_ms": 0.5}, output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     smallest = 1e-5 * _prune(parent, target={"blocks": 1}).history.after.cost.macs
     with pytest.raises(UnreachableTargetError, match=r"cannot be decided.*lies in this spread"):
         _prune(parent, target={"latency_ms": smallest})
