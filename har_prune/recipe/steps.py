@@ -5,16 +5,12 @@ import math
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 from accelerate import Accelerator, PartialState
-from accelerate.utils import set_seed
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.checkpoints.card import loading_code
-from har_prune.checkpoints.load import load_model
 from har_prune.checkpoints.push import check_login, push_pruned
 from har_prune.checkpoints.save import save_pruned
 from har_prune.data.batches import make_loader
@@ -25,13 +21,7 @@ from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, prune
 from har_prune.pruning.plan import candidates, check_latency, protected_blocks, steps_left
-from har_prune.pruning.store import (
-    ORIGINAL,
-    RunFolder,
-    data_fingerprints,
-    refuse_altered_original,
-    refuse_other_training,
-)
+from har_prune.pruning.store import RunFolder, data_fingerprints, refuse_other_training
 from har_prune.pruning.structures import widths_of
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
@@ -43,7 +33,7 @@ from har_prune.recipe.folds import (
     run_folds,
     seeded_recipes,
 )
-from har_prune.recipe.original import SEEDS_APART, make_original
+from har_prune.recipe.originals import Originals
 from har_prune.recipe.parallel import run_side_by_side
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
@@ -53,11 +43,9 @@ from har_prune.reporting.summary import controls_table, summary_table
 from har_prune.reporting.trajectory import latency_text, plot_trajectory
 from har_prune.runtime.console import console, say
 from har_prune.runtime.devices import uses_gpu
-from har_prune.runtime.digest import weights_sha256
-from har_prune.runtime.files import whole_file, whole_folder, write_json
+from har_prune.runtime.files import whole_file
 from har_prune.runtime.processes import agreed
 from har_prune.runtime.tracker import JsonLinesTracker
-from har_prune.training.loop import train_model
 
 
 def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> None:
@@ -184,7 +172,7 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     accelerator.init_trackers("har_prune")
     teachers: list[PreTrainedModel] = []
     if recipe.train is not None:
-        training = _Originals(recipe, made, folder, train, sets["validation"], accelerator)
+        training = Originals(recipe, made, folder, train, sets["validation"], accelerator)
         model = training.original()
         distill = recipe.heal.distill if recipe.heal else None
         teachers = [training.another(number) for number in range(1, distill.originals if distill else 1)]
@@ -204,55 +192,6 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     for tracker in accelerator.trackers:  # not end_training(), which ends the processes' group: a fold may follow
         tracker.finish()
     return result.history
-
-
-class _Originals:
-    """The unpruned networks a run trains; one that is kept already is loaded."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        made: Prepared,
-        folder: RunFolder,
-        train: DataLoader,
-        validation: DataLoader,
-        accelerator: Accelerator,
-    ):
-        self.recipe, self.made, self.folder = recipe, made, folder
-        self.train, self.validation, self.accelerator = train, validation, accelerator
-
-    def original(self) -> PreTrainedModel:
-        """The one that is pruned."""
-        model = self._trained("original", self.made.model, self.recipe.seed)
-        self.folder.compare_original(weights_sha256(model))
-        return model
-
-    def another(self, number: int) -> PreTrainedModel:
-        """One more, from another seed, to distil from."""
-        seed = self.recipe.seed + SEEDS_APART * number
-        set_seed(seed)
-        model, _ = make_original(dict(self.recipe.model.config or {}), self.made.data, self.made.splits.train)
-        return self._trained(f"original-{number}", model, seed)
-
-    def _trained(self, name: str, model: PreTrainedModel, seed: int) -> PreTrainedModel:
-        schedule, path = self.recipe.train, self.recipe.output_dir / name
-        source = self.recipe.original_from
-        if source is not None and agreed((source / name).exists() and not path.exists(), self.accelerator):
-            say(f"the {name} network is that of {source / name}")
-            model = load_model(type(model), source / name)
-            if name == "original":
-                refuse_altered_original(source, weights_sha256(model))
-            keep_original(path, model, self.made.processor, self.accelerator)
-        elif schedule is not None and not path.exists():
-            say(f"training the {name} network: {schedule.epochs:g} epochs of {len(self.made.splits.train):,} examples")
-            train_model(
-                model, self.train, self.validation, schedule, accelerator=self.accelerator, seed=seed,
-                checkpoint=self.folder.training(name),
-            )  # fmt: skip
-            keep_original(path, model, self.made.processor, self.accelerator)
-            self.folder.forget_training()
-        # Also right after training: what is computed must not depend on whether the run was interrupted here.
-        return load_model(type(model), path).eval()
 
 
 def _keep_beginning(recipe: Recipe, accelerator: Accelerator) -> None:
@@ -280,17 +219,6 @@ def say_step(target: Target, step: PruningStep, history: PruningHistory) -> None
         closer = f" ({choice_text(step)})" if step.choice else ""
         what = f"removed {removed_text(step)}{closer}, left {cost} (-{100 * history.macs_reduction(step):.1f} %)"
     say(f"[{step.iteration}] {what}; validation {figures}; {step.seconds:.1f} s")
-
-
-def keep_original(path: Path, model: PreTrainedModel, processor: Any, accelerator: Accelerator) -> None:
-    """Keeps the trained, unpruned network; a run started again loads it from there."""
-    if accelerator.is_main_process:
-        if path.name == "original":
-            write_json(path.with_name(ORIGINAL), {"weights_sha256": weights_sha256(model)})
-        with whole_folder(path) as partial:
-            model.save_pretrained(partial)
-            processor.save_pretrained(partial)
-    accelerator.wait_for_everyone()
 
 
 def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recipe, command: str) -> None:
