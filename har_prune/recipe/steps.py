@@ -218,7 +218,8 @@ def say_step(target: Target, step: PruningStep, history: PruningHistory) -> None
     if step.iteration:
         closer = f" ({choice_text(step)})" if step.choice else ""
         what = f"removed {removed_text(step)}{closer}, left {cost} (-{100 * history.macs_reduction(step):.1f} %)"
-    say(f"[{step.iteration}] {what}; validation {figures}; {step.seconds:.1f} s")
+    when = " after healing" if step.healing else ""
+    say(f"[{step.iteration}] {what}; validation{when} {figures}; {step.seconds:.1f} s")
 
 
 def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recipe, command: str) -> None:
