@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData
 from har_prune.evaluation.significance import paired_difference
 from har_prune.pruning.config import PruneSettings
-from har_prune.pruning.store import data_fingerprints, refuse_other_training
+from har_prune.pruning.store import data_fingerprints
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.folds import folds_of, is_all_folds, seeded_recipes
+from har_prune.recipe.originals import check_original_from, taken_over
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.files import whole_file, write_json
@@ -127,9 +128,8 @@ def begin(recipe: Recipe, data: LabelledData, folder: Path) -> Trial:
             validation = make_loader(data, made.splits.validation, made.preprocess, 256)
             if recipe.original_from is not None:
                 fingerprints = data_fingerprints(train, calibration, {"validation": validation})
-                refuse_other_training(recipe.original_from, recipe.training, fingerprints)
-                load_model(made.model, recipe.original_from / "original" / "model.safetensors")
-                made.model.eval()
+                check_original_from(recipe, made, accelerator, fingerprints)
+                made = replace(made, model=taken_over(recipe.original_from, "original", made.model))
             else:
                 train_model(
                     made.model, train, validation, recipe.train, accelerator=accelerator, seed=recipe.seed,

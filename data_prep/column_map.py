@@ -11,8 +11,8 @@ channels:
 label: {column: activity}                   # rows without: missing: refuse, drop, or keep as null
 subject: {column: user}                     # or {from_name: "(?P<subject>[a-z]+)_.*"}, of the file's name
 # Folders that say it: of anna/walking/1.csv the path below the given folder, without the suffix
-# subject: {from_path: "(?P<subject>[^/]+)/.*"}
-# label: {from_path: "[^/]+/(?P<label>[^/]+)/.*"}
+# subject: {from_path: "(?P<subject>[^/]+)/[^/]+/[^/]+"}
+# label: {from_path: "[^/]+/(?P<label>[^/]+)/[^/]+"}
 ignore: [temperature]                       # columns that are there and not wanted
 delimiter: ";"                              # between fields; left out: a comma
 decimal: ","                                # left out: a point

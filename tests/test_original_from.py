@@ -50,16 +50,41 @@ def test_an_original_that_was_trained_otherwise_is_refused(quickstart, settings,
     for change, message in (
         ("train.epochs=0.3", "train.epochs: 0.2 there, 0.3 here"),
         ("seed=1", "seed: 0 there, 1 here"),
-        ("data.test_subject=s03", "the data behind 'train' are others"),
+        ("data.test_subject=s03", "data.test_subject: 's02' there, 's03' here"),
         ("data.batch_size=16", "data.batch_size"),
+        ("precision=bf16", "precision: 'no' there, 'bf16' here"),
         (f"original_from={tmp_path / 'nowhere'}", "holds no original that a run has trained"),
         ("data.test_subject=all", "fold-s01 holds no original that a run has trained"),
     ):
         refused(run_recipe(quickstart, out, *one, source, change), message)
         assert not out.exists()
+    kept = json.loads((first / "data.json").read_text())
+    (first / "data.json").write_text(json.dumps({**kept, "train": "x"}))
+    refused(run_recipe(quickstart, out, *one, source), "the data behind 'train' are others")
+    (first / "data.json").write_text(json.dumps(kept))
     weights = first / "original" / "model.safetensors"
     altered = load_file(weights)
     next(iter(altered.values())).add_(0.5)
     save_file(altered, weights, metadata={"format": "pt"})
     refused(run_recipe(quickstart, out, *one, source), "were altered since this run trained them")
-    assert not (out / "original").exists()
+    assert not out.exists()
+
+
+def test_originals_that_teach_together_are_taken_over_together(quickstart, settings, tmp_path):
+    first, out = tmp_path / "first", tmp_path / "out"
+    one = [*settings, "data.test_subject=s02", "heal={epochs: 0.1, distill: {originals: 2}}"]
+    assert run_recipe(quickstart, first, *one).exit_code == 0
+    assert len(json.loads((first / "data.json").read_text())["teachers"]) == 1
+    longer = [*one, f"original_from={first}", "heal.epochs=0.2"]
+    result = run_recipe(quickstart, out, *longer)
+    assert result.exit_code == 0, result.output
+    assert "training the" not in result.output
+    for name in ("original.json", "original-1.json"):
+        assert (out / name).read_bytes() == (first / name).read_bytes()
+    for name in ("pruned", "iteration-001"):
+        shutil.rmtree(out / name)
+    assert run_recipe(quickstart, out, *longer).exit_code == 0, "started again, it goes on"
+    refused(
+        run_recipe(quickstart, tmp_path / "other", *one, "model={name_or_path: x}"),
+        "trains more originals, of model.config: there is none",
+    )

@@ -107,7 +107,7 @@ def test_a_folder_of_other_data_under_the_same_path_isrefused(quickstart, four_s
         write(reader, reader.parts(folder, synthetic.INFO), Windowing(synthetic.INFO), folder)
     refused(
         run_recipe(quickstart, out, *one),
-        "made with other data or teachers: calibration, evaluate test, evaluate validation, train",
+        "made with other data: calibration, evaluate test, evaluate validation, train",
     )
 
 

@@ -153,8 +153,8 @@ class _Run:
             self.folder = RunFolder(config.output_dir, config.fingerprint, writes=accelerator.is_main_process)
         self.data_fingerprints = data_fingerprints(train, calibration, evaluate)
         if self.folder:
-            others = {f"teacher {n}": weights_sha256(teacher) for n, teacher in enumerate(teachers, start=1)}
-            self.folder.compare_data({**self.data_fingerprints, **others})
+            self.folder.compare_data(self.data_fingerprints)
+            self.folder.compare_teachers([weights_sha256(teacher) for teacher in teachers])
         self.healer = Healer(
             config, self.original, train, evaluate["validation"],
             accelerator=accelerator, teachers=teachers, folder=self.folder,

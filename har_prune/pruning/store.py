@@ -22,7 +22,7 @@ Parsed = TypeVar("Parsed")
 _IDENTITY = "recipe.json"
 _HISTORY = "history.json"
 _DATA = "data.json"
-ORIGINAL = "original.json"
+_TEACHERS = "teachers"
 _TRAINING = "training-"
 _CHOICE = f"{_TRAINING}choice.json"
 _CONTROL = "control-"
@@ -77,10 +77,10 @@ class RunFolder:
         return (path / _IDENTITY).exists()
 
     def compare_data(self, fingerprints: dict[str, str | None]) -> None:
-        """Keeps fingerprints of what a run learns from by what it is for; where there are some, they must be the same.
+        """Keeps the fingerprints of a run's data by what they are for; where there are some, they must be the same.
 
         Raises:
-            OutputFolderError: Other data, or other teachers, made what is there.
+            OutputFolderError: Other data made what is there.
         """
         if not self.writes:
             return
@@ -89,22 +89,32 @@ class RunFolder:
             write_json(path, fingerprints)
             return
         known = _parsed(path, dict)
+        known.pop(_TEACHERS, None)
         differing = [name for name in sorted({*known, *fingerprints}) if known.get(name) != fingerprints.get(name)]
         if differing:
             raise OutputFolderError(
-                f"output folder {self.path} was made with other data or teachers: {', '.join(differing)} "
-                "differ(s) from what is given now (batches drawn at random need the same seed). Choose another "
-                "output_dir, or bring back what it was to continue that run."
+                f"output folder {self.path} was made with other data: {', '.join(differing)} differ(s) from what is "
+                "given now (batches drawn at random need the same seed). Choose another output_dir, or bring the "
+                "former data back to continue that run."
             )
 
-    def compare_original(self, found: str) -> None:
-        """Compares the weights of the network that the run trained with what was kept of them.
+    def compare_teachers(self, found: list[str]) -> None:
+        """Keeps the digests of teachers beside those of the data, which have been compared; likewise.
 
         Raises:
-            OutputFolderError: They were altered.
+            OutputFolderError: Other teachers, or none, made what is there.
         """
-        if self.writes:
-            refuse_altered_original(self.path, found)
+        if not self.writes:
+            return
+        path = self.path / _DATA
+        known = _parsed(path, dict)
+        if not self._iteration(0).exists():
+            write_json(path, {**known, _TEACHERS: found} if found else known)
+        elif known.get(_TEACHERS, []) != found:
+            raise OutputFolderError(
+                f"output folder {self.path} was made with other teachers than are given now. Choose another "
+                "output_dir, or give the former ones to continue that run."
+            )
 
     def steps(self) -> list[PruningStep]:
         """The whole iterations, in order, from 0.
@@ -250,57 +260,60 @@ def _parsed(path: Path, parse: Callable[[Any], Parsed]) -> Parsed:
         ) from error
 
 
-def refuse_altered_original(path: Path, found: str) -> None:
-    """Compares weights with what the run in a folder kept of the original that it trained.
+def refuse_altered_original(path: Path, name: str, found: str) -> None:
+    """Compares weights with what a run kept of an original that it trained.
+
+    Args:
+        path: The run's folder.
+        name: Of the original's folder there.
+        found: SHA-256 of the weights.
 
     Raises:
         OutputFolderError: They were altered.
     """
-    kept = path / ORIGINAL
+    kept = path / f"{name}.json"
     if kept.exists() and _parsed(kept, dict).get("weights_sha256") != found:
         raise OutputFolderError(
-            f"the weights in {path / 'original'} were altered since this run trained them: bring the former file "
-            "back, or choose another output_dir."
+            f"the weights in {path / name} were altered since this run trained them: bring the former file back, or "
+            "choose another output_dir."
         )
 
 
-def refuse_no_original(path: Path) -> None:
-    """Refuses a folder in which no run has trained an original.
-
-    Raises:
-        OutputFolderError: There is none.
-    """
-    if not (path / "original").is_dir() or not (path / ORIGINAL).exists():
-        raise OutputFolderError(
-            f"original_from: {path} holds no original that a run has trained (original/ and {ORIGINAL}): give the "
-            "output_dir of a run with a train section, with the same seeds and folds."
-        )
-
-
-def refuse_other_training(path: Path, training: dict[str, Any], fingerprints: dict[str, str | None]) -> None:
+def refuse_other_training(
+    path: Path,
+    training: dict[str, Any],
+    facts: dict[str, Any] | None = None,
+    fingerprints: dict[str, str | None] | None = None,
+) -> None:
     """Refuses the original of a run that was not trained as it would be now.
 
     Args:
         path: The run's folder.
         training: What has to be equal, of the identity of both.
+        facts: What has to be equal beyond that, of what was kept of the original; None = not looked at yet.
         fingerprints: Of the data now, by what they are for; those that train or choose weights have to be equal.
 
     Raises:
         OutputFolderError: There is no original, or data or settings were others.
     """
-    refuse_no_original(path)
-    known = _read(path / _IDENTITY)
-    lines = _differences({key: known.get(key) for key in training}, training)
-    data = _parsed(path / _DATA, dict)
+    if not all((path / name).exists() for name in ("original", "original.json", _IDENTITY, _DATA)):
+        raise OutputFolderError(
+            f"original_from: {path} holds no original that a run has trained: give the output_dir of a run with a "
+            "train section, with the same seeds and folds."
+        )
+    identity, kept, data = (_parsed(path / name, dict) for name in (_IDENTITY, "original.json", _DATA))
+    lines = _differences({key: identity.get(key) for key in training}, training)
+    lines += _differences({key: kept.get(key, value) for key, value in (facts or {}).items()}, facts or {})
     lines += [
-        f"  the data behind {name!r} are others" for name in ("train", "evaluate validation")
-        if data.get(name) != fingerprints.get(name)
-    ]  # fmt: skip
+        f"  the data behind {name!r} are others"
+        for name in ("train", "evaluate validation")
+        if fingerprints is not None and data.get(name) != fingerprints.get(name)
+    ]
     if lines:
         raise OutputFolderError(
-            f"original_from: the original in {path} was trained otherwise (there, and here):\n" + "\n".join(lines)
-            + "\nRestore that, or leave original_from out to train one."
-        )  # fmt: skip
+            f"original_from: the original in {path} was trained otherwise:\n" + "\n".join(lines) + "\n"
+            "Restore that, or leave original_from out to train one."
+        )
 
 
 def _refuse_other(path: Path, known: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -1,14 +1,14 @@
 """`test_subject: all` and `seeds`: one run for each subject and seed, and what they say together."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.protocols import check_folds
 from har_prune.errors import DataError, OutputFolderError, RecipeError
 from har_prune.pruning.history import PruningHistory
-from har_prune.pruning.store import RunFolder, refuse_no_original
+from har_prune.pruning.store import RunFolder, refuse_other_training
 from har_prune.recipe.schema import Recipe
 from har_prune.reporting.folds import folds_report, folds_summary, plot_confusion
 from har_prune.runtime.console import say
@@ -34,7 +34,7 @@ def folds_of(recipe: Recipe, data: LabelledData | None = None) -> dict[str, list
         DataError: A fold cannot be split, e.g. because nobody else performs an activity, or a subject's name cannot
             name a folder.
         RecipeError: A result to push, where there is one for each subject.
-        OutputFolderError: A fold has no original in `original_from`.
+        OutputFolderError: A fold has no original in `original_from`, or one that was trained by other settings.
     """
     if recipe.save.push_to_hub is not None:
         raise RecipeError("save.push_to_hub: test_subject 'all' has a result for each subject; push one by hand.")
@@ -44,10 +44,19 @@ def folds_of(recipe: Recipe, data: LabelledData | None = None) -> dict[str, list
         _refuse_as_folder(subject)
     check_folds(data, recipe.data)
     folds = {subject: [_fold(seeded, subject) for seeded in seeded_recipes(recipe)] for subject in subjects}
-    for fold in (fold for runs in folds.values() for fold in runs):
-        if fold.original_from is not None and not (fold.output_dir / "original").exists():
-            refuse_no_original(fold.original_from)
+    refuse_other_originals(fold for runs in folds.values() for fold in runs)
     return folds
+
+
+def refuse_other_originals(recipes: Iterable[Recipe]) -> None:
+    """Looks ahead whether all runs that take over an original will find one that was trained by the same settings.
+
+    Raises:
+        OutputFolderError: One will not.
+    """
+    for recipe in recipes:
+        if recipe.original_from is not None and not (recipe.output_dir / "original").exists():
+            refuse_other_training(recipe.original_from, recipe.training)
 
 
 def seeded_recipes(recipe: Recipe) -> list[Recipe]:

@@ -121,8 +121,8 @@ class Recipe(Settings):
             raise ValueError("original_from spares a training: add a train section, or use model.name_or_path")
         check_controls(self.controls, self.heal)
         distill = self.heal and self.heal.distill
-        if distill and distill.originals > 1 and self.train is None:
-            raise ValueError("heal.distill.originals above 1 trains more originals: add a train section")
+        if distill and distill.originals > 1 and self.model.config is None:
+            raise ValueError("heal.distill.originals above 1 trains more originals, of model.config: there is none")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds names one of them twice")
         if self.seeds and self.save.push_to_hub is not None:
@@ -145,7 +145,7 @@ class Recipe(Settings):
     @property
     def training(self) -> dict[str, Any]:
         """What the trained original follows from, of `fingerprint`."""
-        return {key: self.fingerprint[key] for key in ("seed", "precision", "data", "model", "train", "refit")}
+        return {key: self.fingerprint[key] for key in ("seed", "data", "model", "train", "refit")}
 
     def inside(self, name: str, **changed: Any) -> "Recipe":
         """One of the runs that this recipe means, with its own place in the folders of all."""

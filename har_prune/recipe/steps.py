@@ -21,7 +21,7 @@ from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, prune
 from har_prune.pruning.plan import candidates, check_latency, protected_blocks, steps_left
-from har_prune.pruning.store import RunFolder, data_fingerprints, refuse_other_training
+from har_prune.pruning.store import RunFolder, data_fingerprints
 from har_prune.pruning.structures import widths_of
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
@@ -30,10 +30,11 @@ from har_prune.recipe.folds import (
     is_all_folds,
     keep_summary,
     refuse_other_data,
+    refuse_other_originals,
     run_folds,
     seeded_recipes,
 )
-from har_prune.recipe.originals import Originals
+from har_prune.recipe.originals import Originals, check_original_from
 from har_prune.recipe.parallel import run_side_by_side
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
@@ -61,6 +62,7 @@ def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> Non
         launch_folds(recipe, command)
     else:
         recipes = seeded_recipes(recipe)
+        refuse_other_originals(recipes)
         shared = load_configured(recipe.data) if len(recipes) > 1 else None
         precision = None if shared is None else _shared_precision(recipes[0], shared)
         for seeded in recipes:
@@ -161,8 +163,8 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     if agreed(not RunFolder.is_begun(recipe.output_dir), accelerator):
         check_latency(made.stack, recipe.prune, made.one_example, accelerator)
     fingerprints = data_fingerprints(train, calibration, sets)
-    if recipe.original_from is not None and not (recipe.output_dir / "original").exists():
-        refuse_other_training(recipe.original_from, recipe.training, fingerprints)
+    if not (recipe.output_dir / "original").exists():
+        check_original_from(recipe, made, accelerator, fingerprints)
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
     folder.compare_data(fingerprints)  # before the original is trained on them

@@ -229,8 +229,8 @@ def test_folders_may_say_who_and_what(prepare, tmp_path):
 sampling_rate_hz: 20
 time: {column: t, unit: ms}
 channels: {acc_x: {column: ax, unit: g}}
-label: {from_path: "[^/]+/(?P<label>[^/]+)/.*"}
-subject: {from_path: "(?P<subject>[^/]+)/.*"}
+label: {from_path: "[^/]+/(?P<label>[^/]+)/[^/]+"}
+subject: {from_path: "(?P<subject>[^/]+)/[^/]+/[^/]+"}
 """)
     command = ["csv", tmp_path / "raw", tmp_path / "out", "--columns", path, "--window-s", "1"]
     code, said = prepare(*command)
