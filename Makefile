@@ -27,7 +27,7 @@ lint: $(VENV)/installed
 docs: $(VENV)/installed
 	$(BIN)/mkdocs build --strict
 
-# The ResNet-56 and the images it needs: see the README, "CIFAR-10: a Keras ResNet-56".
+# It needs CIFAR-10 and the converted ResNet-56: see benchmarks/reproduce.md.
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/scoring.py $(BENCH)
 	$(BIN)/python benchmarks/scoring.py --memory $(BENCH)
