@@ -24,7 +24,10 @@ HISTORIES = Path(__file__).parent / "histories"
 # What tables have together; not loso_utd_mhad, whose subjects are those of the other two of that set.
 NAMES = {"loso_utd_mhad2": "UTD-MHAD 2", "loso_utd_mhad1": "UTD-MHAD 1", "loso_wharf": "WHARF"}
 PEOPLE = {"loso_utd_mhad2": "UTD-MHAD", "loso_utd_mhad1": "UTD-MHAD"}  # the same eight, with other actions
+KINDS = ("", "_labels40")  # of runs that are put together: as the tables are, and by today's schedule
 PUBLISHED = {"loso_utd_mhad2": 74.67, "loso_utd_mhad1": 38.05, "loso_wharf": 65.35}  # arXiv:1806.05226, the best
+
+BASELINES = {"CNN": "a CNN of three blocks", "random forest": "a random forest on window statistics"}
 
 Folds = dict[str, list[PruningHistory]]  # by test subject; one of each seed
 
@@ -53,9 +56,9 @@ def kept(name: str) -> tuple[dict[str, Any], Folds]:
     return record, {subject: [PruningHistory.from_json(one) for one in seeds] for subject, seeds in folds.items()}
 
 
-def all_kept() -> dict[str, Folds]:
-    """Of the runs that tables have together, in their order."""
-    return {name: kept(name)[1] for name in NAMES if (HISTORIES / f"{name}.json.xz").exists()}
+def all_kept(kind: str = "") -> dict[str, Folds]:
+    """Of the runs that tables have together, in their order, those of a kind."""
+    return {name: kept(f"{name}{kind}")[1] for name in NAMES if (HISTORIES / f"{name}{kind}.json.xz").exists()}
 
 
 def write_run(name: str) -> None:
@@ -92,15 +95,24 @@ def in_every_run(runs: dict[str, Folds], network: str) -> dict[str, list[float]]
     return {name: accuracy_of(folds, networks_of(folds)[network]) for name, folds in runs.items()}
 
 
-def write_together(runs: dict[str, Folds]) -> None:
-    """The table of all runs."""
+def baseline_in_every_run(runs: dict[str, Folds], baseline: str) -> dict[str, list[float]] | None:
+    """The same of a network that nobody pruned; None where a run has none, by subject."""
+    rows = {name: _baseline(name, baseline) for name in runs}
+    if not all(row and BY_SUBJECT in row for row in rows.values()):
+        return None
+    return {name: [row[BY_SUBJECT][one] / 100 for one in runs[name]] for name, row in rows.items() if row}
+
+
+def write_together(kind: str) -> None:
+    """The table of all runs of a kind; over all people stand the networks that every run has."""
+    runs = all_kept(kind)
     table: list[dict[str, str]] = []
     for name, folds in runs.items():
         summary = folds_summary(folds)
         for network, figures in summary["overall"].items():
             paired = summary["pruned_against"].get(network)
             table.append({
-                "run": name,
+                "run": f"{name}{kind}",
                 "network": network,
                 "accuracy %, mean of folds": f"{100 * figures['accuracy']['mean']:.2f}",
                 "95 % interval": f"± {100 * figures['accuracy']['ci95']:.2f}",
@@ -112,23 +124,25 @@ def write_together(runs: dict[str, Folds]) -> None:
                     "" if paired is None else f"{100 * paired['mean']:+.2f} ± {100 * paired['ci95']:.2f}",
                 "p": "" if paired is None else f"{paired['p']:.3f}",
             })  # fmt: skip
-    for network in networks_of(next(iter(runs.values()))):
-        together = against(runs, in_every_run(runs, network))
-        if network != "pruned":
-            table.append({
-                "run": f"all, {together.subjects} people",
-                "network": network,
-                "pruned against it, points": f"{100 * together.mean:+.2f} ± {100 * together.ci95:.2f}",
-                "p": f"{together.p:.4f}",
-            })  # fmt: skip
+    everywhere = set.intersection(*(set(networks_of(folds)) for folds in runs.values())) - {"pruned"}
+    others = {name: in_every_run(runs, name) for name in networks_of(next(iter(runs.values()))) if name in everywhere}
+    others |= {name: found for name in BASELINES if (found := baseline_in_every_run(runs, name)) is not None}
+    for network, accuracies in others.items():
+        together = against(runs, accuracies)
+        table.append({
+            "run": f"all, {together.subjects} people",
+            "network": network,
+            "pruned against it, points": f"{100 * together.mean:+.2f} ± {100 * together.ci95:.2f}",
+            "p": f"{together.p:.4f}",
+        })  # fmt: skip
     record = {
         "title": "Leave one subject out: pruned networks beside their controls",
         "command": shlex.join(["python", "benchmarks/results.py"]),
-        "facts": {"commands": [kept(name)[0]["command"] for name in runs]},
+        "facts": {"commands": [kept(f"{name}{kind}")[0]["command"] for name in runs]},
         "table": table,
     }
-    write_json(RESULTS / "loso.json", record)
-    render("loso")
+    write_json(RESULTS / f"loso{kind}.json", record)
+    render(f"loso{kind}")
 
 
 def readable(runs: dict[str, Folds]) -> str:
@@ -149,19 +163,13 @@ def readable(runs: dict[str, Folds]) -> str:
         else:
             cells += _paired(against(runs, in_every_run(runs, network)))
         lines.append("| " + " | ".join(cells) + " |")
-    for baseline, label in (
-        ("CNN", "a CNN of three blocks"),
-        ("random forest", "a random forest on window statistics"),
-    ):
+    for baseline, label in BASELINES.items():
         rows = {name: _baseline(name, baseline) for name in runs}
         macs = [row["MACs"] / 1e6 for row in rows.values() if row and row["MACs"] != "-"]
         cells = [f"without pruning: {label}", _range(macs) if macs else ""]
         cells += [f"{row['accuracy %, mean of folds']} {row['95 % interval']}" if row else "" for row in rows.values()]
-        if all(row and BY_SUBJECT in row for row in rows.values()):
-            others = {name: [row[BY_SUBJECT][one] / 100 for one in runs[name]] for name, row in rows.items() if row}
-            cells += _paired(against(runs, others))
-        else:
-            cells += ["", ""]
+        others = baseline_in_every_run(runs, baseline)
+        cells += ["", ""] if others is None else _paired(against(runs, others))
         lines.append("| " + " | ".join(cells) + " |")
     cells = [
         "[published](https://arxiv.org/abs/1806.05226), same protocol",

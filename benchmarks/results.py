@@ -57,8 +57,9 @@ def main() -> None:
         depths.draw(rows, name.replace("_", " "), record.with_suffix(".png"))
     for packed in loso_folds.HISTORIES.glob("*.json.xz"):
         loso_folds.write_run(packed.name.removesuffix(".json.xz"))
+    for kind in loso_folds.KINDS:
+        loso_folds.write_together(kind)
     runs = loso_folds.all_kept()
-    loso_folds.write_together(runs)
     first = next(iter(runs))
     loso_picture.draw(first, runs[first], ASSETS / f"{first}.png")
     for page in PAGES:
