@@ -110,7 +110,6 @@ def tables(trials: list[dict[str, Any]], criteria: list[str], healings: int) -> 
     order_rows: list[dict[str, Any]] = []
     for name in criteria:
         against = [own - first for own, first in zip(after[name], after[criteria[0]], strict=True)]
-        noise = paired_difference(against).is_noise
         gone = [1 - trial[f"cut {name}"]["macs"] / trial["original"]["macs"] for trial in trials]
         cut = fmean(trial[f"cut {name}"]["accuracy"] for trial in trials)
         left_rows.append({
@@ -119,7 +118,7 @@ def tables(trials: list[dict[str, Any]], criteria: list[str], healings: int) -> 
             "cut %": f"{100 * cut:.2f}",
             "after healing %": f"{100 * fmean(after[name]):.2f}",
             f"against {criteria[0]}, points": points(against),
-            "": "" if name == criteria[0] or len(against) < 2 else "inside the noise" if noise else "different",
+            "": "" if name == criteria[0] or len(against) < 2 else paired_difference(against).verdict,
             "blocks left": "; ".join(" ".join(map(str, trial[f"cut {name}"]["left"])) for trial in trials[:3]),
         })  # fmt: skip
         tells, agrees = [], {other: [] for other in criteria}

@@ -128,7 +128,7 @@ def run(
             "examples seen": round(fmean(trial[row].get("examples", 0) for trial in found)),
             "validation accuracy %": f"{100 * fmean(accuracies):.2f}",
             "against the recipe, points": f"{100 * difference.mean:+.2f} ± {100 * difference.ci95:.2f}",
-            "": "" if row == AS_IT_IS else "inside the noise" if difference.is_noise else "different",
+            "": "" if row == AS_IT_IS else difference.verdict,
         })  # fmt: skip
     return table
 

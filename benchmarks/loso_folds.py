@@ -127,8 +127,10 @@ def write_together(kind: str) -> None:
     everywhere = set.intersection(*(set(networks_of(folds)) for folds in runs.values())) - {"pruned"}
     others = {name: in_every_run(runs, name) for name in networks_of(next(iter(runs.values()))) if name in everywhere}
     others |= {name: found for name in BASELINES if (found := baseline_in_every_run(runs, name)) is not None}
-    for network, accuracies in others.items():
-        together = against(runs, accuracies)
+    compared = {network: against(runs, accuracies) for network, accuracies in others.items()}
+    if kind:
+        compared["pruned, as healed before"] = _against_before(runs)
+    for network, together in compared.items():
         table.append({
             "run": f"all, {together.subjects} people",
             "network": network,
@@ -145,16 +147,32 @@ def write_together(kind: str) -> None:
     render(f"loso{kind}")
 
 
+def _against_before(runs: dict[str, Folds]) -> PairedDifference:
+    """The pruned network against the one of the runs of before, over the seeds that both have."""
+    before = {name: kept(name)[1] for name in runs}
+    alike: tuple[dict[str, Folds], dict[str, Folds]] = ({}, {})
+    for name in runs:
+        now, then = ({history.seed for history in next(iter(each[name].values()))} for each in (runs, before))
+        for chosen, each in zip(alike, (runs, before), strict=True):
+            chosen[name] = {
+                subject: [history for history in seeds if history.seed in now & then]
+                for subject, seeds in each[name].items()
+            }
+    own, others = alike
+    return against(own, in_every_run(others, "pruned"))
+
+
 def readable(runs: dict[str, Folds]) -> str:
     """The table of the README: accuracy of every network on every data set, and the pruned one against it."""
     people = len({(PEOPLE.get(name, name), subject) for name, folds in runs.items() for subject in folds})
     head = ["network", "MACs", *(NAMES[name] for name in runs)]
     head += [f"the pruned one against it, {people} people, points", "paired p"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for network in networks_of(next(iter(runs.values()))):
+    everywhere = set.intersection(*(set(networks_of(folds)) for folds in runs.values()))
+    for network in (name for name in networks_of(next(iter(runs.values()))) if name in everywhere):
         kind, _, control = network.partition(" ")
         label = CONTROLS[control] if kind == "control" else "pruned and healed" if network == "pruned" else network
-        cells = [label, _macs(runs, network)]
+        cells = [label + _itself(runs, network), _macs(runs, network)]
         for folds in runs.values():
             figures = folds_summary(folds)["overall"][network]["accuracy"]
             cells.append(f"{100 * figures['mean']:.2f} ± {100 * figures['ci95']:.2f}")
@@ -177,6 +195,14 @@ def readable(runs: dict[str, Folds]) -> str:
         *(f"{PUBLISHED[name]}" for name in runs),
     ]
     return "\n".join([*lines, "| " + " | ".join([*cells, "", ""]) + " |"])
+
+
+def _itself(runs: dict[str, Folds], network: str) -> str:
+    """Says where a control is mostly the pruned network: its difference is 0 there by itself."""
+    every = [folds_summary(folds) for folds in runs.values()]
+    same = sum(summary["the_pruned_itself"].get(network, 0) for summary in every)
+    total = sum(len(row["removed"]) for summary in every for row in summary["subjects"].values())
+    return f" (in {same} of {total} runs the pruned network itself)" if same else ""
 
 
 def _paired(found: PairedDifference) -> list[str]:

@@ -26,9 +26,12 @@ class PairedDifference:
     subjects: int
 
     @property
-    def is_noise(self) -> bool:
-        """Whether the interval holds 0."""
-        return abs(self.mean) <= self.ci95 or self.subjects < 2
+    def verdict(self) -> str:
+        """Better or worse only where 0 is outside the interval and p below 0.05; other comparisons are not counted."""
+        far, unlikely = abs(self.mean) > self.ci95 and self.subjects > 1, self.p < 0.05
+        if far != unlikely:
+            return f"undecided: by the {'interval' if far else 'test'} alone"
+        return "inside the noise" if not far else "better" if self.mean > 0 else "worse"
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -41,10 +44,12 @@ def half_interval(values: Sequence[float]) -> float:
 def paired_difference(differences: Sequence[float]) -> PairedDifference:
     """Mean, interval and test of differences, one for each subject.
 
-    >>> paired_difference([0.02, 0.02, 0.03]).is_noise
-    False
-    >>> paired_difference([0.01, -0.02, 0.03]).is_noise
-    True
+    >>> paired_difference([0.01, 0.02, 0.03, 0.04, 0.05, 0.06]).verdict
+    'better'
+    >>> paired_difference([0.02, 0.02, 0.03]).verdict  # the test needs six subjects to say so
+    'undecided: by the interval alone'
+    >>> paired_difference([0.01, -0.02, 0.03]).verdict
+    'inside the noise'
     """
     p = 1.0
     if len(differences) > 1 and any(differences):

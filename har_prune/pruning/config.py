@@ -10,28 +10,31 @@ from har_prune.evaluation.config import EvaluateConfig
 from har_prune.pruning.target import Target
 from har_prune.runtime.settings import Settings
 from har_prune.scoring.config import CalibrationConfig
-from har_prune.training.config import HealConfig
+from har_prune.training.config import HealConfig, TrainConfig
 
-Control = Literal["scratch", "original", "random", "last"]
+Control = Literal["scratch", "scratch_full", "original", "random", "last"]
 
 
 Controls = Annotated[
     tuple[Control, ...],
     Field(
         description="networks trained beside the result, each with as many examples and the same schedule as all its "
-        "healing: scratch (its architecture from random weights), original, random and last (other blocks removed)"
+        "healing: scratch (its architecture from random weights), original, random and last (other blocks removed); "
+        "scratch_full is scratch on labels with the schedule of train, as many examples as train and all healing have"
     ),
 ]
 
 
-def check_controls(controls: tuple[Control, ...], heal: HealConfig | None) -> None:
+def check_controls(controls: tuple[Control, ...], heal: HealConfig | None, train: TrainConfig | None) -> None:
     """Refuses controls that there is nothing to compare by.
 
     Raises:
-        ValueError: There is no healing, or one control is named twice.
+        ValueError: There is no healing, or no training to do in full, or one control is named twice.
     """
     if controls and heal is None:
         raise ValueError("controls are trained as the result is healed: give a heal section, or leave them out")
+    if "scratch_full" in controls and train is None:
+        raise ValueError("control scratch_full is trained as the original was: it needs a recipe with a train section")
     if len(set(controls)) < len(controls):
         raise ValueError(f"controls name one of them twice: {', '.join(controls)}")
 
@@ -108,6 +111,10 @@ class RunConfig(Protocol):
         """How blocks are chosen."""
 
     @property
+    def train(self) -> TrainConfig | None:
+        """How the original was trained; None = nobody says."""
+
+    @property
     def heal(self) -> HealConfig | None:
         """Training after removals; None = none."""
 
@@ -152,13 +159,17 @@ class PruneConfig(PruneSettings):
 
     @model_validator(mode="after")
     def _comparable(self) -> "PruneConfig":
-        check_controls(self.controls, self.heal)
+        check_controls(self.controls, self.heal, self.train)
         return self
 
     @property
     def prune(self) -> PruneSettings:
         """How blocks are chosen: these settings themselves."""
         return self
+
+    @property
+    def train(self) -> None:
+        """The original comes trained."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:

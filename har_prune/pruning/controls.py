@@ -34,9 +34,10 @@ def control_network(
     """A network to compare a pruned one with, before it is trained.
 
     Args:
-        name: "scratch": the pruned network's architecture from random weights. "original": the unpruned network.
-            "random" and "last": as many blocks removed as of the pruned one, drawn at random or the last removable
-            ones, under the same guards; where units go, as many MACs of units drawn at random or the last of each.
+        name: "scratch" and "scratch_full": the pruned network's architecture from random weights. "original": the
+            unpruned network. "random" and "last": as many blocks removed as of the pruned one, drawn at random or the
+            last removable ones, under the same guards; where units go, as many MACs of units drawn at random or the
+            last of each.
         original: The unpruned network; left as it is.
         pruned: The pruned network; left as it is.
         settings: The guards.
@@ -47,7 +48,7 @@ def control_network(
     Raises:
         UnreachableTargetError: No more blocks can be removed that way.
     """
-    if name == "scratch":
+    if name in ("scratch", "scratch_full"):
         return _scratch(pruned, seed)
     if name == "original":
         return find_blocks(copy.deepcopy(original.model), original.inputs, within=original.within)

@@ -18,7 +18,7 @@ from har_prune.training.loop import train_model
 
 
 class Healer:
-    """Trains what a run has cut, and controls on the schedule of all its healings.
+    """Trains what a run has cut, and its controls.
 
     Args:
         config: What the run reads.
@@ -50,7 +50,7 @@ class Healer:
         if self.heal is None or not (final or self._is_due(self.heal, iteration)):
             return None
         schedule = self._schedule(self.heal, final)
-        return self.trained(stack, schedule, f"heal-{iteration:03d}", self.config.seed + iteration)
+        return self._trained(stack, schedule, f"heal-{iteration:03d}", self.config.seed + iteration, self._teacher())
 
     def _is_due(self, heal: HealConfig, iteration: int) -> bool:
         """Whether a network that is not the last one is healed."""
@@ -62,24 +62,34 @@ class Healer:
     def _schedule(heal: HealConfig, final: bool) -> TrainConfig:
         return heal.final if final and heal.final is not None else heal
 
-    def whole_schedule(self, steps: Sequence[PruningStep], *, final: bool) -> TrainConfig:
-        """The schedule that the last of some steps was healed on, drawn out over the healings of all.
+    def train_control(
+        self, name: str, stack: BlockStack, steps: Sequence[PruningStep], seed: int, *, final: bool
+    ) -> Healing:
+        """Trains a control in place, as the last of some steps was healed; `scratch_full` as the original was trained.
 
         Raises:
-            DataError: None of them was healed.
+            DataError: None of the steps was healed, or there is nothing to train with.
         """
+        schedule, teacher = self._whole_schedule(steps, final=final), self._teacher()
+        if name == "scratch_full" and (train := self.config.train) is not None:
+            schedule, teacher = train.model_copy(update={"epochs": train.epochs + schedule.epochs}), None
+        return self._trained(stack, schedule, f"control-{name}", seed, teacher)
+
+    def _whole_schedule(self, steps: Sequence[PruningStep], *, final: bool) -> TrainConfig:
+        """The schedule that the last of some steps was healed on, drawn out over the healings of all."""
         taken = [step.healing.steps or 0 for step in steps if step.healing]
         if self.heal is None or not taken:
             raise DataError("controls are trained as the result was healed, and it was not.")
         last = self._schedule(self.heal, final)
         return last.model_copy(update={"epochs": last.epochs * sum(taken) / taken[-1]})
 
-    def trained(self, stack: BlockStack, schedule: TrainConfig, name: str, seed: int) -> Healing:
-        """Trains a network in place.
+    def _teacher(self) -> Teacher | None:
+        distill = self.heal and self.heal.distill
+        return Teacher(self.original, distill, self.teachers) if distill else None
 
-        Raises:
-            DataError: There is nothing to train with.
-        """
+    def _trained(
+        self, stack: BlockStack, schedule: TrainConfig, name: str, seed: int, teacher: Teacher | None
+    ) -> Healing:
         if self.heal is None or self.train is None:
             raise DataError(f"{name}: there is nothing to train with.")
         done = train_model(
@@ -88,7 +98,7 @@ class Healer:
             self.validation,
             schedule,
             accelerator=self.accelerator,
-            teacher=Teacher(self.original, self.heal.distill, self.teachers) if self.heal.distill else None,
+            teacher=teacher,
             seed=seed,
             name=name,
             checkpoint=self.folder.training(name) if self.folder else None,

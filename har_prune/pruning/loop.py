@@ -362,7 +362,7 @@ class _Run:
         return find_blocks(model, self.original.inputs, within=self.original.within)
 
     def _control(self, name: str, result: BlockStack, selected: int) -> PruningStep:
-        """Trains a control with as many examples as all healing of the result has seen."""
+        """A control, trained; taken from the folder where it was before."""
         kept = self.folder.control(name) if self.folder else None
         if kept is not None:
             return kept
@@ -371,8 +371,7 @@ class _Run:
         stack = control_network(name, self.original, result, self.settings, self.protected, seed, data)
         cost = self.recorder.cost(stack.model)
         final = self._is_final(result, self.steps[selected].cost)
-        schedule = self.healer.whole_schedule(self.steps[: selected + 1], final=final)
-        healing = self.healer.trained(stack, schedule, f"control-{name}", seed)
+        healing = self.healer.train_control(name, stack, self.steps[: selected + 1], seed, final=final)
         left = stack.original_indices
         gone = tuple(index for index in self.original.original_indices if index not in left)
         step = self.recorder.step(stack, selected, start, cost, healing, removed=gone)

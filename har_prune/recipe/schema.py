@@ -119,7 +119,7 @@ class Recipe(Settings):
             raise ValueError("model.config gives random weights: add a train section, or use model.name_or_path")
         if self.original_from is not None and self.train is None:
             raise ValueError("original_from spares a training: add a train section, or use model.name_or_path")
-        check_controls(self.controls, self.heal)
+        check_controls(self.controls, self.heal, self.train)
         distill = self.heal and self.heal.distill
         if distill and distill.originals > 1 and self.model.config is None:
             raise ValueError("heal.distill.originals above 1 trains more originals, of model.config: there is none")

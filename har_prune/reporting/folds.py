@@ -88,9 +88,16 @@ def folds_summary(histories: Histories) -> dict[str, Any]:
     return {
         "overall": overall,
         "pruned_against": compared,
+        "the_pruned_itself": {name: _same_weights(histories, networks[name]) for name in compared},
         "subjects": subjects,
         "confusion": {name: _confusion(histories, step) for name, step in networks.items()},
     }
+
+
+def _same_weights(histories: Histories, network: Callable[[PruningHistory], PruningStep]) -> int:
+    """In how many runs a network is the pruned one: where CKA takes the last blocks, the control "last" is."""
+    every = [history for seeds in histories.values() for history in seeds]
+    return sum(network(history).weights_sha256 == history.after.weights_sha256 is not None for history in every)
 
 
 def _subject_figures(seeds: Sequence[EvalMetrics]) -> dict[str, float]:
@@ -129,14 +136,15 @@ def folds_report(histories: Histories, command: str) -> str:
         "",
         *_means_table(histories, overall),
         "",
-        *_comparisons(summary["pruned_against"]),
+        *_comparisons(summary),
         "",
         *_subjects_table(summary["subjects"]),
         "",
         *_recall_table(histories, overall),
         "Each subject is the test of one fold, and nobody trained, validated or calibrated on them in it. The "
         "interval is Student's t over folds; folds share training subjects, so it is an approximation. Pooled: every "
-        "window counts alike, whoever it is of. Trials: the class most of a trial's windows are given.",
+        "window counts alike, whoever it is of. Trials: the class most of a trial's windows are given. Better or "
+        "worse is what both interval and test say; p is not corrected for the number of comparisons.",
     ]
     if not summary["confusion"][_UNPRUNED]:
         lines += ["", f"{_NO_CONFUSION}: confusion.png has no matrix."]
@@ -176,14 +184,15 @@ def _macs(step: Any, histories: Histories) -> str:
 _POOLED = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
-def _comparisons(compared: dict[str, Any]) -> list[str]:
+def _comparisons(summary: dict[str, Any]) -> list[str]:
+    runs = sum(len(row["removed"]) for row in summary["subjects"].values())
     lines = [
         "| pruned against | difference of accuracy, points | 95 % interval | Wilcoxon p, paired over subjects | |",
         "|---|---|---|---|---|",
     ]
-    for name, values in compared.items():
-        difference = PairedDifference(**values)
-        said = "inside the noise" if difference.is_noise else "better" if difference.mean > 0 else "worse"
+    for name, values in summary["pruned_against"].items():
+        difference, itself = PairedDifference(**values), summary["the_pruned_itself"][name]
+        said = difference.verdict + (f"; the same network in {itself} of {runs} runs" if itself else "")
         lines.append(
             f"| {_label(name)} | {100 * difference.mean:+.2f} | ± {100 * difference.ci95:.2f} | {difference.p:.3f} | "
             f"{said} |"

@@ -53,6 +53,7 @@ def colour_of(place: int) -> str:
 
 CONTROLS = {
     "scratch": "same architecture from scratch",
+    "scratch_full": "same architecture from scratch, trained in full",
     "original": "original, trained on",
     "random": "random blocks removed",
     "last": "last blocks removed",
@@ -82,9 +83,18 @@ def _controls(history: PruningHistory) -> list[str]:
     return [
         *lines,
         "",
-        "Each control was trained with as many examples, and on the same schedule, as the pruned network was healed. "
+        f"{controls_note(history)} "
         f"{samples:,} examples leave an accuracy uncertain by {noise:.2f} points (95 %); another seed moves it too.",
     ]
+
+
+def controls_note(history: PruningHistory) -> str:
+    """How the controls of a run were trained."""
+    full = "; in full means on labels, as the original was, with as many as its training and the healing together"
+    return (
+        "Each control was trained with as many examples, and on the same schedule, as the pruned network was healed"
+        f"{full if 'scratch_full' in history.controls else ''}."
+    )
 
 
 def training_examples(history: PruningHistory, step: PruningStep) -> int:

@@ -13,11 +13,15 @@ def test_the_interval_is_student_s_and_the_test_is_wilcoxon_s():
     assert difference.mean == pytest.approx(np.mean(values))
     assert difference.ci95 == pytest.approx((high - low) / 2)
     assert difference.p == pytest.approx(2 * 3 / 2**6), "a negative rank sum of 2; of 64 signs 3 have one as small"
-    assert difference.is_noise
-    assert not paired_difference([value + 0.01 for value in values]).is_noise
+    assert difference.verdict == "inside the noise"
+    better = [value + 0.011 for value in values]
+    assert paired_difference(better).verdict == "better"
+    assert paired_difference([-value for value in better]).verdict == "worse"
+    assert paired_difference([0.3, *better]).verdict == "undecided: by the test alone", "one value widens the interval"
+    assert paired_difference(better[:5]).verdict == "undecided: by the interval alone", "five signs are 1 of 16"
 
 
 def test_one_subject_and_no_difference_prove_nothing():
-    assert paired_difference([0.3]).is_noise
-    assert (paired_difference([0.0, 0.0]).p, paired_difference([0.0, 0.0]).is_noise) == (1.0, True)
+    assert paired_difference([0.3]).verdict == "inside the noise"
+    assert (paired_difference([0.0, 0.0]).p, paired_difference([0.0, 0.0]).verdict) == (1.0, "inside the noise")
     assert half_interval([0.5]) == 0

@@ -15,9 +15,13 @@ from har_prune.blocks.rebuild import without_blocks
 from har_prune.errors import UnreachableTargetError
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.controls import control_network
+from har_prune.recipe.schema import Recipe
 from har_prune.reporting.report import run_report
 from har_prune.reporting.summary import controls_table
 from har_prune.reporting.trajectory import plot_trajectory
+from har_prune.runtime.digest import weights_sha256
+from har_prune.training.config import TrainConfig
+from har_prune.training.loop import train_model
 
 ALL = ("scratch", "original", "random", "last")
 SETTINGS = PruneSettings(target={"blocks": 1})
@@ -54,6 +58,32 @@ def test_each_control_is_what_it_says_and_sees_as_many_examples(tmp_path):
     report = run_report(history, "command")
     assert "| same architecture from scratch | 2 |" in report
     plot_trajectory(history, tmp_path / "trajectory.png")
+
+
+def test_from_scratch_in_full_is_trained_as_the_original_was_and_as_long_as_both_together(tmp_path):
+    values = {
+        "output_dir": tmp_path / "out", "data": {"name_or_path": "synthetic"}, "evaluate": {"latency": False},
+        "model": {"name_or_path": "somewhere"}, "prune": {"target": {"blocks": 2}},
+        "train": {"epochs": 3, "learning_rate": 5e-3}, "heal": {"epochs": 2, "distill": True},
+        "controls": ["scratch_full", "scratch"],
+    }  # fmt: skip
+    torch.manual_seed(0)
+    sets = {"validation": loader(32, 2), "test": loader(32, 3)}
+    result = prune(har_transformer(4), loader(64, 0, shuffle=True), loader(32, 1), sets, Recipe(**values))
+    history = result.history
+    full, short = history.controls["scratch_full"], history.controls["scratch"]
+    assert (full.healing.samples_seen, short.healing.samples_seen) == (5 * 64, 2 * 64)
+    assert full.remaining == short.remaining == history.after.remaining
+
+    pruned = find_blocks(result.model)
+    alone = control_network("scratch", pruned, pruned, SETTINGS, set(), 2)
+    schedule = TrainConfig(epochs=5, learning_rate=5e-3)
+    train_model(alone, loader(64, 0, shuffle=True), sets["validation"], schedule, seed=2)
+    assert weights_sha256(alone.model) == full.weights_sha256, "on labels alone, by the schedule of train"
+    assert "trained in full | 2 |" in (report := run_report(history, "command"))
+    assert "in full means on labels, as the original was" in report
+    with pytest.raises(ValueError, match="scratch_full is trained as the original was: it needs a recipe with"):
+        PruneConfig(target={"blocks": 2}, heal=HealConfig(epochs=1), controls=["scratch_full"])
 
 
 def test_several_healings_are_one_training_as_long_as_all(tmp_path):

@@ -21,7 +21,11 @@ def _metrics(accuracy, samples=100, trials=None):
 def _history(seed, before, after, scratch):
     made = history()
     steps = [
-        replace(step, metrics={"test": _metrics(value, trials=value / 2), "validation": _metrics(0.5)})
+        replace(
+            step,
+            weights_sha256=f"{step.iteration} {value}",
+            metrics={"test": _metrics(value, trials=value / 2), "validation": _metrics(0.5)},
+        )
         for step, value in zip((*made.iterations, made.iterations[1]), (before, after, scratch), strict=True)
     ]
     return replace(made, seed=seed, iterations=tuple(steps[:2]), controls={"scratch": steps[2]})
@@ -52,8 +56,19 @@ def test_differences_are_paired_over_subjects_and_noise_is_called_noise():
     report = folds_report(FOLDS, "command")
     rows = {line.split(" | ")[0].strip("| *"): line for line in report.splitlines() if line.startswith("|")}
     assert rows["original"].endswith("| inside the noise |")
-    assert rows["same architecture from scratch"].endswith("| better |")
+    assert rows["same architecture from scratch"].endswith("| undecided: by the interval alone |"), (
+        "three signs are 1 of 4"
+    )
     assert "3 folds, seeds 0, 1" in report
+
+
+def test_a_control_that_is_the_pruned_network_itself_is_called_so():
+    folds = {
+        subject: [replace(first, controls={"last": first.after}), replace(second, controls={"last": second.before})]
+        for subject, (first, second) in FOLDS.items()
+    }
+    assert folds_summary(folds)["the_pruned_itself"] == {"original": 0, "control last": 3}
+    assert "; the same network in 3 of 6 runs |" in folds_report(folds, "command")
 
 
 def test_pooled_figures_are_scikit_learn_s():

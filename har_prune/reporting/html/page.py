@@ -20,7 +20,7 @@ from har_prune.reporting.html.tables import Cell, PageTable, Section
 from har_prune.reporting.names import printable
 from har_prune.reporting.robustness import compared, robustness_of
 from har_prune.reporting.structures import removed_text, units_left
-from har_prune.reporting.trajectory import latency_text, noise_of, rows_of, training_examples
+from har_prune.reporting.trajectory import controls_note, latency_text, noise_of, rows_of, training_examples
 
 _HERE = Path(__file__).parent
 _LARGEST_CONFUSION = 32  # classes; a larger matrix nobody reads
@@ -123,7 +123,7 @@ def _headline(history: PruningHistory) -> str:
 
 def _lead(history: PruningHistory) -> str:
     sentence = (
-        "The result stands beside its controls, each trained with as many examples on the same schedule."
+        controls_note(history)
         if history.controls
         else "This run had no controls: nothing says what the same training makes of a network that was not pruned."
     )
