@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from data_prep.column_map import load_map
 from data_prep.errors import PrepError
-from data_prep.hub_folder import new_folder, write
+from data_prep.hub_folder import REPAIRED, alike, new_folder, write
 from data_prep.inspection import inspect
 from data_prep.raw_files import opened
 from data_prep.readers import csv_files
@@ -106,10 +106,13 @@ def _say(out: Path, written: Written) -> None:
     )
     # All of them: one that is written in two ways is two, and shows by its number of windows.
     console.print("windows by activity: " + ", ".join(f"{name} {n:,}" for name, n in written.activities.most_common()))
-    if written.repaired:
-        console.print(
-            "time stamps: " + ", ".join(f"{count:,} {what}" for what, count in written.repaired.items()) + "."
-        )
+    for words in (written.subjects, written.activities):
+        for one, other in alike(words):
+            console.print(
+                f"warning: {one!r} and {other!r} are almost the same: one, written in two ways?", style="yellow"
+            )
+    if +written.repaired:
+        console.print(f"{REPAIRED}: " + ", ".join(f"{n:,} {what}" for what, n in (+written.repaired).items()) + ".")
     if written.not_worn:
         console.print(f"not worn: {written.not_worn:,} windows (column worn); none was left out.")
     if written.other_rate:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from data_prep.column_map import TimeColumn
 from data_prep.errors import PrepError
+from data_prep.tables import mixed_offset
 
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # to divide by: 1e-3 is none of the floating point numbers
 _OFFSETS = "has an offset already: leave zone out of the map."
@@ -44,6 +45,11 @@ def seconds_of(path: Path, stamps: pd.Series, time: TimeColumn, numbers: pd.Seri
         raise PrepError(
             f"{path}, line {wrong[0]}, column {time.column!r}: {stamps[wrong[0]]!r} is no "
             f"{f'time like {time.format}' if time.format else 'ISO 8601 time'}."
+        )
+    if times is not stamps and time.zone is None and (line := mixed_offset(stamps)) is not None:
+        raise PrepError(
+            f"{path}, line {line}, column {time.column!r}: {stamps[line]!r} and {stamps.iloc[0]!r}: one has an offset "
+            "and one has none, so they may be hours apart. Give all of them one."
         )
     if not pd.api.types.is_datetime64_any_dtype(times) or (time.zone is not None and times.dt.tz is not None):
         raise PrepError(f"{path}, column {time.column!r}: {stamps.iloc[0]!r} {_OFFSETS}")
@@ -128,6 +134,25 @@ def _refuse_repeats(path: Path, table: pd.DataFrame) -> None:
         )
 
 
+def _pulled_back(stamps: np.ndarray, then: np.ndarray, lasts: np.ndarray) -> np.ndarray:
+    """Stamps of packets, those that came together with the next one as much before it as they last.
+
+    Args:
+        stamps: When each came, [P] in seconds.
+        then: When the next one of the same subject came; inf = there is none.
+        lasts: Seconds that the samples of each last.
+    """
+    earlier = stamps.copy()
+    for place in reversed(range(1, len(stamps))):
+        following = earlier[place + 1] if place + 1 < len(stamps) and then[place] < np.inf else then[place]
+        if then[place - 1] < np.inf and following - earlier[place] < lasts[place] / _LONGEST_SPREAD:
+            earlier[place] = following - lasts[place]
+    for place in np.flatnonzero(earlier < stamps).tolist():  # not into the one before
+        soonest = earlier[place - 1] + lasts[place - 1] / _LONGEST_SPREAD
+        earlier[place] = max(earlier[place], min(stamps[place], soonest))
+    return earlier
+
+
 def _without_repeats(
     table: pd.DataFrame, time: TimeColumn, rate: float, following: pd.DataFrame | None, counted: Counter
 ) -> pd.DataFrame:
@@ -150,6 +175,10 @@ def _without_repeats(
     then = np.append(stamps[1:], np.inf if following is None else following["time"].iloc[0])
     other = np.append(subjects[1:], "" if following is None else following["subject"].iloc[0])
     sizes = packet.value_counts(sort=False).to_numpy()
+    earlier = _pulled_back(stamps, np.where(other == subjects, then, np.inf), sizes / rate)
+    counted["moved back, their packet came late"] += int(sizes[earlier < stamps].sum())
+    table = table.assign(time=np.repeat(earlier, sizes))
+    stamps, then = earlier, np.append(earlier[1:], then[-1:])
     step = np.where((other == subjects) & (then > stamps), (then - stamps) / sizes, np.inf)
     step = np.where(step <= _LONGEST_SPREAD / rate, step, 1 / rate)
     within = table.groupby(packet).cumcount().to_numpy()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from scipy.signal import fftconvolve, firwin
 
 from data_prep.clocks import is_absolute, repaired
 from data_prep.column_map import ColumnMap, JoinedFile, TimeColumn
@@ -21,9 +22,12 @@ from data_prep.mapped_files import (
     read_pieces,
     times_of,
 )
-from data_prep.tables import between, check_times
+from data_prep.signals import whole_stretches
+from data_prep.tables import between, check_times, on_grid
 
 NULL = "null"  # the activity of rows without one, where they are kept
+_AS_FAST = 0.95  # of a joined file's rate: a recording as fast as that loses nothing of it
+_LOBES = 10  # of the low-pass filter to each side
 _SAME_S = 1e-6  # stamps and intervals in different units are rounded differently
 
 
@@ -80,12 +84,18 @@ def _check_clocks(
 ) -> None:
     """Refuses local times beside times with an offset: they would be hours apart.
 
-    A device's own file is exempt: it has local times as numbers.
-
     Raises:
-        PrepError: One of the two files says where its times were taken, and the other does not.
+        PrepError: One of the two files says where its times were taken, and the other does not; a device's own file
+            never does: its numbers are what its clock showed.
     """
-    if columns.time is None or is_device(recording):
+    if columns.time is None:
+        return
+    if is_device(recording):
+        if clock.unit == "iso" and len(stamps) and is_absolute(stamps, clock):
+            raise PrepError(
+                f"{path}: its times have an offset or a zone, and the clock of {recording} knows none, so they may be "
+                "hours apart: write the times that the device's clock showed, without an offset or a zone."
+            )
         return
     first = next(read_pieces(recording, columns, [columns.time.column]), None)
     if first is None:
@@ -125,18 +135,34 @@ class Joined:
         channels = channels_of(path, table, file.channels, columns.decimal)
         made = {"subject": "", "time": times_of(path, table, clock, columns)} | dict(enumerate(channels))
         table = pd.concat(repaired(path, [pd.DataFrame(made)], clock, file.sampling_rate_hz, Counter()))
-        self.time, self.rate = table["time"].to_numpy(), file.sampling_rate_hz
-        check_times(path, self.time, self.rate, 2)
-        self.values = [table[number].to_numpy() for number in range(len(channels))]
+        times, self.rate = table["time"].to_numpy(), file.sampling_rate_hz
+        check_times(path, times, self.rate, 2)
+        every = [table[number].to_numpy() for number in range(len(channels))]
+        self.channels = [(times[~np.isnan(values)], values[~np.isnan(values)]) for values in every]
+        if columns.sampling_rate_hz < _AS_FAST * self.rate:
+            limit = columns.sampling_rate_hz
+            self.channels = [_low_passed(path, *channel, self.rate, limit) for channel in self.channels]
 
     def at(self, time: pd.Series) -> list[pd.Series]:
         """Each channel on the straight line between its neighbours in time; NaN where it has none near."""
-        found = []
-        for values in self.values:
-            given = ~np.isnan(values)
-            at = between(time.to_numpy() * self.rate, self.time[given] * self.rate, values[given])
-            found.append(pd.Series(at, time.index))
-        return found
+        places = time.to_numpy() * self.rate
+        return [pd.Series(between(places, times * self.rate, values), time.index) for times, values in self.channels]
+
+
+def _low_passed(
+    path: Path, times: np.ndarray, values: np.ndarray, rate: float, to_hz: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A channel at its own rate without what a lower one cannot show: it would come back there as another motion."""
+    if not len(times):
+        return times, values
+    # That of scipy.signal.resample_poly; the trend is out of it, or gravity would ring at the ends.
+    taps = firwin(2 * round(_LOBES * rate / to_hz) + 1, to_hz / rate, window=("kaiser", 5.0))
+    places, passed = [], []
+    for first, part in whole_stretches(on_grid(path, times, values[:, None], rate), rate, 0.0):
+        trend = np.linspace(part[0, 0], part[-1, 0], len(part))
+        places.append(first + np.arange(len(part)))
+        passed.append(trend + fftconvolve(part[:, 0] - trend, taps, mode="same"))
+    return times[0] + np.concatenate(places) / rate, np.concatenate(passed)
 
 
 def filled(path: Path, words: pd.Series, missing: str, what: str) -> pd.Series:

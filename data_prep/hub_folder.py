@@ -1,5 +1,6 @@
 """A folder in Hub format: parquet shards and a card. It appears whole or not at all."""
 
+import re
 import shutil
 import signal
 from collections import Counter
@@ -20,6 +21,7 @@ from data_prep.plausibility import refuse_implausible
 from data_prep.recordings import Reader, Recording, Windowing
 from data_prep.window_tables import Written, cut_all, features_of
 
+REPAIRED = "time stamps repaired, or labels without samples"
 _AT_ONCE_S = 1.0  # clocks of two recordings of one device may overlap by less
 _SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
 
@@ -32,7 +34,7 @@ def to_dataset(recordings: Iterable[Recording], windowing: Windowing) -> Dataset
     """
     rows = [{k: v for k, v in row.items() if k != "split"} for row in windowing.rows(recordings)]
     if not rows:
-        raise PrepError(_nothing(windowing))
+        raise PrepError(_nothing(windowing, Written()))
     return Dataset.from_list(rows, features=features_of(windowing))
 
 
@@ -121,7 +123,7 @@ def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Pa
         for split, table in cut_all(reader.read, parts, windowing, total, num_proc, folder):
             shards.add(split, table)
     if not total.windows:
-        raise PrepError(_nothing(windowing, total.other_rate.total()))
+        raise PrepError(_nothing(windowing, total))
     refuse_implausible(windowing.info, total.lengths)
     _refuse_at_once(total.spans)
     (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
@@ -150,9 +152,21 @@ def _refuse_at_once(spans: list[tuple[str, str, float, float]]) -> None:
             last[subject] = trial, max(end, until)
 
 
-def _nothing(windowing: Windowing, other_rate: int = 0) -> str:
-    left_out = f" {other_rate} were left out: not at {windowing.info.sampling_rate_hz:g} Hz." if other_rate else ""
-    return f"no recording is as long as a window of {windowing.window_s} s: nothing to write.{left_out}"
+def _nothing(windowing: Windowing, written: Written) -> str:
+    other_rate = written.other_rate.total()
+    said = [f"no recording is as long as a window of {windowing.window_s} s: nothing to write."]
+    said += [f"{other_rate} were left out: not at {windowing.info.sampling_rate_hz:g} Hz."] if other_rate else []
+    said += [f"{REPAIRED}: {_counts(+written.repaired)}."] if +written.repaired else []
+    return " ".join(said)
+
+
+def alike(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Words that differ in case, blanks, punctuation or leading zeros alone: perhaps one subject, or one activity."""
+    found: dict[str, str] = {}
+    for word in sorted(words):
+        key = re.sub(r"[\W_]+", "", word).casefold().lstrip("0")
+        if key and found.setdefault(key, word) != word:
+            yield found[key], word
 
 
 class _Shards:
@@ -220,7 +234,7 @@ def _card(windowing: Windowing, written: Written) -> str:
         f"- windows by subject: {_counts(written.subjects)}",
         f"- recordings shorter than one window, left out: {_counts(+written.too_short)}",
         f"- recordings at another rate by their time stamps, left out: {_counts(written.other_rate)}",
-        *([f"- time stamps repaired: {_counts(written.repaired)}"] if written.repaired else []),
+        *([f"- {REPAIRED}: {_counts(+written.repaired)}"] if +written.repaired else []),
         f"- gaps of up to {windowing.max_gap_s:g} s were filled on a straight line; cuts at longer: {written.gaps}",
         "",
         "Split by subject, never by window: windows overlap.",

@@ -1,6 +1,7 @@
 """A file of one's own and its column map: CSV, Parquet or of a device; its pieces, and what its columns hold."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,8 @@ def name_of(path: Path) -> str:
 
 
 def file_beside(path: Path, name: str) -> Path:
-    return path.with_name(name.replace("{name}", name_of(path)))
+    """A file that goes with a recording: beside it, or where the name says from there."""
+    return Path(os.path.normpath(path.parent / name.replace("{name}", name_of(path))))
 
 
 def is_parquet(path: Path) -> bool:
@@ -158,10 +160,11 @@ def as_words(path: Path, table: pd.DataFrame, column: str, meaning: str) -> pd.S
 
 
 def as_text(values: pd.Series) -> pd.Series:
-    """As text; 1.0 is 1, which is what Parquet makes of whole numbers where some are missing."""
+    """As text; 1.0 is 1, which is what pandas makes of whole numbers where some are missing."""
     if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
-    return values.astype("string").str.strip()
+    words = values.astype("string").str.strip().str.normalize("NFC")  # macOS takes letters and accents apart
+    return words.str.replace(r"^(\d+)\.0$", r"\1", regex=True)
 
 
 def as_numbers(path: Path, table: pd.DataFrame, column: str, decimal: str) -> pd.Series:

@@ -15,8 +15,8 @@ _CLASS = math.log(1.01)  # lengths are counted in classes 1 % wide: memory does 
 _SMALLEST = 1e-9
 CALM = 6.0  # rad/s: nobody turns that fast half of the time (wrists of people who exercise: 3)
 GRAVITY = (7.0, 13.0)  # m/s^2, of the median length of an acceleration
-# Of one subject, who may have recorded little: far enough from what g or mg would be.
-_GRAVITY_OF_ONE = (4.0, 25.0)
+# Of one subject, and of one recording, which may be short: far enough from what g or mg would be.
+_GRAVITY_OF_ONE = {"subject": (4.0, 25.0), "recording": (3.0, 40.0)}
 # By unit: what is long, share of the windows that are no longer, the same in words, and what that length may be.
 # Accelerations: the median, because free fall and impacts are rare. Rates: nearly all and all, because people may sit
 # most of the time, but turn through no whole window as fast as gyroscopes measure (2000 deg/s), and once by 3 deg/s.
@@ -76,11 +76,11 @@ def lengths(window: np.ndarray, groups: Mapping[str, list[int]]) -> Iterator[tup
 
 
 def refuse_implausible(info: DatasetInfo, counted: Counter) -> None:
-    """Looks at what was counted over all windows, and at the accelerations of each subject.
+    """Looks at what was counted over all windows, and at the accelerations of each subject and each recording.
 
     Args:
         info: The data set.
-        counted: How often `lengths` gave what, (subject, NAME, class).
+        counted: How often `lengths` gave what, ((subject, recording), NAME, class).
 
     Raises:
         PrepError: Accelerations are not as long as gravity, or rates are those of no body.
@@ -88,17 +88,18 @@ def refuse_implausible(info: DatasetInfo, counted: Counter) -> None:
     for name, axes in triads(info).items():
         unit = info.units[axes[0]]
         of_all: Counter = Counter()
-        by_subject: dict[str, Counter] = {}
-        for (subject, group, number), count in counted.items():
+        of_one: dict[tuple[str, str], Counter] = {}
+        for (names, group, number), count in counted.items():
             if group == name:
                 of_all[number] += count
-                by_subject.setdefault(subject, Counter())[number] += count
+                for one in zip(_GRAVITY_OF_ONE, names, strict=True):
+                    of_one.setdefault(one, Counter())[number] += count
         for what, share, where, low, high in _BOUNDS.get(unit, []):
             _refuse(name, unit, what, _quantile(of_all, share), where, low, high)
         if unit == "m/s^2":
-            for subject, classes in sorted(by_subject.items()):
-                where = f"in the median window of subject {subject}"
-                _refuse(name, unit, "acceleration", _quantile(classes, 0.5), where, *_GRAVITY_OF_ONE)
+            for (kind, who), classes in sorted(of_one.items(), reverse=True):  # subjects first
+                where = f"in the median window of {kind} {who}"
+                _refuse(name, unit, "acceleration", _quantile(classes, 0.5), where, *_GRAVITY_OF_ONE[kind])
 
 
 def _refuse(name: str, unit: str, what: str, length: float, where: str, low: float, high: float) -> None:

@@ -70,6 +70,10 @@ def _damaged(archive: Path, error: Exception) -> PrepError:
 
 
 def find(raw: Path, *patterns: str) -> list[Path]:
-    """Files below a folder that match one of the patterns, wherever a download put them; in order of their names."""
+    """Files below a folder that match one of the patterns, wherever a download put them; in order of their names.
+
+    What is hidden is left out: editors, notebooks and macOS keep copies there.
+    """
     found = {path for pattern in patterns for path in raw.rglob(pattern)}
-    return sorted(path for path in found if "__MACOSX" not in path.parts and not path.name.startswith("._"))
+    inside = {path: path.relative_to(raw).parts for path in found}
+    return sorted(path for path in found if not any(part.startswith((".", "__MACOSX")) for part in inside[path]))

@@ -68,7 +68,8 @@ class Recording:
         start_s: When in the trial it starts.
         split: The publisher's own split, "train" where there is none.
         left_out: Whether it was sampled at another rate than the data set: it is counted, and no window is cut of it.
-        repaired: How many samples were dropped, averaged or given another time because of their stamps, by what was.
+        repaired: How many samples were dropped, averaged or given another time because of their stamps, by what was;
+            a recording without samples may say it alone.
         not_worn: Samples at which the device was not worn, [T]; None = nobody looked.
         clock_s: When it starts in seconds since 1970, where no other may have recorded the subject meanwhile; None =
             that is not looked at.
@@ -190,6 +191,8 @@ class Windowing:
         """One row a window: input_values [T, C] float32, label, subject, trial, start_s, worn, the split it is in."""
         for recording in recordings:
             self.repaired.update(recording.repaired)
+            if not len(recording.values):
+                continue
             if recording.clock_s is not None:
                 end_s = recording.clock_s + len(recording.values) / self.info.sampling_rate_hz
                 self.spans.append((recording.subject, recording.trial, recording.clock_s, end_s))

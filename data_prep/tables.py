@@ -2,8 +2,10 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from data_prep.errors import PrepError
 
@@ -127,6 +129,14 @@ def check_rate(path: Path, times_s: np.ndarray, sampling_rate_hz: float, line: i
             f"{sampling_rate_hz:g} Hz: one rate for all files. Correct the unit of the time stamps, resample "
             "this file, or prepare it on its own."
         )
+
+
+def mixed_offset(stamps: pd.Series) -> Any:
+    """Index of the first stamp, as text, that has an offset where the very first has none, or the other way round."""
+    words = stamps.astype("string")
+    has = words.str.contains(r":\d{2}(?:[.,]\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)\s*$", case=False).fillna(False)
+    other = stamps.index[has != has.iloc[:1].any()]
+    return other[0] if len(other) else None
 
 
 def measured_rate_hz(times_s: np.ndarray) -> float:

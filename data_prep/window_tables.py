@@ -41,7 +41,7 @@ class Written:
         repaired: Samples whose time stamps were repaired, by what was done.
         spans: When recordings were made, as `Windowing` has it.
         not_worn: Windows in which the device lay still; always 0 where nobody looked.
-        lengths: How long accelerations and rates of each subject are, as `plausibility` counts them.
+        lengths: How long accelerations and rates of each recording are, as `plausibility` counts them.
     """
 
     windows: Counter = field(default_factory=Counter)
@@ -93,7 +93,8 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
         written.subjects[row["subject"]] += 1
         written.activities[own.activities[row["label"]]] += 1
         written.not_worn += not row.get("worn", True)
-        written.lengths.update((row["subject"], *one) for one in lengths(row["input_values"], groups))
+        of = (row["subject"], row["trial"])
+        written.lengths.update((of, *one) for one in lengths(row["input_values"], groups))
         waiting.setdefault(split, []).append(row)
         if len(waiting[split]) == _ROWS_AT_ONCE:
             yield split, table(split)

@@ -1,15 +1,17 @@
 """One's own recordings: CSV, Parquet and device files, and a map of their columns (`data_prep/column_map.py`)."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from filecmp import cmp
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from data_prep.clocks import repaired
+from data_prep.clocks import is_absolute, repaired
 from data_prep.column_map import ColumnMap
 from data_prep.errors import PrepError
 from data_prep.files_beside import NULL, Intervals, Joined, filled
@@ -123,9 +125,27 @@ def _recordings(raw: Path, columns: ColumnMap) -> list[Path]:
     others = {file_beside(path, name) for path in files for name in beside if name}
     found: dict[Path, Path] = {}
     for path in files:
-        if path not in others and (other := found.setdefault(path.with_name(name_of(path)), path)) is not path:
+        if (
+            Path(os.path.normpath(path)) not in others
+            and (other := found.setdefault(path.with_name(name_of(path)), path)) is not path
+        ):
             raise PrepError(f"{other} and {path} are called the same: is this one recording twice? Keep one of them.")
+    _refuse_copies(list(found.values()))
     return list(found.values())
+
+
+def _refuse_copies(files: list[Path]) -> None:
+    """The same recording under two names would be two people's, or two trials."""
+    by_size: dict[int, list[Path]] = {}
+    for path in files:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    for same_size in by_size.values():
+        for place, path in enumerate(same_size):
+            other = next((one for one in same_size[:place] if cmp(one, path, shallow=False)), None)
+            if other is not None:
+                raise PrepError(
+                    f"{other} and {path} hold the same bytes: is this one recording twice? Keep one of them."
+                )
 
 
 def _labels(file: _File) -> Iterator[set[str]]:
@@ -173,6 +193,11 @@ def read(part: _File, info: DatasetInfo) -> Iterator[Recording]:
             grid, label, subject, f"{name}-{subject}", start_s, repaired=dict(counted), not_worn=lay, clock_s=clock_s
         )
         counted.clear()
+    if not first:
+        counted[f"file without a labelled sample: {path.name}"] += 1
+    if any(counted.values()):  # of a file, or of its end, that no window comes from
+        nothing = np.empty((0, len(columns.all_channels)))
+        yield Recording(nothing, info.activities[0], "", name, repaired=dict(counted))
 
 
 def _rest(file: _File) -> dict[str, np.ndarray] | None:
@@ -238,8 +263,16 @@ def _labelled(file: _File, counted: Counter) -> Iterator[pd.DataFrame]:
 def _samples(file: _File) -> Iterator[pd.DataFrame]:
     """Pieces of the file as columns subject, label, time (s) and 0, 1, ...: its channels in the units they get."""
     path, _, columns = file
+    absolute = None
     for table in read_pieces(path, columns):
         time = times_of(path, table, columns.time, columns)
+        if columns.time is not None and len(table):
+            before, absolute = absolute, is_absolute(table[columns.time.column], columns.time)
+            if before not in (None, absolute):
+                raise PrepError(
+                    f"{path}, line {table.index[0]}: from here on times {'have' if absolute else 'lack'} an offset: "
+                    "those before may be hours apart from them. Give all of them one."
+                )
         channels = channels_of(path, table, columns.channels, columns.decimal)
         subject = file.word("subject") or as_words(path, table, str(columns.subject.column), "subject")
         label = _activities(file, table) if columns.label.column else file.word("label")

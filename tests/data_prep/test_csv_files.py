@@ -1,7 +1,6 @@
 """Own recordings: CSV files and a map of their columns, to what load_dataset reads."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -81,7 +80,7 @@ def several(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / "raw" / folder).mkdir(parents=True)
         rows = [f"{100 + n / 20},{n},{'NA' if n < 30 else 'null'},null" for n in range(60)]
-        rows += [f"{n / 20}, {n},NA,eve" for n in range(21)]
+        rows += [f"{n / 20}, {n},NA,eve" for n in range(21 + (folder == "b"))]
         (tmp_path / "raw" / folder / "x.csv").write_text("\n".join(["t, ax,activity,user", *rows]) + "\n")
     (tmp_path / "raw" / "a" / "._x.csv").write_text("what a Mac leaves behind")
     return ["csv", tmp_path / "raw", tmp_path / "out", "--columns", tmp_path / "map.yaml", "--window-s", "1"]
@@ -104,7 +103,9 @@ def test_own_recordings_of_several_people_and_files(prepare, several, tmp_path):
 
 def test_a_mistake_in_one_of_several_processes_is_named(prepare, several, tmp_path):
     for number in range(4):
-        shutil.copytree(tmp_path / "raw" / "a", tmp_path / "raw" / str(number))
+        (tmp_path / "raw" / str(number)).mkdir()
+        copy = (tmp_path / "raw" / "a" / "x.csv").read_text().replace("eve", f"eve{number}")
+        (tmp_path / "raw" / str(number) / "x.csv").write_text(copy)
     (tmp_path / "raw" / "2" / "x.csv").write_text("t,ax,activity,user\n0,1,walk,eve\n0.05,one,walk,eve\n")
     code, said = prepare(*several, "--num-proc", "2")
     assert (code, "2/x.csv, line 3, column 'ax'" in said) == (2, True), said
@@ -222,7 +223,7 @@ def test_the_former_key_licence_is_read_with_a_warning(tmp_path):
 def test_folders_may_say_who_and_what(prepare, tmp_path):
     for who, what in (("anna", "walk"), ("anna", "sit"), ("bo", "walk")):
         (tmp_path / "raw" / who / what).mkdir(parents=True)
-        rows = "\n".join(f"{50 * n},1" for n in range(40))
+        rows = "\n".join(f"{50 * n},{1 + len(who + what) / 100}" for n in range(40))
         (tmp_path / "raw" / who / what / "1.csv").write_text(f"t,ax\n{rows}\n")
     path = tmp_path / "map.yaml"
     path.write_text("""

@@ -10,15 +10,11 @@ import pandas as pd
 import pytest
 from datasets import load_dataset
 from geneactiv import write_geneactiv
+from own_map import OWN_MAP
 
 from data_prep.column_map import load_map
 from data_prep.inspection import inspect
 
-_MAP = """
-sampling_rate_hz: 20
-channels: {acc_x: {column: ax, unit: m/s^2}, acc_y: {column: ay, unit: m/s^2}}
-subject: {from_name: "(?P<subject>[a-z]+).*"}
-"""
 G = 9.80665
 MS = {"time": "{column: t, unit: ms}", "label": "{column: activity}"}
 
@@ -29,33 +25,6 @@ def table():
     place = np.arange(180)
     activity = np.select([place < 60, place < 80, place < 140], ["walk", "", "sit"], "walk")
     return pd.DataFrame({"t": 50 * place + 1_700_000_000_000, "ax": place / 10, "ay": 9.8, "activity": activity})
-
-
-@pytest.fixture
-def prepared(prepare, tmp_path):
-    def run(files, keys, code=0, *options):
-        raw, out = tmp_path / "raw", tmp_path / f"out{len(list(tmp_path.iterdir()))}"
-        raw.mkdir(exist_ok=True)
-        for old in raw.iterdir():
-            old.unlink()
-        for name, content in files.items():
-            if name.lower().endswith(".parquet"):
-                content.to_parquet(raw / name)
-            else:
-                text = content if isinstance(content, str) else content.to_csv(index=False)
-                (raw / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
-        (tmp_path / "map.yaml").write_text(_MAP + "".join(f"{key}: {value}\n" for key, value in keys.items()))
-        found, said = prepare("csv", raw, out, "--columns", tmp_path / "map.yaml", "--window-s", "1", "--overlap", "0",
-                              *options)  # fmt: skip
-        assert found == code, said
-        if code:
-            assert not out.exists()
-            return said
-        rows = load_dataset("parquet", data_dir=str(out), split="train")
-        named = [(rows.features["label"].int2str(row["label"]), row["start_s"], row["input_values"]) for row in rows]
-        return said, named, (out / "README.md").read_text()
-
-    return run
 
 
 def _places(rows):
@@ -190,7 +159,7 @@ def test_encodings_are_stated_and_files_that_end_early_are_refused(prepare, tabl
     raw = tmp_path / "raw"
     raw.mkdir()
     text = table.assign(activity="Gehen über Land").to_csv(index=False)
-    (tmp_path / "map.yaml").write_text(_MAP + "time: {column: t, unit: ms}\nlabel: {column: activity}\n")
+    (tmp_path / "map.yaml").write_text(OWN_MAP + "time: {column: t, unit: ms}\nlabel: {column: activity}\n")
     command = ["csv", raw, tmp_path / "out", "--columns", tmp_path / "map.yaml", "--window-s", "1"]
     (raw / "anna.csv").write_bytes(text.encode("latin-1"))
     code, said = prepare(*command)
@@ -205,7 +174,7 @@ def test_encodings_are_stated_and_files_that_end_early_are_refused(prepare, tabl
         code, said = prepare(*command, "--overwrite")
         assert (code, f"{name} cannot be read as" in said) == (2, True)
         (raw / name).unlink()
-    (tmp_path / "map.yaml").write_text(_MAP + "encoding: utf-x\ntime: {column: t}\nlabel: {column: activity}\n")
+    (tmp_path / "map.yaml").write_text(OWN_MAP + "encoding: utf-x\ntime: {column: t}\nlabel: {column: activity}\n")
     code, said = prepare(*command, "--overwrite")
     assert (code, "encoding 'utf-x' is unknown" in said) == (2, True)
 

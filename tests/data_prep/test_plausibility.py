@@ -91,7 +91,7 @@ def test_axes_are_found_whatever_they_are_called():
 
 
 def _of_anna(window):
-    return [("anna", *one) for one in lengths(window, triads(synthetic.INFO))]
+    return [(("anna", "1"), *one) for one in lengths(window, triads(synthetic.INFO))]
 
 
 def test_one_subject_in_another_unit_is_noticed(own, tmp_path):
@@ -100,7 +100,8 @@ def test_one_subject_in_another_unit_is_noticed(own, tmp_path):
     assert code == 0, said
     right = (tmp_path / "raw" / "anna.csv").read_text()
     for name in ("ben", "carl", "dora"):
-        (tmp_path / "raw" / f"{name}.csv").write_text(right)
+        (tmp_path / "raw" / f"{name}.csv").write_text(right.replace("9.8", f"9.8{'0' * len(name)}", 1))
+    (tmp_path / "raw" / "dora.csv").write_text(right.replace("9.8", "9.8000000", 1))
     (tmp_path / "raw" / "emil.csv").write_text(right.replace(SIT, "0,0,1,0.01,0,0").replace(WALK, "0.3,0.3,1,1.5,1,1"))
     code, said = own(SIT, WALK)
     assert (code, "acc: the acceleration is 1" in said, "of subject emil" in said) == (2, True, True), said
