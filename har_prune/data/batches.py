@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from har_prune.data.channels import ChannelMatch, match_channels, mirror_signs
+from har_prune.data.channels import OF_CHANNELS, ChannelMatch, match_channels
 from har_prune.data.load import LabelledData
-from har_prune.data.transforms import AUGMENTATIONS, OF_CHANNELS, OF_EPOCHS
+from har_prune.data.transforms import AUGMENTATIONS, OF_EPOCHS
 from har_prune.errors import CheckpointError, DataError
 from har_prune.runtime.batches import INDEX, LABELS
 from har_prune.runtime.devices import uses_gpu
@@ -218,11 +218,11 @@ class Augment:
 
     def __init__(self, names: Sequence[str], kind: str, preprocess: Any):
         self.names, self.known, self.preprocess = names, AUGMENTATIONS[kind], preprocess
-        self.of_channels: dict[str, tuple[Tensor]] = {}
-        if set(names) & set(OF_CHANNELS):
-            extractor = preprocess.extractor
-            signs = torch.from_numpy(mirror_signs(extractor.channel_names, extractor.channel_units))
-            self.of_channels = dict.fromkeys(OF_CHANNELS, (signs,))
+        self.of_channels: dict[str, tuple[Tensor | None]] = {
+            name: (OF_CHANNELS[name](preprocess.extractor.channel_names, preprocess.extractor.channel_units),)
+            for name in names
+            if name in OF_CHANNELS
+        }
 
     def __call__(self, batch: Mapping[str, Any], epoch: int) -> dict[str, Any]:
         """The batch with its first input augmented."""

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_prep.plausibility import axes_of
 from data_prep.signals import STANDARD_GRAVITY
 from har_prune.errors import CheckpointError, did_you_mean
 
@@ -48,6 +49,30 @@ def mirror_signs(names: Sequence[str] | None, units: Sequence[str] | None) -> np
     if not signs:
         raise CheckpointError("channels without names and units cannot be mirrored: name them when data are prepared.")
     return np.array(signs)
+
+
+def triads_of(names: Sequence[str] | None, units: Sequence[str] | None) -> Tensor | None:
+    """Places of x, y and z of each sensor by the names of channels, [triads, 3]; None without names.
+
+    Warns where there is no NAME_x, NAME_y and NAME_z of one unit.
+    """
+    if not names:
+        return None
+    found = axes_of(names, units or [""] * len(names))
+    if not found:
+        warnings.warn(
+            f"rotation turns nothing: no channels NAME_x, NAME_y, NAME_z of one unit among {', '.join(names)}. Leave "
+            "it out of data.augment.",
+            stacklevel=3,
+        )
+    return torch.tensor(list(found.values()), dtype=torch.long).reshape(-1, 3)
+
+
+# What augmentations are told of the channels, of their names and units.
+OF_CHANNELS: dict[str, Callable[..., Tensor | None]] = {
+    "mirror": lambda names, units: torch.from_numpy(mirror_signs(names, units)),
+    "rotation": triads_of,
+}
 
 
 @dataclass(frozen=True)

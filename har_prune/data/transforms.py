@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Augmentation = Callable[..., Tensor]  # of a batch; those OF_EPOCHS also of index and epoch, OF_CHANNELS of signs
+Augmentation = Callable[..., Tensor]  # of a batch; those OF_EPOCHS also of index and epoch, others as `channels` says
 
 
 def jitter(windows: Tensor, share: float = 0.02) -> Tensor:
@@ -23,21 +23,28 @@ def scaling(windows: Tensor, deviation: float = 0.1) -> Tensor:
     return windows * (1 + deviation * torch.randn(len(windows), 1, windows.shape[2], device=windows.device))
 
 
-def rotation(windows: Tensor, max_degrees: float = 15.0) -> Tensor:
+def rotation(windows: Tensor, triads: Tensor | None = None, max_degrees: float = 15.0) -> Tensor:
     """Turns the sensor by a random angle around a random axis, the same for all triads. [B, T, C].
 
-    Channels are taken three by three (x, y, z of one sensor); channels behind the last full triad stay.
+    Args:
+        windows: A batch.
+        triads: Channels x, y, z of each sensor, [triads, 3]: `channels.triads_of`; None = three by three. Others stay.
+        max_degrees: Largest angle.
     """
-    triads, device = windows.shape[2] // 3, windows.device
+    device = windows.device
+    if triads is None:
+        triads = torch.arange(windows.shape[2] // 3 * 3).reshape(-1, 3)
+    columns = triads.flatten().tolist()
     axis = torch.nn.functional.normalize(torch.randn(len(windows), 3, device=device), dim=1)
     angle = (2 * torch.rand(len(windows), 1, 1, device=device) - 1) * math.radians(max_degrees)
     cross = torch.zeros(len(windows), 3, 3, device=device)
     cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -axis[:, 2], axis[:, 1], -axis[:, 0]
     cross = cross - cross.transpose(1, 2)
     matrix = torch.eye(3, device=device) + angle.sin() * cross + (1 - angle.cos()) * cross @ cross  # Rodrigues
-    turned = windows[..., : 3 * triads].unflatten(2, (triads, 3))
-    turned = torch.einsum("btsj,bij->btsi", turned, matrix).flatten(2)
-    return torch.cat([turned, windows[..., 3 * triads :]], dim=2)
+    turned = windows.clone()
+    vectors = windows[..., columns].unflatten(2, (len(triads), 3))
+    turned[..., columns] = torch.einsum("btsj,bij->btsi", vectors, matrix).flatten(2)
+    return turned
 
 
 def time_warp(windows: Tensor, strength: float = 0.2) -> Tensor:
@@ -121,4 +128,3 @@ AUGMENTATIONS: dict[str, dict[str, Augmentation]] = {
     "text": {},
 }
 OF_EPOCHS = ("alternating_flip",)  # those that are told index and epoch
-OF_CHANNELS = ("mirror",)  # those that are told the signs of channels

@@ -1,7 +1,8 @@
 """A recording of sensors as its samples, their times and their rate: from an array, a table or a file."""
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import pandas as pd
 
 from data_prep.device_files import SUFFIXES, TIME, read_device
 from data_prep.errors import PrepError
-from data_prep.plausibility import GRAVITY, axes_of, other_unit
-from data_prep.tables import check_times, measured_rate_hz
+from data_prep.plausibility import CALM, GRAVITY, axes_of, other_unit
+from data_prep.tables import check_times, measured_rate_hz, mixed_offset
 from har_prune.errors import DataError
 
 _SAME_RATE = 0.02  # clocks drift
 _OTHER_RATE = 20.0  # times the network's, or a part of it: behind that its times are in another unit
 _LARGEST = 1e30  # of a sample: no sensor goes there, and float32 ends soon behind
-_CLOCKS = ("t", "ts", "date", "datetime", "timestamp", "epoch", "seconds_elapsed")
+# Too many rather than too few: a column of times that nobody looks at is an answer at another speed.
+_CLOCK = re.compile(r"ts?([ _(\[]*(s|sec|ms|us|ns)[)\]]*)?|.*(time|elapsed|\bepoch?\b|\bdate\b).*", re.IGNORECASE)
 
 
 def samples_of(
@@ -43,9 +45,9 @@ def samples_of(
         recording = _with_time(recording)
         if "time" in recording:
             times = seconds_of(recording["time"], name)
-        elif sampling_rate_hz is None and (clocks := [key for key in recording if str(key).lower() in _CLOCKS]):
+        elif sampling_rate_hz is None and (clocks := _clocks(recording, channels)):
             raise DataError(
-                f"{name}: is column {clocks[0]!r} when each sample was taken? Call it time, in seconds or ISO 8601; "
+                f"{name}: is {clocks[0]} when each sample was taken? Call it time, in seconds or ISO 8601; "
                 "or say how many samples there are a second."
             )
         missing = [channel for channel in channels if channel not in recording]
@@ -78,6 +80,14 @@ def samples_of(
     return values, times, rate
 
 
+def _clocks(table: pd.DataFrame, channels: Sequence[str]) -> list[str]:
+    """What else than a column `time` may say when samples were taken."""
+    index = ["the index"] if table.index.name is None and pd.api.types.is_float_dtype(table.index) else []
+    return index + [
+        f"column {str(key)!r}" for key in table if key not in channels and _CLOCK.fullmatch(str(key).strip())
+    ]
+
+
 def check_values(values: np.ndarray, name: str) -> None:
     """Refuses samples [T, C] that no sensor gives; NaN is where nothing was measured.
 
@@ -92,17 +102,26 @@ def check_values(values: np.ndarray, name: str) -> None:
 
 
 def warn_of_units(values: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Warns where accelerations [T, C] are as long as gravity in another unit, and the network's had it in them."""
+    """Warns where samples [T, C] seem to be in another unit than the network's.
+
+    Accelerations where they are as long as gravity in that unit, and the network's had it in them; rates where bodies
+    do not turn so fast, and those the network has seen did not.
+    """
     if not {"channel_mean", "channel_std"} <= set(facts):
         return
     means, spreads = np.array(facts["channel_mean"]), np.array(facts["channel_std"])
     for name, axes in axes_of(facts["channels"], facts["units"]).items():
-        usual = float(np.sqrt((means[axes] ** 2 + spreads[axes] ** 2).sum()))
-        if facts["units"][axes[0]] != "m/s^2" or not GRAVITY[0] <= usual <= GRAVITY[1]:
-            continue
-        if (unit := other_unit(values[:, axes])) is not None:
+        usual, own = float(np.sqrt((means[axes] ** 2 + spreads[axes] ** 2).sum())), facts["units"][axes[0]]
+        unit = None
+        if own == "m/s^2" and GRAVITY[0] <= usual <= GRAVITY[1]:
+            unit = other_unit(values[:, axes])
+        elif own == "rad/s" and usual <= CALM:
+            lengths = np.linalg.norm(values[:, axes], axis=1)
+            lengths = lengths[~np.isnan(lengths)]
+            unit = "deg/s" if len(lengths) and np.median(lengths) > CALM else None
+        if unit is not None:
             warnings.warn(
-                f"{name} seems to be in {unit}, and the network takes m/s^2: its answers would be those of another "
+                f"{name} seems to be in {unit}, and the network takes {own}: its answers would be those of another "
                 "motion. Give the units of all channels: units, on the command line --unit.",
                 stacklevel=3,
             )
@@ -144,20 +163,28 @@ def read_recording(path: Path) -> np.ndarray | pd.DataFrame:
 
 
 def _with_time(table: pd.DataFrame) -> pd.DataFrame:
-    """The index as a column, where it says something: dates, or a name that no column has."""
+    """The index as a column, where it says something: dates, durations, or a name that no column has."""
     name = table.index.name
-    if isinstance(table.index, pd.DatetimeIndex) and "time" not in table:
+    if isinstance(table.index, pd.DatetimeIndex | pd.TimedeltaIndex) and "time" not in table:
         name = "time"
     return table if name is None or name in table else table.rename_axis(name).reset_index()
 
 
 def seconds_of(times: pd.Series, name: str) -> np.ndarray:
-    """A column of seconds or ISO 8601 stamps as seconds, [T].
+    """A column of seconds, durations or ISO 8601 stamps as seconds, [T].
 
     Raises:
-        DataError: One of them is no time.
+        DataError: One of them is no time, or some have an offset and some have none.
     """
+    if pd.api.types.is_timedelta64_dtype(times):
+        times = times.dt.total_seconds()
     if not pd.api.types.is_numeric_dtype(times):
+        is_text = not pd.api.types.is_datetime64_any_dtype(times)
+        if is_text and (mixed := mixed_offset(times.reset_index(drop=True))) is not None:
+            raise DataError(
+                f"{name}: the times of samples 0 and {mixed}, {times.iloc[0]!r} and {times.iloc[mixed]!r}: one has an "
+                "offset and one has none, so they may be hours apart. Give all of them one."
+            )
         stamps = pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")
         times = (stamps - stamps.iloc[0]) / pd.Timedelta(seconds=1) if len(stamps) else times
     seconds = times.to_numpy(dtype=np.float64)

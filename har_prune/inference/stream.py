@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.tables import STEPS_OF_A_RATE, is_another_rate, measured_rate_hz
 from har_prune.errors import DataError
 from har_prune.inference.pipeline import HarPipeline
-from har_prune.inference.recording import check_values
+from har_prune.inference.recording import check_values, warn_of_units
 from har_prune.inference.smoothing import Activities, ForwardFilter
 from har_prune.inference.windows import Stretch, Window
 
@@ -76,7 +76,7 @@ class HarStream:
         self._filter = ForwardFilter(activities, pipeline.share_of(self._cutter.hop)) if activities else None
         self._before_s = 0.0
         self._timed: bool | None = None
-        self._ended = False
+        self._ended = self._looked_at = False
         self._lock = Lock()
 
     def push(self, samples: np.ndarray, times_s: np.ndarray | None = None) -> list[Prediction]:
@@ -140,7 +140,11 @@ class HarStream:
         return found
 
     def _of(self, window: Window) -> Prediction:
-        chances = self.pipeline.probabilities([window.samples * self._factors])[0]
+        samples = window.samples * self._factors
+        if not self._looked_at:
+            self._looked_at = True
+            warn_of_units(samples, self.pipeline.facts)
+        chances = self.pipeline.probabilities([samples])[0]
         if self._filter is not None:
             chances = self._filter.step(chances, max(window.start_s - self._before_s, 0.0))
             self._before_s = window.start_s

@@ -1,6 +1,7 @@
 """From a recording to a timeline, against what is worked out by hand."""
 
 import json
+import re
 import warnings
 from importlib.util import find_spec
 
@@ -12,7 +13,7 @@ from console import refused
 from families import har_resnet
 from typer.testing import CliRunner
 
-from har_prune import HarFeatureExtractor, HarPipeline, export_model, save_pruned
+from har_prune import HarFeatureExtractor, HarPipeline, HarStream, export_model, save_pruned
 from har_prune.commands.app import app
 from har_prune.errors import CheckpointError, DataError
 from har_prune.exporters.export import FORMATS
@@ -109,6 +110,50 @@ def test_another_rate_and_other_units_come_to_the_networks_own(pipeline):
     assert in_g.segments[0].probability == pytest.approx(pipeline(slow).segments[0].probability, abs=1e-6)
     with pytest.raises(CheckpointError, match="do not convert"):
         pipeline(slow, units=["deg/s"] * 3)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["Time (s)", "t", "time ", "timestamp_ms", "loggingTime(txt)", "epoc (ms)", "elapsed (s)", "Date", "ts_ns"],
+)
+def test_times_under_another_name_are_no_answer_at_another_speed(pipeline, column):
+    """Without a look at them ten seconds at 25 Hz were 25 seconds of slow motion."""
+    table = pd.DataFrame(_recording((10, 1.0)), columns=["acc_x", "acc_y", "acc_z"])
+    with pytest.raises(DataError, match=rf"is column '{re.escape(column)}' when each sample was taken\? Call it time"):
+        pipeline(table.assign(**{column: np.arange(len(table)) / 25}))
+    assert pipeline(table.assign(**{column: np.arange(len(table)) / 25}), 25.0).segments[-1].end_s < 5
+
+
+def test_times_in_an_index_are_looked_at(pipeline):
+    table = pd.DataFrame(_recording((10, 1.0)), columns=["acc_x", "acc_y", "acc_z"])
+    expected = pipeline(table.assign(time=np.arange(len(table)) / 12)).segments
+    for name in (None, "time"):
+        spans = pd.Index(pd.to_timedelta(np.arange(len(table)) / 12, unit="s"), name=name)
+        assert pipeline(table.set_index(spans)).segments == expected
+    with pytest.raises(DataError, match="is the index when each sample was taken"):
+        pipeline(table.set_index(pd.Index(np.arange(len(table)) / 12)))
+    assert pipeline(table.assign(light=0.0, sequence=1)).segments == pipeline(table).segments
+    stamps = pd.date_range("2024-05-31", periods=len(table), freq="80ms").strftime("%Y-%m-%dT%H:%M:%S.%f").to_numpy()
+    stamps[50:] += "+02:00"
+    with pytest.raises(DataError, match=r"times of samples 0 and 50, .* one has an offset"):
+        pipeline(table.assign(time=stamps))
+
+
+def test_fast_turns_tell_another_unit_and_a_stream_says_so_once(pipeline):
+    names = {"channels": ["gyro_x", "gyro_y", "gyro_z"], "units": ["rad/s"] * 3}
+    calm = HarPipeline(pipeline.run, FACTS | names | {"channel_mean": [0] * 3, "channel_std": [1.0] * 3})
+    values = np.random.default_rng(0).normal(size=(100, 3))
+    stream = HarStream(calm)
+    with pytest.warns(UserWarning, match="gyro seems to be in deg/s, and the network takes rad/s"):
+        stream.push(np.degrees(values))
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        stream.push(np.degrees(values))
+    with pytest.warns(UserWarning, match="gyro seems to be in deg/s"):
+        calm(np.degrees(values))
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        calm(values)
+        calm(np.degrees(values), units=["deg/s"] * 3)
+        HarStream(calm, units=["deg/s"] * 3).push(np.degrees(values))
 
 
 def test_gravity_tells_another_unit(pipeline):
