@@ -20,7 +20,7 @@ from typing import Any
 
 from measuring import write_result
 from scipy.stats import spearmanr
-from trials import Kept, begin, points, trials_of
+from trials import Kept, begin, found_in, points, trials_of
 
 from har_prune import ScoringConfig, register_criterion, score_blocks
 from har_prune.data.load import LabelledData, load_configured
@@ -111,11 +111,12 @@ def tables(trials: list[dict[str, Any]], criteria: list[str], healings: int) -> 
     for name in criteria:
         against = [own - first for own, first in zip(after[name], after[criteria[0]], strict=True)]
         gone = [1 - trial[f"cut {name}"]["macs"] / trial["original"]["macs"] for trial in trials]
-        cut = fmean(trial[f"cut {name}"]["accuracy"] for trial in trials)
+        cut, first_cut = ([trial[f"cut {one}"]["accuracy"] for trial in trials] for one in (name, criteria[0]))
         left_rows.append({
             "criterion": name,
             "MACs removed %": f"{100 * fmean(gone):.2f}",
-            "cut %": f"{100 * cut:.2f}",
+            "cut %": f"{100 * fmean(cut):.2f}",
+            f"cut, against {criteria[0]}, points": points([a - b for a, b in zip(cut, first_cut, strict=True)]),
             "after healing %": f"{100 * fmean(after[name]):.2f}",
             f"against {criteria[0]}, points": points(against),
             "": "" if name == criteria[0] or len(against) < 2 else paired_difference(against).verdict,
@@ -149,16 +150,16 @@ def main() -> None:
     if recipe.heal is None:
         parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
     data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
-    found = [
-        compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json", fold, data))
+    trials = {
+        trial: compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json", fold, data))
         for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
-    ]
-    left, order = tables(found, criteria, given.healings)
+    }
+    left, order = tables(list(trials.values()), criteria, given.healings)
     facts = {
         "seeds": given.seeds, "healings of each": given.healings, "folds": given.folds or "all",
         "overrides": given.override or "none", "accuracy": "of test examples",
     }  # fmt: skip
-    write_result(f"criteria_{name}", "Criteria side by side", facts, left)
+    write_result(f"criteria_{name}", "Criteria side by side", facts, left, found_in(trials))
     write_result(
         f"criteria_{name}_order", "How criteria order the blocks of an original: rank correlations", facts, order
     )

@@ -18,7 +18,7 @@ from typing import Any
 from accelerate.utils import set_seed
 from measuring import write_result
 from transformers import PreTrainedModel
-from trials import Kept, begin, trials_of
+from trials import Kept, begin, found_in, trials_of
 
 from har_prune import evaluate_model, prune, train_model
 from har_prune.data.load import LabelledData, load_configured
@@ -108,15 +108,19 @@ def heal_in_every_way(recipe: Recipe, data: LabelledData, rows: list[str], kept:
 
 def run(
     name: str, seeds: list[int], folds: list[str], rows: list[str], runs: Path, overrides: list[str]
-) -> list[dict[str, Any]]:
-    """The table."""
+) -> dict[str, dict[str, Any]]:
+    """What each trial found."""
     recipe = load_recipe(name, [*overrides, "refit=false"])
     data = load_configured(recipe.data)
-    found = [
-        heal_in_every_way(fold, data, rows, Kept(runs / Path(name).stem / f"{trial}.json", fold, data))
+    return {
+        trial: heal_in_every_way(fold, data, rows, Kept(runs / Path(name).stem / f"{trial}.json", fold, data))
         for trial, fold in trials_of(recipe, data, seeds, folds)
-    ]
-    table = []
+    }
+
+
+def table_of(trials: dict[str, dict[str, Any]], rows: list[str]) -> list[dict[str, Any]]:
+    """Means over trials, and each row against the recipe."""
+    found, table = list(trials.values()), []
     for row in ("original", *rows):
         if any("refused" in trial[row] for trial in found):
             table.append({"healing": row, "": "not for this network"})
@@ -144,9 +148,10 @@ def main() -> None:
     parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
     given = parser.parse_args()
     rows = [name for name in ROWS if name == AS_IT_IS or not given.rows or name in given.rows]
-    table = run(given.recipe, given.seeds, given.folds, rows, given.runs, given.override)
+    trials = run(given.recipe, given.seeds, given.folds, rows, given.runs, given.override)
     facts = {"seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override}
-    write_result(f"healing_ablation_{Path(given.recipe).stem}", "What each part of healing is worth", facts, table)
+    name, title = f"healing_ablation_{Path(given.recipe).stem}", "What each part of healing is worth"
+    write_result(name, title, facts, table_of(trials, rows), found_in(trials))
 
 
 if __name__ == "__main__":

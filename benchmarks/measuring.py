@@ -65,10 +65,20 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def write_result(name: str, title: str, facts: dict[str, Any], table: Sequence[dict[str, Any]]) -> None:
-    """Writes `results/NAME.json` and `.md`: command, commit, machine, versions, facts and a table."""
+def write_result(
+    name: str,
+    title: str,
+    facts: dict[str, Any],
+    table: Sequence[dict[str, Any]],
+    trials: dict[str, Any] | None = None,
+) -> None:
+    """Writes `results/NAME.json` and `.md`: command, commit, machine, versions, facts and a table.
+
+    What each trial found goes into the first alone: whoever doubts the table can make it again.
+    """
     command = shlex.join(["python", *sys.argv])
     record = {"title": title, "command": command, "environment": environment(), "facts": facts, "table": list(table)}
+    record |= {"trials": trials} if trials else {}
     write_json(RESULTS / f"{name}.json", record)
     print(render(name))
 

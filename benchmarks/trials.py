@@ -166,6 +166,12 @@ class Kept:
         write_json(self.path, self.found)
 
 
+def found_in(trials: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What trials found, by their names, without what they were made by."""
+    made_by = ("recipe", "data", "done")
+    return {name: {key: value for key, value in found.items() if key not in made_by} for name, found in trials.items()}
+
+
 def points(differences: Sequence[float]) -> str:
     """Mean difference of accuracies in points, and half of its 95 % interval where there are several."""
     found = paired_difference(differences)
