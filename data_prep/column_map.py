@@ -27,7 +27,7 @@ unchecked: [acc]                            # acc_x, acc_y, acc_z may have any l
 # time: {column: t, unit: iso, format: "%d.%m.%Y %H:%M:%S.%f"}
 # time: {column: t, unit: ms, repeats: spread, backward: drop}
 
-# Labels in a file of intervals beside each recording: those of walk.csv in walk.labels.csv.
+# Labels in a file of intervals beside each recording, those of walk.csv in walk.labels.csv; or "labels/{name}.csv".
 # label: {from_file: "{name}.labels.csv", start: from, end: to, label: what, missing: drop}
 # where the recording's times are numbers since 1970 and the labels' are local: unit: iso, zone: Europe/Vienna
 

@@ -33,6 +33,7 @@ from data_prep.tables import check_rate, on_grid
 from data_prep.wear import Rest, inside
 
 _PAUSE_S = 60.0  # behind a longer one another stretch begins: a grid over days would fill the memory
+_BEGINNING = 4096  # bytes that few files share
 _SHOWN = 10  # problems of files in one message
 _SINCE_1970 = 1e8  # seconds: what is larger counts from there and not from a recording's start
 
@@ -136,16 +137,14 @@ def _recordings(raw: Path, columns: ColumnMap) -> list[Path]:
 
 def _refuse_copies(files: list[Path]) -> None:
     """The same recording under two names would be two people's, or two trials."""
-    by_size: dict[int, list[Path]] = {}
+    begun: dict[tuple[int, bytes], list[Path]] = {}
     for path in files:
-        by_size.setdefault(path.stat().st_size, []).append(path)
-    for same_size in by_size.values():
-        for place, path in enumerate(same_size):
-            other = next((one for one in same_size[:place] if cmp(one, path, shallow=False)), None)
-            if other is not None:
-                raise PrepError(
-                    f"{other} and {path} hold the same bytes: is this one recording twice? Keep one of them."
-                )
+        with path.open("rb") as file:
+            alike = begun.setdefault((path.stat().st_size, file.read(_BEGINNING)), [])
+        other = next((one for one in alike if cmp(one, path, shallow=False)), None)
+        if other is not None:
+            raise PrepError(f"{other} and {path} hold the same bytes: is this one recording twice? Keep one of them.")
+        alike.append(path)
 
 
 def _labels(file: _File) -> Iterator[set[str]]:
