@@ -17,6 +17,7 @@ from har_prune.data.transforms import AUGMENTATIONS, OF_EPOCHS
 from har_prune.errors import CheckpointError, DataError
 from har_prune.runtime.batches import INDEX, LABELS
 from har_prune.runtime.devices import uses_gpu
+from har_prune.runtime.images import processor_does
 
 Raw = Tensor | list
 Preprocess = Callable[[Any], dict[str, Tensor]]  # of what LabelledData.raw gives
@@ -57,7 +58,8 @@ class ImageInputs:
     """Images -> `pixel_values`, channels last in memory.
 
     A tensor [B, 3, H, W] of uint8 in the model's size is rescaled and normalised here, on the whole batch, with the
-    processor's numbers; anything else, lists of images [H, W, 3] too, goes through the processor itself.
+    processor's numbers, where that gives what the processor gives; anything else, lists of images [H, W, 3] too, goes
+    through the processor itself.
 
     Args:
         processor: The model's image processor.
@@ -65,30 +67,40 @@ class ImageInputs:
 
     def __init__(self, processor: Any):
         self.processor = processor
+        self._alike: bool | None = None
 
     def __call__(self, images: Raw) -> dict[str, Tensor]:
+        if isinstance(images, list) or not self._only_normalises(images):
+            several = images if isinstance(images, list) else list(images.permute(0, 2, 3, 1).numpy())
+            return {"pixel_values": self.processor(images=several, return_tensors="pt")["pixel_values"]}
+        return {"pixel_values": self._normalised(images).contiguous(memory_format=torch.channels_last)}
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        values = images.float()
+        if self.processor.do_rescale:
+            values = values * self.processor.rescale_factor
+        if self.processor.do_normalize:
+            mean, std = (torch.tensor(v)[:, None, None] for v in (self.processor.image_mean, self.processor.image_std))
+            values = (values - mean) / std
+        return values
+
+    def _only_normalises(self, images: Tensor) -> bool:
+        """Whether the processor does to these no more than `_normalised`: some flip channels, or normalise twice."""
         processor = self.processor
         size = processor.size if getattr(processor, "do_resize", False) else None
-        if isinstance(images, list) or not _has_size(images, size) or getattr(processor, "do_center_crop", False):
-            several = images if isinstance(images, list) else list(images.permute(0, 2, 3, 1).numpy())
-            return {"pixel_values": processor(images=several, return_tensors="pt")["pixel_values"]}
-        values = images.float()
-        if processor.do_rescale:
-            values = values * processor.rescale_factor
-        if processor.do_normalize:
-            mean, std = (torch.tensor(v)[:, None, None] for v in (processor.image_mean, processor.image_std))
-            values = (values - mean) / std
-        return {"pixel_values": values.contiguous(memory_format=torch.channels_last)}
+        if not _has_size(images, size) or getattr(processor, "do_center_crop", False):
+            return False
+        if self._alike is None:
+            self._alike = processor_does(processor, self._normalised, images.shape[2:])
+        return self._alike
 
     @property
     def limits(self) -> tuple[Tensor, Tensor]:
         """What the brightness 0 and the brightness 1 become, [C, 1, 1] each."""
-        processor = self.processor
-        scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
-        mean, std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-        if processor.do_normalize:
-            mean, std = (torch.tensor(v)[:, None, None] for v in (processor.image_mean, processor.image_std))
-        return -mean / std, (scale - mean) / std
+        flat = [np.full((32, 32, 3), value, dtype=np.uint8) for value in (0, 255)]
+        made = self.processor(images=flat, return_tensors="pt")["pixel_values"]
+        black, white = made[:, :, made.shape[2] // 2, made.shape[3] // 2, None, None]
+        return black, white
 
     def augmented(self, values: Tensor, augment: Callable[[Tensor], Tensor]) -> Tensor:
         """Normalised images [B, C, H, W], augmented as they are: pixels only change places."""

@@ -1,5 +1,6 @@
 """Multiply-accumulates of one example."""
 
+import math
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -20,8 +21,16 @@ def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
     return sdpa_flop_count(query, key, value)
 
 
-# torch 2.13 does not know its own CPU attention kernel and counts it as nothing.
-_MISSING = {aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+def _grouped_flops(rows: Any, experts: Any, *args: Any, **kwargs: Any) -> int:
+    """Of a mixture of experts: every row [M, K] by the matrix of its expert, of [E, K, N]."""
+    return 2 * math.prod(rows) * experts[-1]
+
+
+# torch 2.13 does not know its own CPU attention kernel, nor that of experts, and counts them as nothing.
+_MISSING = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    aten._grouped_mm: _grouped_flops,
+}
 
 
 def count_macs(

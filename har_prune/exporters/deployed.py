@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from har_prune.checkpoints.auto_class import auto_class_for
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.errors import DataError, ExportError
+from har_prune.runtime.images import processor_does
 
 Arrays = Mapping[str, np.ndarray]  # inputs by name
 SHORTER = ("the shortest", "in between")  # cases of `Deployed.cases` that are no whole window
@@ -59,8 +60,11 @@ class _Pixels(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        return (pixels * self.scale - self.mean) / self.std
+
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(pixel_values=(pixels * self.scale - self.mean) / self.std).logits
+        logits = self.model(pixel_values=self.normalised(pixels)).logits
         return logits, logits.softmax(-1)
 
 
@@ -245,7 +249,13 @@ def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None)
     if hasattr(processor, "do_rescale"):
         shape = _image_shape(model, processor)
         facts |= {"input": "pixels", "range": [0, 255], "shape": list(shape)}
-        return Deployed(_Pixels(model, processor), "image", {"pixels": torch.zeros(2, *shape)}, facts)
+        network = _Pixels(model, processor)
+        if shape[0] == 3 and not processor_does(processor, network.normalised, shape[1:]):
+            raise ExportError(
+                f"{type(processor).__name__} does more to an image than scale it and normalise it once (channels in "
+                "another order, say), and an export holds no more: its answers would be others."
+            )
+        return Deployed(network, "image", {"pixels": torch.zeros(2, *shape)}, facts)
     if hasattr(processor, "pad_token"):
         longest = min(int(getattr(config, "max_position_embeddings", 128)) - 2, 128)
         facts |= {"input": "tokens", "pad_token_id": config.pad_token_id, "max_tokens": longest}

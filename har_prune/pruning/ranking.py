@@ -1,6 +1,6 @@
 """One iteration's scores: all candidates on all samples, or a race; and the record of how they were measured."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from har_prune.blocks.stack import BlockStack
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.history import Calibration, RaceRecord
+from har_prune.runtime.batches import rows_of, size_of
 from har_prune.scoring.config import ExecutionPlan
 from har_prune.scoring.score import score_blocks
 from har_prune.scoring.scores import BlockScore, Race
@@ -51,7 +52,7 @@ def rank_candidates(
     """
     scores = score_blocks(
         stack,
-        batches,
+        _First(batches, settings.calibration.samples),
         criterion=settings.criterion,
         accelerator=accelerator,
         candidates=candidates,
@@ -71,6 +72,23 @@ def rank_candidates(
         race=_record_of(scores.race, stack),
     )
     return Ranking(scores.least(), scores, calibration)
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first examples of some batches."""
+
+    batches: Iterable[Mapping[str, Any]]
+    samples: int
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        left = self.samples
+        for batch in self.batches:
+            size = size_of(batch)
+            yield batch if size <= left else rows_of(batch, slice(left))
+            left -= size
+            if left <= 0:
+                return
 
 
 def _record_of(race: Race | None, stack: BlockStack) -> RaceRecord | None:

@@ -51,9 +51,17 @@ def named_as(checkpoint: Checkpoint, data: LabelledData) -> LabelledData:
             f"label_names: checkpoint {checkpoint} has {len(names)} classes and the data have "
             f"{len(data.label_names)}: they are not the same ones."
         )
-    if len(set(names)) == len(names) and set(names) == set(data.label_names):
-        places = np.array([names.index(name) for name in data.label_names])
+    keys, wanted = ([name.strip().casefold() for name in each] for each in (names, data.label_names))
+    if len(set(keys)) == len(keys) and set(keys) == set(wanted):
+        places = np.array([keys.index(name) for name in wanted])
         return replace(data, labels=places[data.labels], label_names=names)
+    moved = [name for place, name in enumerate(wanted) if name in keys and keys[place] != name]
+    if moved and len(set(keys)) == len(keys):
+        raise CheckpointError(
+            f"label_names: the classes of checkpoint {checkpoint} ({', '.join(names[:12])}) and of the data "
+            f"({', '.join(data.label_names[:12])}) are not called the same, and {moved[0]!r} stands at another place: "
+            "by their order they would be others. Name the data's classes as the checkpoint does."
+        )
     return replace(data, label_names=names)
 
 
@@ -79,12 +87,32 @@ def load_original(checkpoint: Checkpoint, data: LabelledData) -> tuple[PreTraine
 
 def _agree_on_padding(model: PreTrainedModel, tokenizer: Any, checkpoint: Checkpoint) -> None:
     """A classifier of texts looks for the last token before the padding, so both must know the padding token."""
+    stated = model.config.pad_token_id
     if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
+        if stated is None and tokenizer.eos_token is None:
             raise CheckpointError(f"the tokenizer of checkpoint {checkpoint} has no token to pad with: give it one.")
-        tokenizer.pad_token = tokenizer.eos_token
-    if model.config.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token if stated is None else tokenizer.convert_ids_to_tokens(stated)
+    if stated is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    elif stated != tokenizer.pad_token_id and _reads_padding(model, tokenizer.pad_token_id):
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: config.json has pad_token_id {stated} and the tokenizer pads with "
+            f"{tokenizer.pad_token_id} ({tokenizer.pad_token!r}), so what is said of a text depends on those "
+            "beside it. Make them the same."
+        )
+
+
+@torch.no_grad()
+def _reads_padding(model: PreTrainedModel, pad: int) -> bool:
+    """Whether a text gets another answer when it is padded, because the network takes padding for its last token."""
+    token = next(index for index in range(model.config.vocab_size) if index not in (pad, model.config.pad_token_id))
+    tokens = torch.full((1, 8), token, device=model.device)
+    tokens[:, 4:] = pad
+    alone = model(input_ids=tokens[:, :4]).logits.float()
+    if alone.ndim != 2:  # of every token, and padding is none
+        return False
+    padded = model(input_ids=tokens, attention_mask=(tokens == token).long()).logits.float()
+    return bool((alone - padded).abs().max() > 1e-3 * alone.abs().max())
 
 
 @torch.no_grad()

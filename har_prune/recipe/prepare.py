@@ -129,6 +129,12 @@ def try_on(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> None:
         with torch.no_grad():
             logits = model.eval()(**example_inputs).logits
     except Exception as error:  # whatever a forward raises on inputs it was not made for
+        if model.dtype != torch.float32:
+            kind = str(model.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"the weights are in {kind}, and {type(model).__name__} does not cast its inputs to that ({error}). "
+                "Save the checkpoint in float32: from_pretrained(..., dtype=torch.float32).save_pretrained(FOLDER)."
+            ) from error
         raise CheckpointError(f"{type(model).__name__} cannot run on these data: {error}") from error
     if not bool(logits.isfinite().all()):
         raise CheckpointError(f"{type(model).__name__} gives NaN or infinity: its weights are damaged.")

@@ -79,6 +79,9 @@ def test_leave_trials_out_keeps_whole_trials_together():
     for label in (0, 1):
         assert (data.labels[splits.test] == label).sum() == pytest.approx(75, abs=5), "a share of each activity"
     assert set(data.subjects[splits.test]) & set(data.subjects[splits.train]), "subjects do stand on both sides"
+    other = make_splits(data, DataConfig(name_or_path="x", protocol="trial_holdout", test_fraction=0.25), seed=1)
+    assert np.array_equal(splits.test, other.test), "else `evaluate` would test on what another seed trained on"
+    assert not np.array_equal(splits.validation, other.validation)
     with pytest.raises(DataError, match="needs a column 'trial'"):
         make_splits(_data(["s0", "s1"] * 6, [0, 1] * 6), DataConfig(name_or_path="x", protocol="trial_holdout"), 0)
 

@@ -12,12 +12,14 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     BertForTokenClassification,
+    EfficientNetImageProcessor,
+    MobileViTImageProcessor,
 )
 
 from har_prune import TrainConfig, evaluate_model, train_model
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.data import load as load_module
-from har_prune.data.batches import make_loader, preprocess_for
+from har_prune.data.batches import ImageInputs, make_loader, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.images import ImageColumn
 from har_prune.data.load import LabelledData, load_data
@@ -54,6 +56,25 @@ def test_images_of_several_sizes_are_read_when_needed_and_resized(made):
         make_original({"model_type": "resnet"}, data, splits.train)
     with pytest.raises(DataError, match=r"a split called 'test' \(test_split\).*'train', 'validation'"):
         make_splits(data, _official(), 0)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_images_are_the_processor_s_whether_they_come_as_an_array_or_one_by_one(twice):
+    """EfficientNet's normalises twice, which its numbers do not say; MobileViT's turns the channels round."""
+    size = {"height": 16, "width": 16}
+    for processor in (
+        EfficientNetImageProcessor(size=size, include_top=twice),
+        MobileViTImageProcessor(size=size, do_center_crop=False, do_flip_channel_order=twice),
+    ):
+        images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
+        inputs, one_by_one = ImageInputs(processor), list(images.permute(0, 2, 3, 1).numpy())
+        expected = processor(images=one_by_one, return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(inputs(images)["pixel_values"], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(inputs(one_by_one)["pixel_values"], expected)
+        black, white = inputs.limits
+        flat = [np.full((16, 16, 3), value, dtype=np.uint8) for value in (0, 255)]
+        ends = processor(images=flat, return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(torch.stack([black, white]).expand(2, 3, 16, 16), ends)
 
 
 def test_images_that_do_not_fit_in_memory_are_read_when_needed(made, monkeypatch):

@@ -8,10 +8,10 @@ import evaluate
 import numpy as np
 import pytest
 import torch
-from families import cifar_resnet, har_transformer, llama, resnet_basic
+from families import cifar_resnet, decoder, har_transformer, llama, resnet_basic
 from sklearn.metrics import f1_score
 from torch import nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, MixtralForCausalLM
 
 from har_prune import (
     EvaluateConfig,
@@ -33,6 +33,15 @@ from har_prune.evaluation.cost import peak_activation_bytes
 from har_prune.evaluation.energy import Energy, estimate_energy
 from har_prune.evaluation.metrics import load_metric
 from har_prune.reporting.trajectory import latency_text
+
+
+def test_experts_count_as_what_their_plain_loop_counts():
+    """transformers multiplies all experts at once, by an operation that torch's counter does not know."""
+    model = decoder(MixtralForCausalLM, num_local_experts=4, num_experts_per_tok=2)
+    inputs = example_inputs(model)
+    at_once = count_macs(model, inputs)
+    model.set_experts_implementation("eager")
+    assert at_once == count_macs(model, inputs)
 
 
 def test_resnet_56_has_the_macs_of_the_paper():

@@ -15,14 +15,14 @@ import pytest
 import torch
 from console import short_run
 from families import TOKENS, WIDTHS, cifar_resnet, classifier, har_resnet, har_transformer, vit
-from transformers import BertForSequenceClassification, ViTImageProcessor
+from transformers import BertForSequenceClassification, MobileViTImageProcessor, ViTImageProcessor
 from typer.testing import CliRunner
 
 from har_prune import HarFeatureExtractor, export_model, find_widths, remove_blocks, remove_units
 from har_prune.commands.app import app
 from har_prune.errors import DataError, ExportError, OutputFolderError
 from har_prune.exporters import export
-from har_prune.exporters.deployed import raw_inputs
+from har_prune.exporters.deployed import deployed, raw_inputs
 from har_prune.exporters.onnx_file import OnnxFormat
 
 UNITS = ["m/s^2"] * 3 + ["rad/s"] * 3
@@ -143,6 +143,9 @@ def test_bad_input_is_one_message(tmp_path, monkeypatch):
     for hop_s in (float("nan"), 0.0, 10.0):
         with pytest.raises(DataError, match="at least a sample"):
             export_model(_narrowed(), EXTRACTOR, tmp_path / "x", hop_s=hop_s)
+    turned = MobileViTImageProcessor(size={"height": 16, "width": 16}, do_center_crop=False)
+    with pytest.raises(ExportError, match="does more to an image than scale it and normalise it once"):
+        deployed(vit(), turned)
     with pytest.raises(ExportError, match="no feature extractor, image processor or tokenizer"):
         export_model(_narrowed(), None, tmp_path / "x")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -54,6 +54,15 @@ def test_prunes_to_a_depth_and_records_everything(parent):
     assert len(find_blocks(parent)) == 5, "the input is untouched"
 
 
+def test_no_more_examples_are_scored_than_the_settings_say(parent):
+    few = _prune(parent, target={"blocks": 4}, calibration={"samples": 20}).history.steps[1]
+    assert few.calibration.samples == 20
+    every = list(loader(32, 1))
+    cut = [{name: torch.cat([batch[name] for batch in every])[:20] for name in every[0]}]
+    alone = score_blocks(find_blocks(parent), cut, candidates=[score.block for score in few.scores])
+    assert [score.importance for score in few.scores] == pytest.approx([score.importance for score in alone], abs=1e-6)
+
+
 def test_the_macs_target_and_healing_at_intervals(parent):
     result = _prune(parent, target={"macs_reduction": 0.55}, heal=HealConfig(epochs=0.5, when=2))
     history = result.history

@@ -7,17 +7,21 @@ import tiny_checkpoints
 import torch
 import transformers as t
 from console import refused, run_recipe
-from families import TOKENS, WIDTHS, classifier, tiny
+from families import TOKENS, WIDTHS, classifier, har_transformer, tiny
+from tiny_checkpoints import make_bert
 from transformers import (
+    AutoTokenizer,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    GPT2ForSequenceClassification,
     T5ForSequenceClassification,
     ViTForImageClassification,
     ViTImageProcessor,
 )
 from typer.testing import CliRunner
 
+from har_prune.blocks.example_inputs import example_inputs
 from har_prune.blocks.find import find_blocks
 from har_prune.checkpoints.load import Checkpoint
 from har_prune.commands.app import app
@@ -25,7 +29,7 @@ from har_prune.data.load import LabelledData, load_data
 from har_prune.errors import CheckpointError, UnknownFamilyError
 from har_prune.recipe.load import load_recipe
 from har_prune.recipe.original import load_original, named_as
-from har_prune.recipe.prepare import prepare
+from har_prune.recipe.prepare import prepare, try_on
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +153,34 @@ def test_the_same_classes_in_another_order_are_met_by_name(tmp_path):
     load_original(checkpoint, met)
     numbered = LabelledData("image", images, data.labels, ["n1", "n2", "n3"], data.splits)
     assert named_as(checkpoint, numbered).labels.tolist() == [0, 1, 2, 0]
+    loud = LabelledData("image", images, data.labels, ["Blue", "GREEN", "red "], data.splits)
+    assert named_as(checkpoint, loud).labels.tolist() == [2, 1, 0, 2]
+    partly = LabelledData("image", images, data.labels, ["azure", "green", "red"], data.splits)
+    with pytest.raises(CheckpointError, match="'red' stands at another place"):
+        named_as(checkpoint, partly)
+
+
+def test_a_classifier_that_reads_its_padding_and_a_tokenizer_that_pads_otherwise_are_refused(tmp_path):
+    """The last token that is not the config's padding would be the tokenizer's, in any text shorter than another."""
+    folder, checkpoint = make_bert(tmp_path / "made")
+    data = load_data(str(folder))
+    torch.manual_seed(0)
+    reads = tiny(GPT2ForSequenceClassification, n_embd=32, n_layer=2, n_head=4, n_positions=34, vocab_size=50,
+                 pad_token_id=7, initializer_range=0.3, id2label=dict(enumerate(data.label_names)))  # fmt: skip
+    reads.save_pretrained(checkpoint)
+    with pytest.raises(CheckpointError, match=r"pad_token_id 7 and the tokenizer pads with 0 \('\[PAD\]'\)"):
+        load_original(Checkpoint(str(checkpoint)), data)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(checkpoint)
+    model, tokenizer = load_original(Checkpoint(str(checkpoint)), data)
+    assert tokenizer.pad_token_id == model.config.pad_token_id == 7
+
+
+def test_weights_that_inputs_do_not_fit_say_what_to_do(tmp_path):
+    model = har_transformer().to(torch.bfloat16)
+    with pytest.raises(CheckpointError, match=r"in bfloat16, and HarTransformer.*dtype=torch.float32"):
+        try_on(model, example_inputs(har_transformer()))
 
 
 def _saved_vit(folder, names):
