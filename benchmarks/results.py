@@ -28,7 +28,8 @@ RUNS = {
     "cifar10_resnet56_cpu": "accelerate launch har_prune/run.py recipes/cifar10_resnet56_cpu.yaml",
 }
 PAGE = "utd_mhad2_s1"  # docs/results/report.html
-PAGES = ("README.md", "docs/results/index.md")  # which have the table of all folds between two marks
+# Which have the table of all folds between two marks, and of which kind of runs.
+PAGES = {"README.md": "_labels40", "docs/results/index.md": ""}
 _BEGIN, _END = "<!-- made by benchmarks/results.py -->\n", "<!-- end -->"
 
 
@@ -59,11 +60,11 @@ def main() -> None:
         loso_folds.write_run(packed.name.removesuffix(".json.xz"))
     for kind in loso_folds.KINDS:
         loso_folds.write_together(kind)
-    runs = loso_folds.all_kept()
+    for page, kind in PAGES.items():
+        _replace(ROOT / page, loso_folds.readable(loso_folds.all_kept(kind)))
+    runs = loso_folds.all_kept(PAGES["README.md"])
     first = next(iter(runs))
     loso_picture.draw(first, runs[first], ASSETS / f"{first}.png")
-    for page in PAGES:
-        _replace(ROOT / page, loso_folds.readable(runs))
 
 
 def _replace(path: Path, table: str) -> None:
