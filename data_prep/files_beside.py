@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from scipy.signal import fftconvolve, firwin
+from scipy.signal import fftconvolve
 
 from data_prep.clocks import is_absolute, repaired
 from data_prep.column_map import ColumnMap, JoinedFile, TimeColumn
@@ -22,12 +22,11 @@ from data_prep.mapped_files import (
     read_pieces,
     times_of,
 )
-from data_prep.signals import whole_stretches
+from data_prep.signals import low_pass, whole_stretches
 from data_prep.tables import between, check_times, on_grid
 
 NULL = "null"  # the activity of rows without one, where they are kept
 _AS_FAST = 0.95  # of a joined file's rate: a recording as fast as that loses nothing of it
-_LOBES = 10  # of the low-pass filter to each side
 _SAME_S = 1e-6  # stamps and intervals in different units are rounded differently
 
 
@@ -155,13 +154,11 @@ def _low_passed(
     """A channel at its own rate without what a lower one cannot show: it would come back there as another motion."""
     if not len(times):
         return times, values
-    # That of scipy.signal.resample_poly; the trend is out of it, or gravity would ring at the ends.
-    taps = firwin(2 * round(_LOBES * rate / to_hz) + 1, to_hz / rate, window=("kaiser", 5.0))
     places, passed = [], []
     for first, part in whole_stretches(on_grid(path, times, values[:, None], rate), rate, 0.0):
-        trend = np.linspace(part[0, 0], part[-1, 0], len(part))
+        trend = np.linspace(part[0, 0], part[-1, 0], len(part))  # or gravity would ring at the ends
         places.append(first + np.arange(len(part)))
-        passed.append(trend + fftconvolve(part[:, 0] - trend, taps, mode="same"))
+        passed.append(trend + fftconvolve(part[:, 0] - trend, low_pass(rate / to_hz), mode="same"))
     return times[0] + np.concatenate(places) / rate, np.concatenate(passed)
 
 

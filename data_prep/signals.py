@@ -5,10 +5,11 @@ from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
-from scipy.signal import resample_poly
+from scipy.signal import firwin, resample_poly
 
 from data_prep.errors import PrepError
 
+LOBES = 10  # of a low-pass filter to each side
 STANDARD_GRAVITY = 9.80665  # m/s^2
 UNITS = {  # a unit: the one it is written in, and its size in that
     "m/s^2": ("m/s^2", 1.0),
@@ -67,6 +68,11 @@ def resampled(values: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
         raise PrepError(f"from {from_hz:g} to {to_hz:g} Hz is no ratio of small numbers: choose another rate.")
     # "line" takes the trend out first: gravity would ring at the ends.
     return resample_poly(values, ratio.numerator, ratio.denominator, axis=0, padtype="line")
+
+
+def low_pass(times: float) -> np.ndarray:
+    """The filter of scipy.signal.resample_poly for a rate so many times lower, [2 LOBES times + 1]."""
+    return firwin(2 * round(LOBES * times) + 1, 1 / times, window=("kaiser", 5.0))
 
 
 def same_label(labels: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -7,15 +7,14 @@ from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
-from scipy.signal import firwin, upfirdn
+from scipy.signal import upfirdn
 
-from data_prep.signals import runs_of
+from data_prep.signals import LOBES, low_pass, runs_of
 from data_prep.tables import between
 from har_prune.errors import DataError
 
 MAX_GAP_S = 0.25  # filled on a straight line, as data_prep does
 _LARGEST_RATIO = 1000
-_LOBES = 10  # of the low-pass filter to each side, as scipy.signal.resample_poly has it
 _ON_THE_GRID = 1e-3  # of a step, as data_prep.tables has it
 _BEHIND = 1.5  # steps of the grid between neighbours: what is known that far on changes nothing any more
 _LONGEST_PAUSE_S = 30 * 86400.0  # behind a longer one a clock was set
@@ -317,9 +316,9 @@ class Resampler:
         if max(self._up, self._down) > _LARGEST_RATIO:
             raise DataError(f"from {from_hz:g} to {to_hz:g} Hz is no ratio of small numbers: choose another rate.")
         longer = max(self._up, self._down)
-        self._half = _LOBES * longer
+        self._half = LOBES * longer
         if longer > 1:
-            self._filter = firwin(2 * self._half + 1, 1 / longer, window=("kaiser", 5.0)) * self._up
+            self._filter = low_pass(longer) * self._up
         self._zero: np.ndarray | None = None
         self._kept, self._first = np.empty((0, 0)), 0  # samples from `_first` on
         self._made = 0  # samples of the other rate

@@ -89,9 +89,10 @@ def _agree_on_padding(model: PreTrainedModel, tokenizer: Any, checkpoint: Checkp
     """A classifier of texts looks for the last token before the padding, so both must know the padding token."""
     stated = model.config.pad_token_id
     if tokenizer.pad_token is None:
-        if stated is None and tokenizer.eos_token is None:
+        has_it = stated is not None and 0 <= stated < len(tokenizer)  # some configs say -1
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(stated) if has_it else tokenizer.eos_token
+        if tokenizer.pad_token is None:
             raise CheckpointError(f"the tokenizer of checkpoint {checkpoint} has no token to pad with: give it one.")
-        tokenizer.pad_token = tokenizer.eos_token if stated is None else tokenizer.convert_ids_to_tokens(stated)
     if stated is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     elif stated != tokenizer.pad_token_id and _reads_padding(model, tokenizer.pad_token_id):
@@ -105,6 +106,8 @@ def _agree_on_padding(model: PreTrainedModel, tokenizer: Any, checkpoint: Checkp
 @torch.no_grad()
 def _reads_padding(model: PreTrainedModel, pad: int) -> bool:
     """Whether a text gets another answer when it is padded, because the network takes padding for its last token."""
+    if model.config.is_encoder_decoder:  # those look for the end of a text
+        return False
     token = next(index for index in range(model.config.vocab_size) if index not in (pad, model.config.pad_token_id))
     tokens = torch.full((1, 8), token, device=model.device)
     tokens[:, 4:] = pad

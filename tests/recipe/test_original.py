@@ -7,7 +7,7 @@ import tiny_checkpoints
 import torch
 import transformers as t
 from console import refused, run_recipe
-from families import TOKENS, WIDTHS, classifier, har_transformer, tiny
+from families import TOKENS, WIDTHS, classifier, har_transformer, llama, tiny
 from tiny_checkpoints import make_bert
 from transformers import (
     AutoTokenizer,
@@ -175,6 +175,10 @@ def test_a_classifier_that_reads_its_padding_and_a_tokenizer_that_pads_otherwise
     tokenizer.save_pretrained(checkpoint)
     model, tokenizer = load_original(Checkpoint(str(checkpoint)), data)
     assert tokenizer.pad_token_id == model.config.pad_token_id == 7
+    lines = LabelledData("text", data.values, None, [], data.splits)
+    llama(pad_token_id=-1).save_pretrained(checkpoint)
+    _, tokenizer = load_original(Checkpoint(str(checkpoint)), lines)
+    assert tokenizer.pad_token == tokenizer.eos_token, "there is no token -1"
 
 
 def test_weights_that_inputs_do_not_fit_say_what_to_do(tmp_path):
