@@ -281,6 +281,9 @@ def test_every_recipe_runs_for_two_steps(name, root, tmp_path):
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "pruned")
         model = loaded.from_pretrained(tmp_path / "out" / "pruned")
         assert model(**tokenizer("the plot is very long", return_tensors="pt")).logits.isfinite().all()
+        tokens = history["iterations"][0]["cost"]["tokens"]
+        assert tokens in (30, 32)
+        assert f"| MACs, {tokens} tokens |" in (tmp_path / "out" / "report.md").read_text()
     if name == "llama":
         assert model.dtype == torch.bfloat16
         assert history["iterations"][0]["metrics"]["test"]["task"] == "next-token"

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedConfig
 
 from har_prune.data.channels import OF_CHANNELS, ChannelMatch, match_channels
 from har_prune.data.load import LabelledData
 from har_prune.data.transforms import AUGMENTATIONS, OF_EPOCHS
 from har_prune.errors import CheckpointError, DataError
-from har_prune.runtime.batches import INDEX, LABELS
+from har_prune.runtime.batches import INDEX, LABELS, most_tokens
 from har_prune.runtime.devices import uses_gpu
 from har_prune.runtime.images import processor_does
 
@@ -125,14 +126,21 @@ class TextInputs:
         self.max_tokens = min(max_tokens, tokenizer.model_max_length)
 
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
-        made = self.tokenizer(
-            list(texts), padding="longest", truncation=True, max_length=self.max_tokens, return_tensors="pt",
-            padding_side="right", return_token_type_ids=False,
-        )  # fmt: skip
-        inputs = {"input_ids": made["input_ids"], "attention_mask": made["attention_mask"]}
+        inputs = self._tokens(texts, "longest", self.max_tokens)
         if self.next_token:
             inputs[LABELS] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
         return inputs
+
+    def longest(self, texts: list[str], config: PreTrainedConfig) -> dict[str, Tensor]:
+        """Model inputs padded to the most tokens that the network is given: what it costs grows with the length."""
+        return self._tokens(texts, "max_length", most_tokens(config, self.max_tokens))
+
+    def _tokens(self, texts: list[str], padding: str, most: int) -> dict[str, Tensor]:
+        made = self.tokenizer(
+            list(texts), padding=padding, truncation=True, max_length=most, return_tensors="pt", padding_side="right",
+            return_token_type_ids=False,
+        )  # fmt: skip
+        return {"input_ids": made["input_ids"], "attention_mask": made["attention_mask"]}
 
 
 def preprocess_for(data: LabelledData, processor: Any, checkpoint: str, max_tokens: int = 128) -> Preprocess:

@@ -33,6 +33,7 @@ class Cost:
         size_bytes: Bytes of weights and buffers as they are saved; tied ones count once. None in records of 0.1.
         activation_bytes: Most memory that hidden states take at one moment of a forward; None in records of 0.1.
         latency: Time of a forward; None when not measured. A timing: differs between runs.
+        tokens: Length of the example, where the network takes tokens: cost grows with it.
     """
 
     macs: int
@@ -40,6 +41,7 @@ class Cost:
     size_bytes: int | None = None
     activation_bytes: int | None = None
     latency: Latency | None = None
+    tokens: int | None = None
 
 
 def measure_cost(
@@ -59,13 +61,14 @@ def measure_cost(
         latency: Whether to measure time. Where the original is small, on a CPU, on one thread.
         budget: How time is measured, where there is a budget of it; it is measured then in any case.
     """
-    macs = count_macs(model, example_inputs)
+    tokens = example_inputs.get("input_ids")
     return Cost(
-        macs=macs,
+        macs=count_macs(model, example_inputs),
         parameters=model.num_parameters(),
         size_bytes=sum(_stored(model).values()),
         activation_bytes=peak_activation_bytes(model, example_inputs),
         latency=timed(model, example_inputs, original or model, budget) if latency or budget else None,
+        tokens=None if tokens is None else tokens.shape[1],
     )
 
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from har_prune.checkpoints.auto_class import auto_class_for
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.errors import DataError, ExportError
+from har_prune.runtime.batches import most_tokens
 from har_prune.runtime.images import processor_does
 
 Arrays = Mapping[str, np.ndarray]  # inputs by name
@@ -257,7 +258,7 @@ def deployed(model: PreTrainedModel, processor: Any, hop_s: float | None = None)
             )
         return Deployed(network, "image", {"pixels": torch.zeros(2, *shape)}, facts)
     if hasattr(processor, "pad_token"):
-        longest = min(int(getattr(config, "max_position_embeddings", 128)) - 2, 128)
+        longest = most_tokens(config, 128)
         facts |= {"input": "tokens", "pad_token_id": config.pad_token_id, "max_tokens": longest}
         tokens = torch.full((2, longest), config.vocab_size - 1)
         example = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}

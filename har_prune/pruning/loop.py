@@ -14,6 +14,7 @@ from har_prune.blocks.find import find_blocks, stack_of
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, NotRemovableError, OutputFolderError, UnreachableTargetError
 from har_prune.evaluation.cost import Cost
+from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.choose import Chooser
 from har_prune.pruning.config import RunConfig
@@ -67,6 +68,7 @@ def prune(
     accelerator: Accelerator | None = None,
     teachers: Sequence[PreTrainedModel] = (),
     on_step: Callable[[PruningStep, PruningHistory], None] | None = None,
+    example_inputs: Mapping[str, Any] | None = None,
 ) -> PruningResult:
     """Removes the least important block and repeats until the target is met; heals as `config.heal.when` says.
 
@@ -85,6 +87,8 @@ def prune(
         accelerator: Device, precision and processes; None = one of our own.
         teachers: Networks of the same classes; where healing distils, their logits are averaged with the original's.
         on_step: Called on the main process with each new step and the history so far.
+        example_inputs: Model inputs of two examples; costs are of the first. None = the first of calibration, whose
+            length, where they are texts, is that of the longest in their batch.
 
     Returns:
         The selected network and the history of all iterations.
@@ -110,7 +114,7 @@ def prune(
     if train is not None:
         checked(train, "training")
     accelerator = trains_alike(accelerator_for(accelerator))
-    run = _Run(model, train, calibration, evaluate, config, accelerator, teachers, on_step)
+    run = _Run(model, train, calibration, evaluate, config, accelerator, teachers, on_step, example_inputs)
     return run.to_the_end()
 
 
@@ -131,18 +135,19 @@ class _Run:
         accelerator: Accelerator,
         teachers: Sequence[PreTrainedModel],
         on_step: Callable[[PruningStep, PruningHistory], None] | None,
+        example_inputs: Mapping[str, Any] | None,
     ):
         self.on_step = on_step
         batch = next(iter(calibration), None)
         if batch is None:
             raise DataError("there are no calibration batches.")
-        example_inputs = inputs_of(rows_of(batch, slice(2)))  # to find blocks with, where none can be made up
-        self.original = stack_of(model, example_inputs)
+        examples = inputs_of(rows_of(batch if example_inputs is None else example_inputs, slice(2)))
+        self.original = stack_of(model, examples)  # which finds blocks with them, where none can be made up
         refuse_placed(self.original.model)
         self.original.model.to(accelerator.device).eval()
         self.calibration, self.evaluate = calibration, evaluate
         self.config, self.settings, self.accelerator = config, config.prune, accelerator
-        self.one_example = rows_of(example_inputs, slice(1))
+        self.one_example = rows_of(examples, slice(1))
         self.protected = protected_blocks(self.original, self.settings.protected)
         check_settings(self.original, self.settings, self.one_example)
         check_all(config.evaluate, evaluate)
@@ -175,6 +180,11 @@ class _Run:
             raise OutputFolderError(
                 f"output folder {config.output_dir} was made from another network than this one (its weights differ): "
                 "choose another output_dir."
+            )
+        if self.steps and self.steps[0].cost.macs != (macs := count_macs(self.original.model, self.one_example)):
+            raise OutputFolderError(
+                f"output folder {config.output_dir} counted {self.steps[0].cost.macs:,} MACs for its original, which "
+                f"has {macs:,} now: its examples have another size, or are counted otherwise. Take another output_dir."
             )
 
     def to_the_end(self) -> PruningResult:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from har_prune.blocks.find import find_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.checkpoints.load import Checkpoint
-from har_prune.data.batches import Preprocess, preprocess_for
+from har_prune.data.batches import Preprocess, TextInputs, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.protocols import Splits, make_splits
@@ -114,7 +114,12 @@ def _tried(
     data: LabelledData, splits: Splits, model: PreTrainedModel, processor: Any, name: str, config: DataConfig
 ) -> Prepared:
     preprocess = preprocess_for(data, processor, name, config.max_tokens)
-    example_inputs = inputs_of(preprocess(data.raw(splits.calibration[:2])))
+    few = data.raw(splits.calibration[:2])
+    example_inputs = (
+        preprocess.longest(list(few), model.config)
+        if isinstance(preprocess, TextInputs)
+        else inputs_of(preprocess(few))
+    )
     try_on(model, example_inputs)
     return Prepared(data, splits, model, processor, preprocess, example_inputs, find_blocks(model, example_inputs))
 

@@ -187,6 +187,7 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
         accelerator=accelerator,
         teachers=teachers,
         on_step=partial(say_step, recipe.prune.target),
+        example_inputs=made.example_inputs,
     )
     if accelerator.is_main_process:
         keep(folder, result, made, recipe, command)

@@ -12,7 +12,7 @@ from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.evaluation.robustness.measure import Robustness, corruption_error
 from har_prune.reporting.names import in_terminal
 from har_prune.reporting.robustness import robustness_table
-from har_prune.reporting.trajectory import latency_text
+from har_prune.reporting.trajectory import latency_text, macs_label
 
 Found = Mapping[str, tuple[EvalMetrics, Cost, Mapping[str, Any]]]  # by checkpoint; the one to compare with first
 
@@ -45,7 +45,7 @@ def network_table(found: Found) -> Table:
             figures["calibration error %"] = f"{100 * metrics.calibration_error:.2f}"
         figures |= {
             "examples": f"{metrics.samples:,}",
-            "MACs": f"{cost.macs:,}",
+            macs_label(cost): f"{cost.macs:,}",
             "parameters": f"{cost.parameters:,}",
             "size, KiB": f"{(cost.size_bytes or 0) / 1024:,.0f}",
             "activations at their peak, KiB": f"{(cost.activation_bytes or 0) / 1024:,.0f}",

@@ -6,7 +6,7 @@ from har_prune.evaluation.latency import Latency
 from har_prune.evaluation.measurement import figures_of
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.reporting.names import in_terminal
-from har_prune.reporting.trajectory import latency_text, rows_of
+from har_prune.reporting.trajectory import latency_text, macs_label, rows_of
 
 
 def summary_table(history: PruningHistory) -> Table:
@@ -42,7 +42,7 @@ def controls_table(history: PruningHistory) -> Table:
 def _rows(before: PruningStep, after: PruningStep, split: str) -> list[tuple[str, float, float, str]]:
     rows: list[tuple[str, float, float, str]] = [
         ("blocks", len(before.remaining), len(after.remaining), "{:,}"),
-        ("MACs", before.cost.macs, after.cost.macs, "{:,}"),
+        (macs_label(before.cost), before.cost.macs, after.cost.macs, "{:,}"),
         ("parameters", before.cost.parameters, after.cost.parameters, "{:,}"),
     ]
     for name, old_bytes, new_bytes in (

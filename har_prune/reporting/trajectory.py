@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from har_prune.evaluation.cost import Cost
 from har_prune.evaluation.latency import Latency
 from har_prune.evaluation.measurement import figures_of
 from har_prune.evaluation.metrics import EvalMetrics
@@ -17,7 +18,8 @@ def trajectory_markdown(history: PruningHistory) -> str:
     first, kinds = history.before.metrics, list(figures_of(history.after.measured))
     timed = any(step.cost.latency for step in history.iterations)  # a column of dashes says nothing
     chose = any(step.choice for step in history.iterations)
-    header = ["iteration", "removed", *["closer"] * chose, "blocks", "MACs", "reduction %", "parameters"]
+    header = ["iteration", "removed", *["closer"] * chose, "blocks", macs_label(history.before.cost)]
+    header += ["reduction %", "parameters"]
     header += ["latency ms (p90)"] * timed
     header += [f"{split} {name}" for split, metrics in first.items() for name in metrics.figures] + kinds
     lines = ["| " + " | ".join(map(in_markdown, header)) + " |", "|" + "---|" * len(header)]
@@ -106,6 +108,15 @@ def training_examples(history: PruningHistory, step: PruningStep) -> int:
 def noise_of(metrics: EvalMetrics) -> float:
     """Half-width in points of the 95 % interval that so many examples leave an accuracy."""
     return 196 * math.sqrt(metrics.accuracy * (1 - metrics.accuracy) / metrics.samples)
+
+
+def macs_label(cost: Cost) -> str:
+    """What tables call multiply-accumulates of one example, and of how many tokens where it has some.
+
+    >>> macs_label(Cost(1, 1, tokens=128))
+    'MACs, 128 tokens'
+    """
+    return "MACs" if cost.tokens is None else f"MACs, {cost.tokens} tokens"
 
 
 def latency_text(latency: Latency | None) -> str:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
+from transformers import PreTrainedConfig
 
 from har_prune.errors import DataError
 
@@ -61,6 +62,12 @@ def rows_of(batch: Mapping[str, Any], rows: slice | list[int]) -> dict[str, Any]
         return [value[row] for row in rows] if isinstance(rows, list) and isinstance(value, list) else value[rows]
 
     return {key: taken(value) for key, value in _items(batch)}
+
+
+def most_tokens(config: PreTrainedConfig, wanted: int) -> int:
+    """How many tokens a network is given at most: no more than it has positions for, of which RoBERTa wastes two."""
+    positions = getattr(config, "max_position_embeddings", None) or -1  # XLNet says -1: any
+    return min(wanted, positions - 2) if positions > 2 else wanted
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from transformers import (
     BertForTokenClassification,
     EfficientNetImageProcessor,
     MobileViTImageProcessor,
+    XLNetConfig,
 )
 
 from har_prune import TrainConfig, evaluate_model, train_model
@@ -25,7 +26,11 @@ from har_prune.data.images import ImageColumn
 from har_prune.data.load import LabelledData, load_data
 from har_prune.data.protocols import make_splits
 from har_prune.errors import CheckpointError, DataError, RecipeError
+from har_prune.evaluation.cost import measure_cost
+from har_prune.evaluation.macs import count_macs
 from har_prune.recipe.original import load_original, make_original
+from har_prune.recipe.prepare import prepared_for
+from har_prune.runtime.batches import most_tokens
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +122,23 @@ def test_sentences_are_cut_padded_and_masked(made):
     assert batch["attention_mask"].sum(1).tolist() == lengths
     with pytest.raises(CheckpointError, match=r"has no tokenizer \(tokenizer\.json\)"):
         preprocess_for(data, None, "x")
+
+
+def test_costs_of_texts_are_those_of_the_longest_that_are_let_through(made):
+    """Whatever the texts that happen to calibrate, 28 tokens are 28."""
+    folder, checkpoint = made["bert"]
+    fields = {"name_or_path": str(folder), "protocol": "official", "validation_fraction": 0.3}
+    found = [prepared_for(Checkpoint(checkpoint), DataConfig(**fields, max_tokens=28), seed) for seed in (0, 1)]
+    costs = [measure_cost(each.model, each.one_example, latency=False) for each in found]
+    assert costs[0] == costs[1]
+    assert costs[0].tokens == 28
+    by_hand = {
+        "input_ids": torch.zeros(1, 28, dtype=torch.long),
+        "attention_mask": torch.ones(1, 28, dtype=torch.long),
+    }
+    assert costs[0].macs == count_macs(found[0].model, by_hand)
+    assert most_tokens(found[0].model.config, 128) == 32, "of 34 positions RoBERTa has no use for two"
+    assert most_tokens(XLNetConfig(), 128) == 128
 
 
 def test_text_without_classes_is_predicted_token_by_token(made):

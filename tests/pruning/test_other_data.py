@@ -22,7 +22,7 @@ def _network(seed):
     return HarTransformerForSequenceClassification(config)
 
 
-def _prune(out, *, train=0, calibration=1, evaluate=2, distill=None, teachers=()):
+def _prune(out, *, train=0, calibration=1, evaluate=2, distill=None, teachers=(), **more):
     return prune(
         _network(0),
         loader(64, train, shuffle=True),
@@ -32,7 +32,7 @@ def _prune(out, *, train=0, calibration=1, evaluate=2, distill=None, teachers=()
             target={"blocks": 2}, calibration={"execution_plan": {"micro_batch": 32}},
             heal=HealConfig(epochs=1, distill=distill), evaluate={"latency": False}, output_dir=out,
         ),
-        teachers=teachers,
+        teachers=teachers, **more,
     )  # fmt: skip
 
 
@@ -67,6 +67,13 @@ def test_the_same_data_continue_and_others_are_refused(ended, interrupted):
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     with pytest.raises(OutputFolderError, match="made with other data: calibration, evaluate validation differ"):
         _prune(interrupted, calibration=8, evaluate=9)
+
+
+def test_examples_of_another_size_are_refused(interrupted):
+    """Their MACs are not those that are recorded: a target would be met by numbers of two kinds."""
+    shorter = next(iter(loader(32, 1)))["input_values"][:2, :24]
+    with pytest.raises(OutputFolderError, match=r"counted [\d,]+ MACs for its original, which has [\d,]+ now"):
+        _prune(interrupted, example_inputs={"input_values": shorter})
 
 
 def test_altered_weights_are_refused_by_their_folder(ended, interrupted):

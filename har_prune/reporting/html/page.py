@@ -20,7 +20,14 @@ from har_prune.reporting.html.tables import Cell, PageTable, Section
 from har_prune.reporting.names import printable
 from har_prune.reporting.robustness import compared, robustness_of
 from har_prune.reporting.structures import removed_text, units_left
-from har_prune.reporting.trajectory import controls_note, latency_text, noise_of, rows_of, training_examples
+from har_prune.reporting.trajectory import (
+    controls_note,
+    latency_text,
+    macs_label,
+    noise_of,
+    rows_of,
+    training_examples,
+)
 
 _HERE = Path(__file__).parent
 _LARGEST_CONFUSION = 32  # classes; a larger matrix nobody reads
@@ -141,7 +148,7 @@ def _cards(history: PruningHistory) -> list[dict[str, Any]]:
     before, after, split = history.before, history.after, history.shown_split
     pairs: list[tuple[str, str, float | None, float | None, str]] = [
         ("blocks", "blocks", len(before.remaining), len(after.remaining), "{:,.0f}"),
-        ("macs", "MACs", before.cost.macs, after.cost.macs, "{:,.0f}"),
+        ("macs", macs_label(before.cost), before.cost.macs, after.cost.macs, "{:,.0f}"),
         ("parameters", "parameters", before.cost.parameters, after.cost.parameters, "{:,.0f}"),
         ("size", "size, KiB", _kib(before.cost.size_bytes), _kib(after.cost.size_bytes), "{:,.0f}"),
         (
