@@ -152,11 +152,15 @@ def test_a_run_is_not_continued_on_other_data(finished, quickstart, tmp_path):
     shutil.rmtree(out / "iteration-002")
     path = out / "data.json"
     known = json.loads(path.read_text())
-    assert set(known) == {"train", "calibration", "evaluate validation", "evaluate test"}
+    assert set(known) == {"train", "calibration", "evaluate validation", "evaluate test", "inputs"}
     path.write_text(json.dumps({**known, "evaluate test": "another"}))
     same = [*FAST, "prune.target.macs_reduction=0.2"]
     refused(run_recipe(quickstart, out, *same), "made with other data: evaluate test differ(s)")
-    path.write_text(json.dumps(known))
+    window, samples, channels, mean, spread = known["inputs"]["input_values"]
+    scaled = {"input_values": [window, samples, channels, mean, 1.01 * spread]}
+    path.write_text(json.dumps({**known, "inputs": scaled}))
+    refused(run_recipe(quickstart, out, *same), "was made with the same data prepared in another way")
+    path.write_text(json.dumps({name: value for name, value in known.items() if name != "inputs"}))  # as 0.1 did
     again = run_recipe(quickstart, out, *same)
     assert again.exit_code == 0, again.output
 

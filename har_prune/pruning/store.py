@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.blocks.rebuild import build_from, copied
@@ -23,6 +25,7 @@ _IDENTITY = "recipe.json"
 _HISTORY = "history.json"
 _DATA = "data.json"
 _TEACHERS = "teachers"
+_INPUTS = "inputs"  # in records of 0.1 not there
 _TRAINING = "training-"
 _CHOICE = f"{_TRAINING}choice.json"
 _CONTROL = "control-"
@@ -88,14 +91,37 @@ class RunFolder:
         if not path.exists():
             write_json(path, fingerprints)
             return
-        known = _parsed(path, dict)
-        known.pop(_TEACHERS, None)
+        known = {name: value for name, value in _parsed(path, dict).items() if name not in (_TEACHERS, _INPUTS)}
         differing = [name for name in sorted({*known, *fingerprints}) if known.get(name) != fingerprints.get(name)]
         if differing:
             raise OutputFolderError(
                 f"output folder {self.path} was made with other data: {', '.join(differing)} differ(s) from what is "
                 "given now (batches drawn at random need the same seed). Choose another output_dir, or bring the "
                 "former data back to continue that run."
+            )
+
+    def compare_inputs(self, examples: Mapping[str, Tensor]) -> None:
+        """Keeps what examples are like as the network is given them beside the data they are of; likewise.
+
+        Shape, mean and spread, in which another extractor, image processor or tokenizer shows and another machine does
+        not.
+
+        Raises:
+            OutputFolderError: The same data were prepared in another way.
+        """
+        if not self.writes:
+            return
+        found = {name: [*map(float, each.shape), *_moments(each)] for name, each in examples.items()}
+        path = self.path / _DATA
+        record = _parsed(path, dict)
+        known = record.get(_INPUTS)
+        if known is None:
+            write_json(path, {**record, _INPUTS: found})
+        elif known.keys() != found.keys() or not all(_alike(known[name], found[name]) for name in found):
+            raise OutputFolderError(
+                f"output folder {self.path} was made with the same data prepared in another way: the extractor, image "
+                "processor or tokenizer of the checkpoint is another one now. Choose another output_dir, or bring the "
+                "former one back to continue that run."
             )
 
     def compare_teachers(self, found: list[str]) -> None:
@@ -214,6 +240,15 @@ def data_fingerprints(train: Any, calibration: Any, evaluate: Mapping[str, Any])
     """Fingerprints of the data of a run by what they are for; None for what cannot be looked at."""
     sets = {"train": train, "calibration": calibration, **{f"evaluate {name}": evaluate[name] for name in evaluate}}
     return {name: fingerprint_of(batches) for name, batches in sets.items() if batches is not None}
+
+
+def _moments(values: Tensor) -> tuple[float, float]:
+    """Mean and spread."""
+    return float(values.double().mean()), float(values.double().std())
+
+
+def _alike(first: list[float], second: list[float]) -> bool:
+    return len(first) == len(second) and np.allclose(first, second, rtol=1e-5, atol=1e-5)
 
 
 def joint_fingerprint(fingerprints: dict[str, str | None]) -> str | None:

@@ -168,6 +168,7 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
     # Everything is checked; only now something is written.
     folder = RunFolder(recipe.output_dir, recipe.fingerprint, writes=accelerator.is_main_process)
     folder.compare_data(fingerprints)  # before the original is trained on them
+    folder.compare_inputs(made.example_inputs)
     if accelerator.is_main_process:
         _keep_beginning(recipe, accelerator)
     accelerator.wait_for_everyone()
