@@ -12,9 +12,8 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.find import find_blocks, stack_of
 from har_prune.blocks.stack import BlockStack
-from har_prune.errors import DataError, NotRemovableError, OutputFolderError, UnreachableTargetError
+from har_prune.errors import DataError, NotRemovableError, UnreachableTargetError
 from har_prune.evaluation.cost import Cost
-from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.choose import Chooser
 from har_prune.pruning.config import RunConfig
@@ -169,6 +168,8 @@ class _Run:
         )
         accelerator.wait_for_everyone()
         self.steps = self.folder.steps() if self.folder else []
+        if self.folder and self.steps:
+            self.folder.compare_original(self.steps[0], self.original.model, self.one_example)
         # Of the code that runs, not of what is on disk when it ends.
         self.environment = {
             **environment(),
@@ -176,16 +177,6 @@ class _Run:
             "precision": accelerator.mixed_precision,
             "device": accelerator.device.type,
         }
-        if self.steps and self.steps[0].weights_sha256 != weights_sha256(self.original.model):
-            raise OutputFolderError(
-                f"output folder {config.output_dir} was made from another network than this one (its weights differ): "
-                "choose another output_dir."
-            )
-        if self.steps and self.steps[0].cost.macs != (macs := count_macs(self.original.model, self.one_example)):
-            raise OutputFolderError(
-                f"output folder {config.output_dir} counted {self.steps[0].cost.macs:,} MACs for its original, which "
-                f"has {macs:,} now: its examples have another size, or are counted otherwise. Take another output_dir."
-            )
 
     def to_the_end(self) -> PruningResult:
         if not self.steps:

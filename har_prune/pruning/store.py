@@ -14,6 +14,7 @@ from har_prune.blocks.rebuild import build_from, copied
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.load import load_model
 from har_prune.errors import OutputFolderError
+from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.runtime.batches import fingerprint_of
 from har_prune.runtime.digest import weights_sha256
@@ -111,7 +112,10 @@ class RunFolder:
         """
         if not self.writes:
             return
-        found = {name: [*map(float, each.shape), *_moments(each)] for name, each in examples.items()}
+        found = {
+            name: [*map(float, each.shape), each.double().mean().item(), each.double().std().item()]
+            for name, each in examples.items()
+        }
         path = self.path / _DATA
         record = _parsed(path, dict)
         known = record.get(_INPUTS)
@@ -158,6 +162,24 @@ class RunFolder:
                 "from there, or choose another output_dir."
             )
         return found
+
+    def compare_original(self, first: PruningStep, model: PreTrainedModel, one_example: dict[str, Tensor]) -> None:
+        """Compares the unpruned network with the one that iteration 0 is of, and what an example of it costs.
+
+        Raises:
+            OutputFolderError: It is another one, or its MACs are not those that a target would be held against.
+        """
+        if first.weights_sha256 != weights_sha256(model):
+            raise OutputFolderError(
+                f"output folder {self.path} was made from another network than this one (its weights differ): choose "
+                "another output_dir."
+            )
+        macs = count_macs(model, one_example)
+        if first.cost.macs != macs:
+            raise OutputFolderError(
+                f"output folder {self.path} counted {first.cost.macs:,} MACs for its original, which has "
+                f"{macs:,} now: its examples have another size, or are counted otherwise. Choose another output_dir."
+            )
 
     def save(self, step: PruningStep, model: PreTrainedModel | None) -> None:
         """Adds an iteration; iteration 0, the unpruned network, needs no model."""
@@ -240,11 +262,6 @@ def data_fingerprints(train: Any, calibration: Any, evaluate: Mapping[str, Any])
     """Fingerprints of the data of a run by what they are for; None for what cannot be looked at."""
     sets = {"train": train, "calibration": calibration, **{f"evaluate {name}": evaluate[name] for name in evaluate}}
     return {name: fingerprint_of(batches) for name, batches in sets.items() if batches is not None}
-
-
-def _moments(values: Tensor) -> tuple[float, float]:
-    """Mean and spread."""
-    return float(values.double().mean()), float(values.double().std())
 
 
 def _alike(first: list[float], second: list[float]) -> bool:
