@@ -18,7 +18,7 @@ from typing import Any
 from accelerate.utils import set_seed
 from measuring import write_result
 from transformers import PreTrainedModel
-from trials import Kept, begin, found_in, trials_of
+from trials import Kept, Trial, begin, found_in, trials_of
 
 from har_prune import evaluate_model, prune, train_model
 from har_prune.data.load import LabelledData, load_configured
@@ -30,6 +30,7 @@ from har_prune.recipe.schema import Recipe
 from har_prune.training.config import HealConfig
 
 AS_IT_IS = "as the recipe heals"
+CUT = "cut, not healed"
 # A change of the heal section; None in place of a key's value removes it, epochs and learning rates are multiplied.
 ROWS: dict[str, dict[str, Any]] = {
     AS_IT_IS: {},
@@ -43,7 +44,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "twice as long": {"epochs": 2.0},
     "twice as long, labels alone": {"epochs": 2.0, "distill": None},
     "twice as long, from three originals": {"epochs": 2.0, "distill": {"originals": 3}},
-    "learning rate / 3": {"learning_rate": 1 / 3},
+    "a third of the learning rate": {"learning_rate": 1 / 3},
     "learning rate x 2": {"learning_rate": 2.0},
     "learning rate x 3": {"learning_rate": 3.0},
     "distilled, learning rate x 2": {"distill": {}, "learning_rate": 2.0},
@@ -69,41 +70,58 @@ def heal_in_every_way(recipe: Recipe, data: LabelledData, rows: list[str], kept:
     if set(rows) <= set(found):
         return found
     trial = begin(recipe, data, kept.folder)
-    validation = trial.examples(trial.made.splits.validation)
-    accuracy = evaluate_model(trial.original.model, validation, trial.accelerator).accuracy
-    kept.keep("original", {"accuracy": accuracy})
+    if "left" not in found:
+        steps = trial.cut(sets=["validation"]).iterations
+        kept.keep("original", {"accuracy": steps[0].metrics["validation"].accuracy})
+        kept.keep(CUT, {"accuracy": steps[-1].metrics["validation"].accuracy})
+        kept.keep("removals", len(steps) - 1)
+        kept.keep("left", sorted(steps[-1].remaining))
     others: list[PreTrainedModel] = []
-    for name in rows:
-        if name in found:
-            continue
-        change = ROWS[name]
-        removals = 1 if name == AS_IT_IS else found[AS_IT_IS]["removals"]
-        heal = changed(recipe.heal, change, removals)
-        if name != AS_IT_IS and heal == changed(recipe.heal, {}, removals):
+    for name in (row for row in rows if row not in found):
+        heal = changed(recipe.heal, ROWS[name], found["removals"])
+        if name != AS_IT_IS and heal == recipe.heal:
             kept.keep(name, found[AS_IT_IS])
             continue
         wanted = heal.distill.originals if heal.distill else 1
         if wanted > 1 and recipe.train is None:
             kept.keep(name, {"refused": "the original is a checkpoint"})
             continue
-        for number in range(len(others) + 1, wanted):
-            seed = recipe.seed + SEEDS_APART * number
-            set_seed(seed)
-            others.append(make_original(dict(recipe.model.config or {}), data, trial.made.splits.train)[0])
-            train_model(others[-1], trial.train, validation, recipe.train, accelerator=trial.accelerator, seed=seed)
-        settings = recipe.model_copy(update={"heal": heal, "output_dir": None, "controls": ()})
+        others += [another_original(trial, number) for number in range(len(others) + 1, wanted)]
         try:
-            history = prune(
-                trial.original, trial.train, trial.calibration, validation, settings, accelerator=trial.accelerator,
-                teachers=others[: wanted - 1],
-            ).history  # fmt: skip
+            kept.keep(name, healed(trial, name, heal, found["left"], others[: wanted - 1]))
         except RecipeError as refused:
             kept.keep(name, {"refused": str(refused)})
-            continue
-        seen = sum(step.healing.samples_seen for step in history.iterations if step.healing)
-        accuracy, removals = history.after.metrics["validation"].accuracy, len(history.iterations) - 1
-        kept.keep(name, {"accuracy": accuracy, "examples": seen, "removals": removals})
+        trial.forget(name)
     return found
+
+
+def healed(
+    trial: Trial, name: str, heal: HealConfig, left: list[int], others: list[PreTrainedModel]
+) -> dict[str, float]:
+    """What one row finds: all blocks that go are gone at once, or, with several healings, in a run of its own."""
+    seed = trial.recipe.seed
+    validation = trial.examples(trial.made.splits.validation)
+    if heal.when == "end":
+        stack = trial.of_blocks(left)
+        seen = trial.heal(name, stack, heal, seed, others).samples_seen
+        return {"accuracy": evaluate_model(stack.model, validation, trial.accelerator).accuracy, "examples": seen}
+    settings = trial.recipe.model_copy(update={"heal": heal, "output_dir": None, "controls": ()})
+    history = prune(
+        trial.original, trial.train, trial.calibration, validation, settings, accelerator=trial.accelerator,
+        teachers=others,
+    ).history  # fmt: skip
+    seen = sum(step.healing.samples_seen for step in history.iterations if step.healing)
+    return {"accuracy": history.after.metrics["validation"].accuracy, "examples": seen}
+
+
+def another_original(trial: Trial, number: int) -> PreTrainedModel:
+    """The same network, trained with another seed."""
+    recipe, made, seed = trial.recipe, trial.made, trial.recipe.seed + SEEDS_APART * number
+    set_seed(seed)
+    model = make_original(dict(recipe.model.config or {}), made.data, made.splits.train)[0]
+    validation = trial.examples(made.splits.validation)
+    train_model(model, trial.train, validation, recipe.train, accelerator=trial.accelerator, seed=seed)
+    return model
 
 
 def run(
@@ -121,7 +139,7 @@ def run(
 def table_of(trials: dict[str, dict[str, Any]], rows: list[str]) -> list[dict[str, Any]]:
     """Means over trials, and each row against the recipe."""
     found, table = list(trials.values()), []
-    for row in ("original", *rows):
+    for row in ("original", CUT, *rows):
         if any("refused" in trial[row] for trial in found):
             table.append({"healing": row, "": "not for this network"})
             continue
@@ -146,11 +164,12 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=[], choices=list(ROWS), help="none: all")
     parser.add_argument("--runs", type=Path, default=Path("runs/healing_ablation"))
     parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
+    parser.add_argument("--name", help="of the result, after healing_ablation_; none: the recipe's")
     given = parser.parse_args()
     rows = [name for name in ROWS if name == AS_IT_IS or not given.rows or name in given.rows]
     trials = run(given.recipe, given.seeds, given.folds, rows, given.runs, given.override)
     facts = {"seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override}
-    name, title = f"healing_ablation_{Path(given.recipe).stem}", "What each part of healing is worth"
+    name, title = f"healing_ablation_{given.name or Path(given.recipe).stem}", "What each part of healing is worth"
     write_result(name, title, facts, table_of(trials, rows), found_in(trials))
 
 

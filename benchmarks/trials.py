@@ -10,6 +10,7 @@ import numpy as np
 from accelerate import Accelerator
 from safetensors.torch import load_model, save_model
 from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 
 from har_prune import (
     BlockStack,
@@ -32,6 +33,8 @@ from har_prune.recipe.originals import check_original_from, taken_over
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.files import whole_file, write_json
+from har_prune.training.config import HealConfig
+from har_prune.training.loop import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -59,34 +62,41 @@ class Trial:
         """Batches to evaluate on."""
         return make_loader(self.made.data, rows, self.made.preprocess, 256)
 
-    def cut(self, **settings: Any) -> PruningHistory:
+    def cut(self, sets: Sequence[str] = ("validation", "test"), **settings: Any) -> PruningHistory:
         """Removes blocks as the recipe does, with other settings of its `prune` section, and heals nothing."""
         chosen = PruneSettings(**{**self.recipe.prune.model_dump(exclude_unset=True), **settings})
         recipe = self.recipe.model_copy(update={"prune": chosen, "heal": None, "controls": (), "output_dir": None})
-        splits = self.made.splits
-        sets = {"validation": self.examples(splits.validation), "test": self.examples(splits.test)}
-        return prune(self.original, None, self.calibration, sets, recipe, accelerator=self.accelerator).history
+        evaluate = {name: self.examples(getattr(self.made.splits, name)) for name in sets}
+        return prune(self.original, None, self.calibration, evaluate, recipe, accelerator=self.accelerator).history
 
     def of_blocks(self, left: Sequence[int]) -> BlockStack:
         """The original with some of its blocks alone."""
         gone = [block.index for block in self.original.blocks if block.original_index not in left]
         return find_blocks(remove_blocks(self.original, gone), self.made.example_inputs)
 
+    def heal(
+        self, name: str, stack: BlockStack, heal: HealConfig, seed: int, others: Sequence[PreTrainedModel] = ()
+    ) -> TrainingResult:
+        """Trains a network in place, beside other teachers than the original; a training of this name goes on."""
+        return train_model(
+            stack, self.train, self.examples(self.made.splits.validation), heal, accelerator=self.accelerator,
+            teacher=Teacher(self.original, heal.distill, others) if heal.distill else None, seed=seed,
+            checkpoint=self.folder / f"{name}.training",
+        )  # fmt: skip
+
     def healed(self, name: str, stack: BlockStack, seed: int, epochs: float | None = None) -> dict[str, float]:
         """Trains a network as the recipe heals; its accuracy and loss on the test examples."""
         heal = self.recipe.heal
         if heal.distill and heal.distill.originals > 1:
             raise SystemExit("heal.distill.originals: there is one original here; healing_ablation.py trains more")
-        teacher = Teacher(self.original, heal.distill) if heal.distill else None
-        schedule = heal if epochs is None else heal.model_copy(update={"epochs": epochs})
-        checkpoint = self.folder / f"{name}.training"
-        train_model(
-            stack, self.train, self.examples(self.made.splits.validation), schedule, accelerator=self.accelerator,
-            teacher=teacher, seed=seed, checkpoint=checkpoint,
-        )  # fmt: skip
+        self.heal(name, stack, heal if epochs is None else heal.model_copy(update={"epochs": epochs}), seed)
         found = self.tested(stack)
-        checkpoint.unlink(missing_ok=True)
+        self.forget(name)
         return found
+
+    def forget(self, name: str) -> None:
+        """Removes what a training would go on from."""
+        (self.folder / f"{name}.training").unlink(missing_ok=True)
 
     def tested(self, stack: BlockStack) -> dict[str, float]:
         """Accuracy and loss on the test examples."""
