@@ -6,7 +6,7 @@
 
 Cut at once, scored anew after every removal, as the recipe does; what two criteria leave alike is healed once for
 both. Accuracies are of the test examples, which choose nothing here. `last` removes the last block that may go,
-`random` one by a seed. Differences are paired over folds, seeds and healings.
+`random` one by a seed. Differences are paired over folds, each by the mean over seeds and healings.
 
 Beside it: how far criteria agree on the order of the original's blocks, and how well that order tells the loss that is
 left where a single block is removed and healed, for the share of the healing that one removal has (Spearman's rank
@@ -18,13 +18,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from measuring import write_result
 from scipy.stats import spearmanr
-from trials import Kept, begin, found_in, points, trials_of
+from trials import Kept, begin, found_in, paired, points, trials_of
 
 from har_prune import ScoringConfig, register_criterion, score_blocks
 from har_prune.data.load import LabelledData, load_configured
-from har_prune.evaluation.significance import half_interval, paired_difference
+from har_prune.evaluation.significance import half_interval
 from har_prune.recipe.load import load_recipe
 from har_prune.recipe.schema import Recipe
 
@@ -96,30 +97,32 @@ def correlation(first: list[float], second: list[float]) -> float:
     return float(spearmanr(first, second).statistic) if len({*first}) > 1 < len({*second}) else 0.0
 
 
-def tables(trials: list[dict[str, Any]], criteria: list[str], healings: int) -> tuple[list, list]:
+def tables(named: dict[str, dict[str, Any]], criteria: list[str], healings: int) -> tuple[list, list]:
     """What each criterion leaves, and how criteria agree; means over trials."""
-    after: dict[str, list[float]] = {}
+    trials = list(named.values())
+    after: dict[str, list[list[float]]] = {}  # by criterion: of each trial, its healings
     for name in criteria:
         after[name] = []
         for trial in trials:
             left, seed = trial[f"cut {name}"]["left"], trial["seed"]
             keys = [f"healed {left} by seed {seed + number}" for number in range(healings)]
-            after[name] += [trial[key]["accuracy"] for key in keys]
+            after[name].append([trial[key]["accuracy"] for key in keys])
     whole = fmean(trial["original"]["accuracy"] for trial in trials)
     left_rows: list[dict[str, Any]] = [{"criterion": "original", "after healing %": f"{100 * whole:.2f}"}]
     order_rows: list[dict[str, Any]] = []
     for name in criteria:
-        against = [own - first for own, first in zip(after[name], after[criteria[0]], strict=True)]
+        against = paired(dict(zip(named, np.subtract(after[name], after[criteria[0]]).tolist(), strict=True)))
         gone = [1 - trial[f"cut {name}"]["macs"] / trial["original"]["macs"] for trial in trials]
         cut, first_cut = ([trial[f"cut {one}"]["accuracy"] for trial in trials] for one in (name, criteria[0]))
+        lost = paired(dict(zip(named, np.subtract(cut, first_cut).tolist(), strict=True)))
         left_rows.append({
             "criterion": name,
             "MACs removed %": f"{100 * fmean(gone):.2f}",
             "cut %": f"{100 * fmean(cut):.2f}",
-            f"cut, against {criteria[0]}, points": points([a - b for a, b in zip(cut, first_cut, strict=True)]),
-            "after healing %": f"{100 * fmean(after[name]):.2f}",
+            f"cut, against {criteria[0]}, points": points(lost),
+            "after healing %": f"{100 * float(np.mean(after[name])):.2f}",
             f"against {criteria[0]}, points": points(against),
-            "": "" if name == criteria[0] or len(against) < 2 else paired_difference(against).verdict,
+            "": "" if name == criteria[0] or against.subjects < 2 else against.verdict,
             "blocks left": "; ".join(" ".join(map(str, trial[f"cut {name}"]["left"])) for trial in trials[:3]),
         })  # fmt: skip
         tells, agrees = [], {other: [] for other in criteria}
@@ -154,7 +157,7 @@ def main() -> None:
         trial: compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json", fold, data))
         for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
     }
-    left, order = tables(list(trials.values()), criteria, given.healings)
+    left, order = tables(trials, criteria, given.healings)
     facts = {
         "seeds": given.seeds, "healings of each": given.healings, "folds": given.folds or "all",
         "overrides": given.override or "none", "accuracy": "of test examples",

@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import RESULTS, write_result
-from trials import Kept, Trial, begin, points, trials_of
+from trials import Kept, Trial, begin, paired, points, trials_of
 
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.pruning.controls import control_network
@@ -95,8 +96,9 @@ def healed_apart(recipe: Recipe, folder: Path, name: str, left: list[int]) -> di
     return healed(begin(recipe, load_configured(recipe.data), folder), name, left)
 
 
-def table_of(trials: list[dict[str, Any]], removals: list[int], controls: list[str]) -> list[dict[str, Any]]:
+def table_of(named: dict[str, dict[str, Any]], removals: list[int], controls: list[str]) -> list[dict[str, Any]]:
     """A row a depth: means over trials, and the change against the original, paired."""
+    trials = list(named.values())
     whole = [trial["original"]["accuracy"] for trial in trials]
     rows: list[dict[str, Any]] = [
         {"blocks removed": 0, "MACs removed %": "0.00", "healed %": f"{100 * fmean(whole):.2f}"}
@@ -110,7 +112,7 @@ def table_of(trials: list[dict[str, Any]], removals: list[int], controls: list[s
         for name in ("pruned", *controls):
             keys = [key_of(name, depth["left"]) for depth in depths]
             values = [trial[key]["accuracy"] for trial, key in zip(trials, keys, strict=True)]
-            against = points([value - first for value, first in zip(values, whole, strict=True)])
+            against = points(paired(dict(zip(named, np.subtract(values, whole).tolist(), strict=True))))
             shown = f"{100 * fmean(values):.2f}"
             if name == "pruned":
                 row |= {"healed %": shown, "change, points": against}
@@ -158,11 +160,10 @@ def main() -> None:
     if recipe.heal is None:
         parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
     data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
-    trials = [
-        (fold, Kept(given.runs / name / f"{trial}.json", fold, data))
-        for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
-    ]
-    found = [at_every_depth(fold, data, given.removals, given.controls, given.jobs, kept) for fold, kept in trials]
+    found = {}
+    for trial, fold in trials_of(recipe, data, given.seeds, given.folds):
+        kept = Kept(given.runs / name / f"{trial}.json", fold, data)
+        found[trial] = at_every_depth(fold, data, given.removals, given.controls, given.jobs, kept)
     table = table_of(found, given.removals, given.controls)
     facts = {
         "seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override or "none",

@@ -112,7 +112,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     f1 = [np.mean([pooled_figures(one["confusion"])["macro_f1"] for one in seeds]) for seeds in found.values()]
     together = pooled_figures(np.sum([one["confusion"] for seeds in found.values() for one in seeds], axis=0).tolist())
     folds, first = summarise(accuracy), next(iter(found.values()))[0]
-    by_subject = {subject: round(100 * float(value), 2) for subject, value in zip(found, accuracy, strict=True)}
+    by_subject = {subject: round(100 * float(value), 4) for subject, value in zip(found, accuracy, strict=True)}
     return {
         "MACs": first.get("macs", "-"),
         "parameters": first.get("parameters", "-"),

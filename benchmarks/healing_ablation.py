@@ -6,8 +6,9 @@
 
 The recipe says data, network, training and target; a row changes one thing of its healing, or says how many removals
 lie between two healings, among which the examples are shared out. All rows see as many, but for those twice as long.
-Accuracies are of the validation examples, by which a recipe may choose (so refit is off); differences are paired over
-folds and seeds. What is done is kept in --runs, and not done again.
+Accuracies are of the validation examples, by which a recipe may choose (so refit is off, and no row keeps
+the epoch that validates best); differences are paired over folds, each by the mean over seeds. What is done is kept in
+--runs, and not done again.
 """
 
 import argparse
@@ -18,12 +19,11 @@ from typing import Any
 from accelerate.utils import set_seed
 from measuring import write_result
 from transformers import PreTrainedModel
-from trials import Kept, Trial, begin, found_in, trials_of
+from trials import Kept, Trial, begin, found_in, paired, points, trials_of
 
 from har_prune import evaluate_model, prune, train_model
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.errors import RecipeError
-from har_prune.evaluation.significance import paired_difference
 from har_prune.recipe.load import load_recipe
 from har_prune.recipe.original import SEEDS_APART, make_original
 from har_prune.recipe.schema import Recipe
@@ -38,7 +38,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "distilled": {"distill": {}},
     "distilled from three originals": {"distill": {"originals": 3}},
     "distilled, hidden states too": {"distill": {"hidden": 1.0}},
-    "keep: best": {"keep": "best"},
     "keep: last": {"keep": "last"},
     "keep: average": {"keep": "average"},
     "twice as long": {"epochs": 2.0},
@@ -144,13 +143,15 @@ def table_of(trials: dict[str, dict[str, Any]], rows: list[str]) -> list[dict[st
             table.append({"healing": row, "": "not for this network"})
             continue
         accuracies = [trial[row]["accuracy"] for trial in found]
-        difference = paired_difference([trial[row]["accuracy"] - trial[AS_IT_IS]["accuracy"] for trial in found])
+        difference = paired({
+            name: trial[row]["accuracy"] - trial[AS_IT_IS]["accuracy"] for name, trial in trials.items()
+        })  # fmt: skip
         table.append({
             "healing": row,
             "examples seen": round(fmean(trial[row].get("examples", 0) for trial in found)),
             "validation accuracy %": f"{100 * fmean(accuracies):.2f}",
-            "against the recipe, points": f"{100 * difference.mean:+.2f} ± {100 * difference.ci95:.2f}",
-            "": "" if row == AS_IT_IS else difference.verdict,
+            "against the recipe, points": points(difference),
+            "": "" if row == AS_IT_IS or difference.subjects < 2 else difference.verdict,
         })  # fmt: skip
     return table
 

@@ -1,9 +1,10 @@
 """What benchmarks share that cut and heal one network in several ways: trials of a recipe, each a fold and a seed."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from har_prune import (
 )
 from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData
-from har_prune.evaluation.significance import paired_difference
+from har_prune.evaluation.significance import PairedDifference, paired_difference
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.store import data_fingerprints
 from har_prune.recipe.accelerator import make_accelerator
@@ -124,6 +125,7 @@ def chosen_folds(known: Iterable[str], wanted: Sequence[str]) -> list[str]:
 def begin(recipe: Recipe, data: LabelledData, folder: Path) -> Trial:
     """Loads the original of a trial, takes that of `original_from`, or trains it; it is kept in `folder`."""
     made = prepare(recipe, data)
+    data = made.data  # whose labels are in the checkpoint's order
     accelerator, size = make_accelerator(recipe.precision, recipe.num_threads), recipe.data.batch_size
     train = make_loader(data, made.splits.train, made.preprocess, size, augment=recipe.data.augment)
     rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
@@ -182,7 +184,18 @@ def found_in(trials: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: {key: value for key, value in found.items() if key not in made_by} for name, found in trials.items()}
 
 
-def points(differences: Sequence[float]) -> str:
-    """Mean difference of accuracies in points, and half of its 95 % interval where there are several."""
-    found = paired_difference(differences)
-    return f"{100 * found.mean:+.2f}" + (f" ± {100 * found.ci95:.2f}" if len(differences) > 1 else "")
+def paired(differences: Mapping[str, float | Sequence[float]]) -> PairedDifference:
+    """Compares two networks by what they differ by in trials, given by their names; one or several healings of each.
+
+    A test subject counts once, by the mean over seeds and healings; where there are no folds, a seed does.
+    """
+    units: dict[str, list[float]] = {}
+    for trial, found in differences.items():
+        subject = trial.split("-", 2)[2]  # of seed-N-SUBJECT
+        units.setdefault(trial if subject == "all" else subject, []).append(float(np.mean(found)))
+    return paired_difference([fmean(of_one) for of_one in units.values()])
+
+
+def points(found: PairedDifference) -> str:
+    """Mean difference of accuracies in points, and half of its 95 % interval where there are several units."""
+    return f"{100 * found.mean:+.2f}" + (f" ± {100 * found.ci95:.2f}" if found.subjects > 1 else "")

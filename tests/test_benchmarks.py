@@ -23,9 +23,9 @@ def _result(accuracy):
 def test_criteria_are_compared_trial_by_trial(benchmarks):
     import criteria
 
-    trials = []
+    trials = {}
     for seed, gain in ((0, 0.01), (1, 0.03)):
-        trials.append({
+        trials[f"seed-{seed}-all"] = {
             "seed": seed,
             "original": {"accuracy": 0.9, "macs": 100},
             "cut cka": {"left": [0, 1], "macs": 40, "accuracy": 0.5},
@@ -36,7 +36,7 @@ def test_criteria_are_compared_trial_by_trial(benchmarks):
             "scores": {"cka": [0.1, 0.2, 0.3], "last": [-1.0, -2.0, -3.0]},
             "share": 0.5, "single 1 for 0.5 epochs": _result(0.9), "single 2 for 0.5 epochs": _result(0.8),
             "single 3 for 0.5 epochs": _result(0.7), "single 3 for 4 epochs": _result(0.1),
-        })  # fmt: skip
+        }  # fmt: skip
     left, order = criteria.tables(trials, ["cka", "last"], healings=1)
     assert [row["criterion"] for row in left] == ["original", "cka", "last"]
     assert left[1]["after healing %"] == "82.00"
@@ -51,24 +51,33 @@ def test_depths_are_compared_with_the_original(benchmarks, tmp_path):
     import depths
 
     left = [[0, 1, 2], [0, 1], [0]]
-    trials = [
-        {
+    trials = {
+        f"seed-0-{subject}": {
             "original": _result(0.9),
             "depths": [{"left": kept, "macs": 10 * len(kept), "cut": 0.3} for kept in left],
             **{f"pruned {kept}": _result(0.9 + change) for kept in left[1:]},
             **{f"scratch {kept}": _result(0.85) for kept in left[1:]},
         }
-        for change in (0.01, 0.03)
-    ]
+        for subject, change in (("s1", 0.01), ("s2", 0.03))
+    }
     table = depths.table_of(trials, [], ["scratch"])
     assert [row["blocks removed"] for row in table] == [0, 1, 2]
     assert table[2]["MACs removed %"] == "66.67"
     assert table[1]["healed %"] == "92.00"
     assert table[1]["change, points"].startswith("+2.00 ± 12.7")
     assert table[1]["scratch %"] == "85.00"
-    assert [row["blocks removed"] for row in depths.table_of(trials[:1], [2], [])] == [0, 2]
+    assert [row["blocks removed"] for row in depths.table_of({"seed-0-s1": trials["seed-0-s1"]}, [2], [])] == [0, 2]
     depths.draw(table, "title", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_a_subject_counts_once_whatever_its_seeds(benchmarks):
+    from trials import paired
+
+    of_folds = paired({"seed-0-s1": 0.01, "seed-1-s1": [0.02, 0.04], "seed-0-s-2": 0.03, "seed-1-s-2": 0.05})
+    assert (of_folds.subjects, of_folds.mean) == (2, pytest.approx((0.02 + 0.04) / 2))
+    of_seeds = paired({"seed-0-all": [0.01, 0.03], "seed-1-all": [0.05]})
+    assert (of_seeds.subjects, of_seeds.mean) == (2, pytest.approx((0.02 + 0.05) / 2))
 
 
 def test_a_row_of_the_ablation_changes_what_it_names(benchmarks):

@@ -14,8 +14,8 @@ import tiny_folds
 import torch
 from accelerate import Accelerator, PartialState, cpu_offload, debug_launcher
 from accelerate.utils import DistributedType
-from families import TINY, har_resnet, har_transformer
-from tiny_data import loader
+from families import TINY, har_resnet, har_transformer, llama
+from tiny_data import loader, texts
 
 from har_prune import (
     ExecutionPlan,
@@ -180,6 +180,25 @@ def test_training_in_two_processes_is_training_in_one(tmp_path):
     for name, value in alone.items():
         assert torch.equal(one[name], other[name])
         torch.testing.assert_close(one[name], value, rtol=1e-3, atol=1e-5)
+
+
+def _trained_on_texts(accelerator, lengths):
+    torch.manual_seed(0)
+    model = llama(2)
+    config = TrainConfig(epochs=1, keep="last", optimizer="sgd", momentum=0, max_grad_norm=None)
+    train_model(model, texts(lengths, 0, len(lengths)), None, config, accelerator=accelerator)
+    return model.state_dict()
+
+
+def _trained_on_texts_in_two(path):
+    torch.set_num_threads(1)
+    _everyone(_trained_on_texts(make_accelerator(num_threads=1), [30, 25, 2, 1]), path)
+
+
+def test_every_token_counts_alike_in_whichever_process_it_is(tmp_path):
+    one, _ = _in_two(_trained_on_texts_in_two, tmp_path / "weights.pt")
+    for name, value in _trained_on_texts(make_accelerator(num_threads=1), [30, 25, 2, 1]).items():
+        torch.testing.assert_close(one[name], value, rtol=1e-5, atol=1e-6)
 
 
 def _healed_with_unused_weights(path):

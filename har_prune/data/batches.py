@@ -16,7 +16,7 @@ from har_prune.data.channels import OF_CHANNELS, ChannelMatch, match_channels
 from har_prune.data.load import LabelledData
 from har_prune.data.transforms import AUGMENTATIONS, OF_EPOCHS
 from har_prune.errors import CheckpointError, DataError
-from har_prune.runtime.batches import INDEX, LABELS, most_tokens
+from har_prune.runtime.batches import IGNORED, INDEX, LABELS, most_tokens
 from har_prune.runtime.devices import uses_gpu
 from har_prune.runtime.images import processor_does
 
@@ -128,7 +128,7 @@ class TextInputs:
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
         inputs = self._tokens(texts, "longest", self.max_tokens)
         if self.next_token:
-            inputs[LABELS] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+            inputs[LABELS] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
         return inputs
 
     def longest(self, texts: list[str], config: PreTrainedConfig) -> dict[str, Tensor]:
@@ -255,7 +255,10 @@ class Augment:
             return values
 
         name = next(iter(batch))
-        batch[name] = self.preprocess.augmented(batch[name], augment)
+        values, mask = batch[name], batch.get("attention_mask")
+        real = values.shape[1] if mask is None else int(mask.sum(dim=1).max())  # behind it is what pads a short window
+        augmented = self.preprocess.augmented(values[:, :real], augment)
+        batch[name] = augmented if mask is None else torch.cat([augmented, values[:, real:]], dim=1)
         return batch
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.errors import DataError
-from har_prune.runtime.batches import INDEX, LABELS, checked, inputs_of, shard_batch, to_device
+from har_prune.runtime.batches import IGNORED, INDEX, LABELS, checked, inputs_of, shard_batch, to_device
 from har_prune.runtime.devices import is_placed, working_device
 
 _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
@@ -92,7 +92,7 @@ def classified(logits: Tensor, labels: Tensor, *, language_model: bool) -> tuple
     if not language_model:
         return logits, labels
     logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-    counts = labels != -100
+    counts = labels != IGNORED
     return logits[counts], labels[counts]
 
 
@@ -192,7 +192,8 @@ def _by_group(predictions: np.ndarray, labels: np.ndarray, groups: Mapping[str, 
         # A recording may hold several activities: each is a trial of its own here.
         keys, group_of = np.unique(trial_of * classes + labels, return_inverse=True)
         votes = np.bincount(group_of * classes + predictions, minlength=len(keys) * classes).reshape(-1, classes)
-        found["trial_accuracy"] = float(np.mean(votes.argmax(axis=1) == keys % classes))
+        most = votes == votes.max(axis=1, keepdims=True)  # labels that share the most votes share the trial
+        found["trial_accuracy"] = float(np.mean(most[np.arange(len(keys)), keys % classes] / most.sum(axis=1)))
     return found
 
 

@@ -27,7 +27,7 @@ from har_prune.pruning.history import (
     cost_from_json,
 )
 from har_prune.pruning.plan import candidates, check_latency, check_settings, protected_blocks
-from har_prune.pruning.ranking import Ranking, rank_candidates
+from har_prune.pruning.ranking import FirstExamples, Ranking, rank_candidates
 from har_prune.pruning.record import Recorder
 from har_prune.pruning.store import RunFolder, data_fingerprints, joint_fingerprint
 from har_prune.pruning.structures import Removal, removal_from_json
@@ -144,8 +144,8 @@ class _Run:
         self.original = stack_of(model, examples)  # which finds blocks with them, where none can be made up
         refuse_placed(self.original.model)
         self.original.model.to(accelerator.device).eval()
-        self.calibration, self.evaluate = calibration, evaluate
-        self.config, self.settings, self.accelerator = config, config.prune, accelerator
+        self.config, self.settings, self.accelerator, self.evaluate = config, config.prune, accelerator, evaluate
+        self.calibration = FirstExamples(calibration, self.settings.calibration.samples)
         self.one_example = rows_of(examples, slice(1))
         self.protected = protected_blocks(self.original, self.settings.protected)
         check_settings(self.original, self.settings, self.one_example)

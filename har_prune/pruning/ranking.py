@@ -52,7 +52,7 @@ def rank_candidates(
     """
     scores = score_blocks(
         stack,
-        _First(batches, settings.calibration.samples),
+        batches,
         criterion=settings.criterion,
         accelerator=accelerator,
         candidates=candidates,
@@ -75,8 +75,13 @@ def rank_candidates(
 
 
 @dataclass(frozen=True)
-class _First:
-    """The first examples of some batches."""
+class FirstExamples:
+    """The first examples of some batches.
+
+    Args:
+        batches: All of them.
+        samples: How many examples, at most.
+    """
 
     batches: Iterable[Mapping[str, Any]]
     samples: int

@@ -22,6 +22,7 @@ from har_prune.pruning.plan import check_settings
 from har_prune.recipe.original import load_original, make_original, named_as
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.batches import inputs_of, rows_of
+from har_prune.scoring.statistics import ROWS
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,20 @@ class Prepared:
         return rows_of(self.example_inputs, slice(1))
 
     def calibration_rows(self, samples: int, seed: int) -> np.ndarray:
-        """A seeded sample of the rows that may calibrate, in random order; all when there are fewer than wanted."""
+        """A seeded sample of the rows that may calibrate, in the order of `drawn`."""
         return drawn(self.splits.calibration, samples, seed)
 
 
 def drawn(rows: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """A seeded sample of rows, in random order; all when there are fewer than wanted."""
-    return np.random.default_rng(seed).permutation(rows)[:samples]
+    """A seeded sample of rows; all when there are fewer than wanted.
+
+    Neighbours in the data stay together in runs, as an interval's groups of examples need it of windows that overlap;
+    the runs are in random order, as a race needs it.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = np.sort(generator.permutation(rows)[:samples])
+    whole = len(chosen) // ROWS * ROWS
+    return np.concatenate([generator.permutation(chosen[:whole].reshape(-1, ROWS)).ravel(), chosen[whole:]])
 
 
 def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:

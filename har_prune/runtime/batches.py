@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from har_prune.errors import DataError
 
 LABELS = "labels"
+IGNORED = -100  # the label of a token that is not predicted
 INDEX = "index"  # of each example in the data set of the loader, where there is one
 _LOOKED_AT = 64  # examples (or batches) of somebody else's data that a fingerprint is made of
 

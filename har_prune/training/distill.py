@@ -95,6 +95,8 @@ class Loss:
             self._taught = [self._working_copy(taught, inputs, student.graph) for taught in self.teacher.models]
             self._pairs = self._recorded()
         logits, labels = classified(student.of(inputs), batch["labels"], language_model=self.language_model)
+        if not len(labels):  # a part of a batch of texts that holds none to predict
+            return logits.sum()
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         if self.teacher is None:
             return loss

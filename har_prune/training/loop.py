@@ -226,6 +226,8 @@ class _Training:
         """Those from this step to the end of its epoch, ready to train on, with random numbers of the step."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
         self.order.begin(epoch)
+        if hasattr(self.loader, "iteration"):  # a sampler's epoch, which accelerate counts behind the last batch alone
+            self.loader.iteration = epoch
         left = skip_first_batches(self.loader, done) if done else self.loader
         for number, batch in enumerate(left, start=self.step):
             _seed(self.seed, number, self.accelerator)

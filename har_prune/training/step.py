@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from har_prune.errors import DataError
-from har_prune.runtime.batches import rows_of, size_of
+from har_prune.runtime.batches import IGNORED, LABELS, rows_of, size_of
 from har_prune.training.config import TrainConfig
 from har_prune.training.distill import Loss
 from har_prune.training.logits import Logits
@@ -47,14 +47,22 @@ class Stepper:
             )
         return [rows_of(batch, slice(start, start + size // count)) for start in range(0, size, size // count)]
 
+    def _shares(self, parts: list[Mapping[str, Any]]) -> list[float] | Tensor:
+        """What the mean loss of each part counts for, so that each example, or each token predicted, counts alike."""
+        if not self.loss_of.language_model:
+            return [1 / len(parts)] * len(parts)
+        counts = torch.stack([(part[LABELS][:, 1:] != IGNORED).sum() for part in parts]).float()
+        # Gradients of processes are averaged, so that the whole batch's mean is of the mean count of a process.
+        return counts / self.accelerator.reduce(counts.sum(), "mean").clamp(min=1)
+
     def __call__(self, batch: Mapping[str, Tensor], step: int) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self.factor(step)
         loss = torch.zeros((), device=self.accelerator.device)
         parts = self._parts(batch)
-        for number, part in enumerate(parts, start=1):
+        for number, (part, share) in enumerate(zip(parts, self._shares(parts), strict=True), start=1):
             with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
-                own = self.loss_of(self.logits, part) / len(parts)
+                own = self.loss_of(self.logits, part) * share
                 self.accelerator.backward(own)
             loss += own.detach()
         if self.config.max_grad_norm is not None:

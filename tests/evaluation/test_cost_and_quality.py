@@ -239,3 +239,7 @@ def test_subjects_and_trials_are_counted_by_themselves():
     }  # fmt: skip
     # t1 holds two activities: two of three windows of the first are right, the one of the second is wrong.
     assert found.trial_accuracy == pytest.approx(1 / 3)
+    answers = iter([[0, 1], [0, 1]])  # a tie in both trials, whose labels are the lower and the higher number
+    tied = replace(data, labels=np.array([0, 0, 1, 1, 1, 1, 1]), trials=np.array([*"aabbbbb"]))
+    with mock.patch("har_prune.evaluation.metrics.is_language_model", return_value=False):
+        assert evaluate_model(Answers(), make_loader(tied, range(4), inputs, 2)).trial_accuracy == 0.5

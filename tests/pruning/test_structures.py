@@ -120,6 +120,22 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_result(parent, tmp_path, str
     assert [step.units for step in resumed.history.steps] == [step.units for step in whole.history.steps]
 
 
+def test_no_criterion_sees_more_examples_than_calibration_has(parent, monkeypatch):
+    seen = []
+
+    def counted(name, real):
+        def count(stack, batches, *given, **named):
+            seen.append((name, sum(len(batch["labels"]) for batch in batches)))
+            return real(stack, batches, *given, **named)
+
+        monkeypatch.setattr(choose, name, count)
+
+    counted("score_units", choose.score_units)
+    counted("similarities", choose.similarities)
+    _prune(parent, structures=["blocks", "widths"], target={"macs_reduction": 0.3}, calibration={"samples": 20})
+    assert set(seen) == {("score_units", 20), ("similarities", 20)}
+
+
 def _clocked(monkeypatch, per_mac):
     """A clock that knows how long a network takes: in proportion to `per_mac` of its MACs."""
 

@@ -96,3 +96,15 @@ def test_auto_is_decided_once_for_all_folds_and_kept(recipe, synthetic, monkeypa
     (first / "precision.txt").write_text("fp32")
     steps.launch_folds(auto, "command")
     assert seen == ["no"] * 24, "an interrupted run goes on with what it began with"
+
+
+def test_neighbours_calibrate_side_by_side_and_no_row_twice():
+    rows = np.arange(1000, 2000)
+    chosen = prepare_module.drawn(rows, 203, 0)
+    assert len(set(chosen)) == 203
+    runs = chosen[:200].reshape(25, 8)
+    assert (np.diff(runs, axis=1) > 0).all()
+    assert np.ptp(runs, axis=1).max() < 120, "eight of every five rows or so"
+    assert (np.diff(runs[:, 0]) < 0).any(), "in random order, as a race needs it"
+    assert sorted(prepare_module.drawn(rows, 5000, 0)) == rows.tolist()
+    assert not np.array_equal(chosen, prepare_module.drawn(rows, 203, 1))

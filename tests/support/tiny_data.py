@@ -22,3 +22,15 @@ def windows(count: int, seed: int) -> list[dict]:
 def loader(count: int = 48, seed: int = 0, *, shuffle: bool = False) -> DataLoader:
     """Batches of 16."""
     return DataLoader(windows(count, seed), batch_size=16, shuffle=shuffle)
+
+
+def texts(lengths: list[int], seed: int, batch_size: int) -> DataLoader:
+    """Random tokens of some lengths, padded to the longest, each to be predicted from those before it."""
+    torch.manual_seed(seed)
+    most, rows = max(lengths), []
+    for length in lengths:
+        tokens, mask = torch.randint(3, 50, (most,)), (torch.arange(most) < length).long()
+        rows.append(
+            {"input_ids": tokens * mask, "attention_mask": mask, "labels": tokens.masked_fill(mask == 0, -100)}
+        )
+    return DataLoader(rows, batch_size=batch_size)

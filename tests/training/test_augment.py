@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from har_prune.data.batches import Augment, SensorInputs
 from har_prune.data.channels import mirror_signs, triads_of
 from har_prune.data.transforms import (
     AUGMENTATIONS,
@@ -13,6 +14,7 @@ from har_prune.data.transforms import (
     time_warp,
 )  # fmt: skip
 from har_prune.errors import CheckpointError
+from har_prune.models.har_transformer import HarFeatureExtractor
 
 
 @pytest.mark.parametrize("name", sorted(set(AUGMENTATIONS["sensor"]) - {"mirror"}))
@@ -50,6 +52,14 @@ def test_a_rotation_finds_the_axes_of_a_sensor_by_their_names():
     with pytest.warns(UserWarning, match="rotation turns nothing: no channels NAME_x"):
         nothing = triads_of(["acc_x", "acc_z"], ["g", "g"])
     assert torch.equal(rotation(windows, nothing), windows)
+
+
+def test_what_pads_a_short_window_is_no_part_of_its_augmentation():
+    inputs = SensorInputs(HarFeatureExtractor(num_channels=3, window_size=48, sampling_rate_hz=10), 10)
+    batch = {**inputs(torch.full((6, 30, 3), 7.0)), "index": torch.arange(6)}
+    changed = Augment(["time_warp"], "sensor", inputs)(batch, 0)["input_values"]
+    torch.testing.assert_close(changed[:, :30], torch.full((6, 30, 3), 7.0))
+    assert torch.equal(changed[:, 30:], torch.zeros(6, 18, 3))
 
 
 def test_time_warp_keeps_both_ends_and_the_order():

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from families import cifar_resnet, har_transformer, llama
 from killed import die_at_call, in_new_process
 from safetensors.torch import load_file, save_file
-from tiny_data import loader, windows
+from tiny_data import loader, texts, windows
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from har_prune import DistillConfig, Teacher, TrainConfig, find_blocks, train_model
@@ -119,6 +119,20 @@ def test_accumulation_computes_what_the_whole_batch_does():
         torch.testing.assert_close(value, found[1][name], rtol=1e-3, atol=1e-4)
     with pytest.raises(DataError, match="accumulation=3 does not divide a batch of 16 examples"):
         train_model(har_transformer(2), loader(64, 0), None, TrainConfig(epochs=1, accumulation=3))
+
+
+@pytest.mark.parametrize("lengths", [[30, 3, 2, 9], [30, 1, 2, 9], [1, 1, 1, 1]], ids=["some", "one of none", "none"])
+def test_every_token_counts_alike_however_a_batch_of_texts_is_parted(lengths):
+    found = []
+    for accumulation in (1, 2, 4):
+        torch.manual_seed(0)
+        model, original = llama(2), llama(2)
+        config = TrainConfig(epochs=1, accumulation=accumulation, optimizer="sgd", momentum=0, max_grad_norm=None)
+        train_model(model, texts(lengths, 0, 4), None, config, teacher=Teacher(original, DistillConfig()))
+        found.append(model.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(value, found[2][name], rtol=1e-5, atol=1e-6)
 
 
 def test_the_average_has_statistics_of_its_own():

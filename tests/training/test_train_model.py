@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from families import cifar_resnet, har_transformer
 from pydantic import ValidationError
 from tiny_data import loader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from har_prune import DistillConfig, HealConfig, Teacher, TrainConfig, evaluate_model, train_model
 from har_prune.errors import DivergedError
@@ -45,6 +45,30 @@ def test_a_loader_that_trained_has_its_own_generator_again():
     train_model(har_transformer(2), train, None, TrainConfig(epochs=1), seed=7)
     torch.manual_seed(0)
     assert all(map(torch.equal, before, [batch["labels"] for batch in train]))
+
+
+class _OfEpochs(Sampler):
+    """As torch's DistributedSampler: another order in each epoch, whose number it has to be told."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return 8
+
+    def __iter__(self):
+        self.told.append(self.epoch)
+        return iter(torch.randperm(8, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+
+def test_a_sampler_is_told_the_epoch():
+    sampler = _OfEpochs()
+    sampler.told = []
+    train = DataLoader(loader(8, 0).dataset, batch_size=4, sampler=sampler)
+    train_model(har_transformer(2), train, None, TrainConfig(epochs=2.5, keep="last"))
+    assert sampler.told == [0, 1, 2]
 
 
 def test_half_an_epoch_and_a_batch_behind_it():
