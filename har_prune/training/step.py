@@ -49,7 +49,7 @@ class Stepper:
 
     def _shares(self, parts: list[Mapping[str, Any]]) -> list[float] | Tensor:
         """What the mean loss of each part counts for, so that each example, or each token predicted, counts alike."""
-        if not self.loss_of.language_model:
+        if not self.loss_of.language_model or len(parts) * self.accelerator.num_processes == 1:
             return [1 / len(parts)] * len(parts)
         counts = torch.stack([(part[LABELS][:, 1:] != IGNORED).sum() for part in parts]).float()
         # Gradients of processes are averaged, so that the whole batch's mean is of the mean count of a process.
