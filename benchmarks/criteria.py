@@ -59,7 +59,7 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
     seed, epochs = recipe.seed, recipe.heal.epochs
     for name in criteria:
         if f"cut {name}" not in found:
-            history = trial.cut(criterion=name)
+            history = trial.cut(criterion=name).history
             before, after = history.before, history.after
             kept.keep("original", {"accuracy": before.metrics["test"].accuracy, "macs": before.cost.macs})
             cut = {"left": sorted(after.remaining), "macs": after.cost.macs, "removals": len(history.iterations) - 1}

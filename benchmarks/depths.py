@@ -44,7 +44,7 @@ def at_every_depth(
         protected = protected_blocks(trial.original, recipe.prune.protected)
         fewest = len(trial.original) - len(most_removals(trial.original, recipe.prune, protected))
         depths: dict[int, Any] = {}
-        for step in trial.cut(target={"blocks": fewest}).iterations:
+        for step in trial.cut(target={"blocks": fewest}).history.iterations:
             depths[len(step.remaining)] = {
                 "left": sorted(step.remaining), "macs": step.cost.macs, "cut": step.metrics["test"].accuracy,
             }  # fmt: skip

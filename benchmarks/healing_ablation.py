@@ -70,7 +70,7 @@ def heal_in_every_way(recipe: Recipe, data: LabelledData, rows: list[str], kept:
         return found
     trial = begin(recipe, data, kept.folder)
     if "left" not in found:
-        steps = trial.cut(sets=["validation"]).iterations
+        steps = trial.cut(sets=["validation"]).history.iterations
         kept.keep("original", {"accuracy": steps[0].metrics["validation"].accuracy})
         kept.keep(CUT, {"accuracy": steps[-1].metrics["validation"].accuracy})
         kept.keep("removals", len(steps) - 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import depth_and_width
 import depths
+import layers_and_filters
 import loso_folds
 import loso_picture
 from measuring import RESULTS, render
@@ -53,9 +54,11 @@ def main() -> None:
     rows = json.loads((RESULTS / "depth_and_width.json").read_text(encoding="utf-8"))["table"]
     for folder in (RESULTS, ASSETS):
         depth_and_width.draw(rows, folder / "depth_and_width.png")
-    for record in RESULTS.glob("depths_*.json"):
-        rows, name = json.loads(record.read_text(encoding="utf-8"))["table"], record.stem.removeprefix("depths_")
-        depths.draw(rows, name.replace("_", " "), record.with_suffix(".png"))
+    for kind in (depths, layers_and_filters):
+        for record in RESULTS.glob(f"{kind.__name__}_*.json"):
+            rows = json.loads(record.read_text(encoding="utf-8"))["table"]
+            name = record.stem.removeprefix(f"{kind.__name__}_")
+            kind.draw(rows, name.replace("_", " "), record.with_suffix(".png"))
     for packed in loso_folds.HISTORIES.glob("*.json.xz"):
         loso_folds.write_run(packed.name.removesuffix(".json.xz"))
     for kind in loso_folds.KINDS:

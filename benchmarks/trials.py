@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from har_prune import (
     BlockStack,
-    PruningHistory,
+    PruningResult,
     Teacher,
     evaluate_model,
     find_blocks,
@@ -63,12 +63,12 @@ class Trial:
         """Batches to evaluate on."""
         return make_loader(self.made.data, rows, self.made.preprocess, 256)
 
-    def cut(self, sets: Sequence[str] = ("validation", "test"), **settings: Any) -> PruningHistory:
+    def cut(self, sets: Sequence[str] = ("validation", "test"), **settings: Any) -> PruningResult:
         """Removes blocks as the recipe does, with other settings of its `prune` section, and heals nothing."""
         chosen = PruneSettings(**{**self.recipe.prune.model_dump(exclude_unset=True), **settings})
         recipe = self.recipe.model_copy(update={"prune": chosen, "heal": None, "controls": (), "output_dir": None})
         evaluate = {name: self.examples(getattr(self.made.splits, name)) for name in sets}
-        return prune(self.original, None, self.calibration, evaluate, recipe, accelerator=self.accelerator).history
+        return prune(self.original, None, self.calibration, evaluate, recipe, accelerator=self.accelerator)
 
     def of_blocks(self, left: Sequence[int]) -> BlockStack:
         """The original with some of its blocks alone."""

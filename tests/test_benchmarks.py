@@ -150,3 +150,27 @@ def test_networks_healed_beside_each_other_are_those_healed_one_by_one(benchmark
     del again.found[key], again.found["done"]
     assert depths.at_every_depth(recipe, data, [2], ["scratch"], 1, again) == found[0], "goes on with the original"
     assert (tmp_path / "jobs-1/original.safetensors").read_bytes() == original
+
+
+def test_filters_go_until_as_much_work_is_gone_as_without_layers(benchmarks, tmp_path):
+    import layers_and_filters
+    from trials import Kept
+
+    from har_prune.data.load import load_configured
+    from har_prune.recipe.load import load_recipe
+
+    small = "{model_type: har_resnet, hidden_sizes: [8, 16], depths: [3, 3]}"
+    recipe = load_recipe("quickstart", ["train.epochs=0.2", "heal.epochs=0.2", f"model.config={small}"])
+    data = load_configured(recipe.data)
+    found = layers_and_filters.in_every_way(recipe, data, [0.3], Kept(tmp_path / "seed-0-all.json", recipe, data))
+    layers, filters, both = (found[layers_and_filters.key_of(way, 0.3)] for way in layers_and_filters.WAYS)
+    assert layers["blocks left"] < 6 == filters["blocks left"]
+    assert 0.3 <= layers["macs removed"] <= min(filters["macs removed"], both["macs removed"])
+    assert filters["macs removed"] - layers["macs removed"] < 0.05
+    assert not list((tmp_path / "seed-0-all").glob("*.training")), "nothing is left to go on from"
+    table = layers_and_filters.table_of({"seed-0-all": found}, [0.3])
+    assert [row["removed"] for row in table] == ["nothing", *layers_and_filters.WAYS]
+    gained = 100 * (filters["healed"] - layers["healed"])
+    assert float(table[2]["against layers, points"]) == pytest.approx(gained, abs=0.005)
+    layers_and_filters.draw(table, "title", tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
