@@ -88,6 +88,8 @@ def healed(trial: Trial, name: str, left: list[int]) -> dict[str, float]:
         stack = control_network(name, original, stack, settings, protected, seed, fingerprint_of(trial.train))
     result = trial.healed(key, stack, seed)
     stack.model.save_pretrained(trial.folder / key)
+    if trial.made.processor is not None:  # robustness.py evaluates the folder
+        trial.made.processor.save_pretrained(trial.folder / key)
     return result
 
 

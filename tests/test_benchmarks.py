@@ -144,7 +144,8 @@ def test_networks_healed_beside_each_other_are_those_healed_one_by_one(benchmark
         assert not list(kept.folder.glob("*.training")), "nothing is left to go on from"
     assert found[0] == found[1]
     key = depths.key_of("pruned", found[0]["depths"][2]["left"])
-    assert (tmp_path / "jobs-1" / key / "model.safetensors").exists()
+    saved = {path.name for path in (tmp_path / "jobs-1" / key).iterdir()}
+    assert {"model.safetensors", "preprocessor_config.json"} <= saved
     original = (tmp_path / "jobs-1/original.safetensors").read_bytes()
     again = Kept(tmp_path / "jobs-1.json", recipe, data)
     del again.found[key], again.found["done"]
