@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True, markup=False, highlight=False)
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+_FILLED = 0.2  # of a channel: above it is said how much of it is made up
 
 Raw = Annotated[Path, typer.Argument(metavar="RAW", help="Folder with the publisher's files, or their .zip.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="New folder to write.")]
@@ -110,6 +111,13 @@ def _say(out: Path, written: Written) -> None:
         for one, other in alike(words):
             console.print(
                 f"warning: {one!r} and {other!r} are almost the same: one, written in two ways?", style="yellow"
+            )
+    for channel, share in written.filled_share.items():
+        if share > _FILLED:
+            console.print(
+                f"warning: {share:.0%} of {channel} was not measured but filled on straight lines: do its rows lie "
+                "beside those of another sensor? --max-gap-s says how long a gap may be that is filled.",
+                style="yellow",
             )
     if +written.repaired:
         console.print(f"{REPAIRED}: " + ", ".join(f"{n:,} {what}" for what, n in (+written.repaired).items()) + ".")

@@ -14,6 +14,7 @@ from data_prep.tables import mixed_offset
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # to divide by: 1e-3 is none of the floating point numbers
 _OFFSETS = "has an offset already: leave zone out of the map."
 _LATE_S = 1.0  # of samples in a row that go back: more, and a clock was set
+_LONGEST_PACKET_S = 61.0  # stamps cut to the minute: what is longer has no clock, a date perhaps
 _LONGEST_SPREAD = 1.5  # steps a sample: what comes later than that after a packet was lost, not late
 
 
@@ -119,9 +120,9 @@ def repaired(
         newest |= table.groupby("subject")["time"].last().to_dict()
         held = table.iloc[stop:]
         if stop:
-            yield _without_repeats(table.iloc[:stop], time, sampling_rate_hz, held, counted)
+            yield _without_repeats(path, table.iloc[:stop], time, sampling_rate_hz, held, counted)
     if held is not None and len(held):
-        yield _without_repeats(held, time, sampling_rate_hz, None, counted)
+        yield _without_repeats(path, held, time, sampling_rate_hz, None, counted)
 
 
 def _refuse_repeats(path: Path, table: pd.DataFrame) -> None:
@@ -154,7 +155,7 @@ def _pulled_back(stamps: np.ndarray, then: np.ndarray, lasts: np.ndarray) -> np.
 
 
 def _without_repeats(
-    table: pd.DataFrame, time: TimeColumn, rate: float, following: pd.DataFrame | None, counted: Counter
+    path: Path, table: pd.DataFrame, time: TimeColumn, rate: float, following: pd.DataFrame | None, counted: Counter
 ) -> pd.DataFrame:
     begins = (table["time"] != table["time"].shift()) | (table["subject"] != table["subject"].shift())
     packet = begins.cumsum()
@@ -175,6 +176,12 @@ def _without_repeats(
     then = np.append(stamps[1:], np.inf if following is None else following["time"].iloc[0])
     other = np.append(subjects[1:], "" if following is None else following["subject"].iloc[0])
     sizes = packet.value_counts(sort=False).to_numpy()
+    if (longest := int(sizes.max())) > _LONGEST_PACKET_S * rate:
+        line = table.index[begins][int(sizes.argmax())]
+        raise PrepError(
+            f"{path}, line {line}: {longest:,} samples have one time stamp, and no packet is that long: is column "
+            f"{time.column!r} a date? Where a time of day lies beside it, join the two into one column."
+        )
     earlier = _pulled_back(stamps, np.where(other == subjects, then, np.inf), sizes / rate)
     counted["moved back, their packet came late"] += int(sizes[earlier < stamps].sum())
     table = table.assign(time=np.repeat(earlier, sizes))

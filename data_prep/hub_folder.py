@@ -21,7 +21,7 @@ from data_prep.plausibility import refuse_implausible
 from data_prep.recordings import Reader, Recording, Windowing
 from data_prep.window_tables import Written, cut_all, features_of
 
-REPAIRED = "time stamps repaired, or labels without samples"
+REPAIRED = "time stamps repaired, or labels or channels without samples"
 _AT_ONCE_S = 1.0  # clocks of two recordings of one device may overlap by less
 _SHARD_BYTES = 256 * 2**20  # of windows in memory; a parquet file is smaller
 
@@ -235,7 +235,8 @@ def _card(windowing: Windowing, written: Written) -> str:
         f"- recordings shorter than one window, left out: {_counts(+written.too_short)}",
         f"- recordings at another rate by their time stamps, left out: {_counts(written.other_rate)}",
         *([f"- {REPAIRED}: {_counts(+written.repaired)}"] if +written.repaired else []),
-        f"- gaps of up to {windowing.max_gap_s:g} s were filled on a straight line; cuts at longer: {written.gaps}",
+        f"- gaps of up to {windowing.max_gap_s:g} s were filled on a straight line; cuts at longer: {written.gaps}"
+        + "".join(f"; {share:.1%} of {channel} is filled" for channel, share in written.filled_share.items()),
         "",
         "Split by subject, never by window: windows overlap.",
         "",

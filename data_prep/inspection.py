@@ -13,12 +13,15 @@ import yaml
 from data_prep.clocks import PER_SECOND
 from data_prep.device_files import SUFFIXES, read_device
 from data_prep.errors import PrepError
+from data_prep.mapped_files import MISSING, NO_WORD
 from data_prep.plausibility import CALM, GRAVITY
 from data_prep.signals import STANDARD_GRAVITY, UNITS
 from data_prep.tables import measured_rate_hz
 
 _ROWS = 200_000  # looked at
 _TIME = re.compile(r"^(t|ts|time|date|datetime|timestamp|epoch|seconds?_elapsed)", re.IGNORECASE)
+_LABEL = re.compile("label|activit|class|annotation", re.IGNORECASE)
+_SUBJECT = re.compile(r"(subject|user|person|participant)s?([ _.-]?(id|name|nr|no|number|code|\d+))?$", re.IGNORECASE)
 _AXIS = re.compile(
     r"^(?P<kind>acc|accel|accelerometer|acceleration|a|g|gyr|gyro|gyroscope|rotation|w)?[ _.\-(]*(?P<axis>[xyz])\b.*$",
     re.IGNORECASE,
@@ -56,7 +59,7 @@ def inspect(path: Path) -> Inspection:
     facts = {"rows looked at": f"{len(table):,}", "columns": ", ".join(map(str, table.columns)), **layout["facts"]}
     found: dict[str, Any] = {"title": path.stem, "sampling_rate_hz": None}
     warnings: list[str] = []
-    clock, seconds = _clock(table)
+    clock, seconds = _clock(table, warnings)
     rate = float("nan")
     if seconds is None:
         warnings.append("no column of times was recognised: give sampling_rate_hz, and samples follow each other.")
@@ -88,8 +91,11 @@ def inspect(path: Path) -> Inspection:
     found["channels"] = channels
     used = {channel["column"] for channel in channels.values()} | ({clock["column"]} if clock else set())
     rest = [str(name) for name in table.columns if name not in used]
-    label = next((name for name in rest if re.search("label|activit|class|annotation", name, re.IGNORECASE)), None)
-    subject = next((name for name in rest if re.search("subject|user|person|participant", name, re.IGNORECASE)), None)
+    label = next((name for name in rest if _LABEL.search(name)), None)
+    subject = next(
+        (name for name in rest if _SUBJECT.search(name) and not pd.api.types.is_float_dtype(table[name].dropna())),
+        None,
+    )
     if label is None:
         found["label"] = {"from_file": "{name}.labels.csv", "unit": "iso", "missing": "drop"}
         warnings.append(
@@ -97,7 +103,7 @@ def inspect(path: Path) -> Inspection:
         )
     else:
         found["label"] = {"column": label}
-        empty = int((table[label].astype("string").str.strip().fillna("") == "").sum())
+        empty = int(table[label].astype("string").str.strip().fillna("").isin(NO_WORD).sum())
         if empty:
             found["label"]["missing"] = "drop"
             facts["rows without an activity"] = f"{empty:,}"
@@ -149,10 +155,10 @@ def _read_text(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     # The header is the first line with as many fields as the data that holds words.
     skip = next((n for n, line in enumerate(lines) if line.count(mark) == fields and re.search("[A-Za-z]", line)), 0)
     decimal = "," if mark != "," and re.search(r"\d,\d", lines[-1]) else "."
-    table = pd.read_csv(
-        path, sep=mark, decimal=decimal, skiprows=skip, encoding=encoding, nrows=_ROWS, skipinitialspace=True,
-        keep_default_na=True, index_col=False,
-    )  # fmt: skip
+    options = {"sep": mark, "skiprows": skip, "encoding": encoding, "skipinitialspace": True, "index_col": False}
+    header = pd.read_csv(path, nrows=0, **options).columns
+    missing = {name: NO_WORD if _LABEL.search(str(name)) else MISSING for name in header}  # as the reader has it
+    table = pd.read_csv(path, nrows=_ROWS, decimal=decimal, keep_default_na=False, na_values=missing, **options)
     keys = {"delimiter": mark, "decimal": decimal, "skip_rows": skip, "encoding": encoding}
     usual = {"delimiter": ",", "decimal": ".", "skip_rows": 0, "encoding": "utf-8"}
     said = {name: value for name, value in keys.items() if value != usual[name]}
@@ -167,7 +173,7 @@ def _decodes(head: bytes, encoding: str) -> bool:
     return True
 
 
-def _clock(table: pd.DataFrame) -> tuple[dict[str, str], np.ndarray | None]:
+def _clock(table: pd.DataFrame, warnings: list[str]) -> tuple[dict[str, str], np.ndarray | None]:
     """The column of times as the map has it, and seconds."""
     for name in sorted(table.columns, key=lambda name: _TIME.match(str(name)) is None):
         values = table[name].dropna()
@@ -185,11 +191,18 @@ def _clock(table: pd.DataFrame) -> tuple[dict[str, str], np.ndarray | None]:
             if unit is not None:
                 return {"column": str(name), "unit": unit}, numbers / PER_SECOND[unit]
             continue
-        if pd.api.types.is_datetime64_any_dtype(values):
-            return {"column": str(name), "unit": "iso"}, _since_first(values)
-        stamps = pd.to_datetime(table[name], format="ISO8601", errors="coerce", utc=True)
-        if stamps.notna().mean() > 0.99:
-            return {"column": str(name), "unit": "iso"}, _since_first(stamps.dropna())
+        stamps = values
+        if not pd.api.types.is_datetime64_any_dtype(values):
+            stamps = pd.to_datetime(table[name], format="ISO8601", errors="coerce", utc=True)
+            if stamps.notna().mean() <= 0.99:
+                continue
+        seconds = _since_first(stamps.dropna())
+        if seconds.any():
+            return {"column": str(name), "unit": "iso"}, seconds
+        warnings.append(
+            f"column {str(name)!r} is {values.iloc[0]} throughout: no clock. Where a time of day lies beside it, join "
+            "the two into one column."
+        )
     return {}, None
 
 

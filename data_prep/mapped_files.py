@@ -20,7 +20,8 @@ from data_prep.errors import PrepError
 from data_prep.signals import UNITS
 
 KINDS = (".csv", ".csv.gz", ".parquet", *SUFFIXES)
-_MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]  # numbers only: there may be an activity called null
+MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]  # numbers only: there may be an activity called null
+NO_WORD = ["", "nan", "NaN", "NA", "<NA>", "NaT", "None"]  # what pandas and Python write where there is no word
 _ROWS_AT_ONCE = 50_000
 
 
@@ -85,7 +86,7 @@ def _types(columns: ColumnMap) -> dict[str, Any]:
     text = [name for name in (columns.label.column, columns.subject.column) if name]
     if columns.time and columns.time.unit == "iso":
         text.append(columns.time.column)
-    numbers = {name: _MISSING for name in columns.columns if name not in text}
+    numbers = {name: MISSING for name in columns.columns if name not in text}
     return {"dtype": dict.fromkeys(text, str), "keep_default_na": False, "na_values": numbers}
 
 

@@ -13,6 +13,7 @@ from data_prep.signals import UNITS
 
 _CLASS = math.log(1.01)  # lengths are counted in classes 1 % wide: memory does not grow with the windows
 _SMALLEST = 1e-9
+_DEGREES = 57.3  # of a radian
 CALM = 6.0  # rad/s: nobody turns that fast half of the time (wrists of people who exercise: 3)
 GRAVITY = (7.0, 13.0)  # m/s^2, of the median length of an acceleration
 # Of one subject, and of one recording, which may be short: far enough from what g or mg would be.
@@ -94,12 +95,46 @@ def refuse_implausible(info: DatasetInfo, counted: Counter) -> None:
                 of_all[number] += count
                 for one in zip(_GRAVITY_OF_ONE, names, strict=True):
                     of_one.setdefault(one, Counter())[number] += count
+        of_subjects = {who: classes for (kind, who), classes in sorted(of_one.items()) if kind == "subject"}
+        if unit == "m/s^2":
+            _refuse_some(name, unit, of_subjects)
         for what, share, where, low, high in _BOUNDS.get(unit, []):
             _refuse(name, unit, what, _quantile(of_all, share), where, low, high)
+        if unit == "rad/s":
+            _refuse_unlike(name, of_subjects)
         if unit == "m/s^2":
             for (kind, who), classes in sorted(of_one.items(), reverse=True):  # subjects first
                 where = f"in the median window of {kind} {who}"
                 _refuse(name, unit, "acceleration", _quantile(classes, 0.5), where, *_GRAVITY_OF_ONE[kind])
+
+
+def _refuse_some(name: str, unit: str, of_subjects: Mapping[str, Counter]) -> None:
+    """Refuses accelerations that some subjects have in another unit than the others."""
+    low, high = _GRAVITY_OF_ONE["subject"]
+    found = {who: _quantile(classes, 0.5) for who, classes in of_subjects.items()}
+    outside = [who for who, length in found.items() if not low <= length <= high]
+    if outside and len(outside) < len(found):
+        where = f"in the median window of subject {', '.join(outside)}"
+        _refuse(name, unit, "acceleration", found[outside[0]], where, low, high)
+
+
+def _refuse_unlike(name: str, of_subjects: Mapping[str, Counter]) -> None:
+    """Refuses angular rates of one subject that are as far from those of the others as degrees are from radians."""
+    found = {who: _quantile(classes, 0.99) for who, classes in of_subjects.items()}
+    if len(found) < 3:  # of two nobody knows which one is wrong
+        return
+    usual = float(np.median(list(found.values())))
+    for who, length in found.items():
+        times = max(length / usual, usual / length)
+        if _DEGREES / 2 <= times <= _DEGREES * 2:
+            slower, unit = (
+                ("slower", "rad/s declared as deg/s") if length < usual else ("faster", "deg/s declared as rad/s")
+            )
+            raise PrepError(
+                f"{name}: subject {who} turns {times:.0f} times {slower} than the others: {unit}? A column map holds "
+                "for all files: bring theirs to the unit of the others. Where it is right (a device that lay still), "
+                f"write unchecked: [{name}] in the column map."
+            )
 
 
 def _refuse(name: str, unit: str, what: str, length: float, where: str, low: float, high: float) -> None:

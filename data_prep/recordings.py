@@ -121,7 +121,9 @@ class Windowing:
         too_short: For each activity the number of recordings shorter than a window.
         gaps: Number of cuts made at gaps.
         other_rate: For each subject the number of recordings left out because of their rate.
-        repaired: Samples whose time stamps were repaired, by what was done.
+        repaired: Samples whose time stamps were repaired, and recordings that lack a channel, by what it was.
+        samples: Samples that windows could be cut from.
+        filled: For each channel, how many of those were missing and are on a straight line between others.
         spans: Subject, trial, start and end in seconds since 1970 of each recording whose clock is looked at.
 
     Raises:
@@ -139,6 +141,8 @@ class Windowing:
     gaps: int = 0
     other_rate: Counter = field(default_factory=Counter)
     repaired: Counter = field(default_factory=Counter)
+    samples: int = 0
+    filled: Counter = field(default_factory=Counter)
     spans: list[tuple[str, str, float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -205,6 +209,9 @@ class Windowing:
             stretches = list(whole_stretches(recording.values, self.info.sampling_rate_hz, self.max_gap_s))
             self.gaps += max(0, len(stretches) - 1)
             for first, stretch in stretches:
+                self.samples += len(stretch)
+                made_up = np.isnan(recording.values[first : first + len(stretch)]).sum(axis=0).tolist()
+                self.filled.update(dict(zip(self.info.channels, made_up, strict=True)))
                 values = resampled(stretch, self.info.sampling_rate_hz, self.rate)
                 begin = recording.start_s + first / self.info.sampling_rate_hz
                 for start in range(0, len(values) - self.size + 1, self.hop):
@@ -218,7 +225,11 @@ class Windowing:
                         "split": recording.split,
                         **(self._worn(recording, first, start) if self.worn else {}),
                     }
-            self.too_short[recording.activity] += not windows
+            if windows == 0 and len(recording.values) >= self.size * self.info.sampling_rate_hz / self.rate:
+                worst = int(np.isnan(recording.values).sum(axis=0).argmax())
+                self.repaired[f"recordings of {recording.subject} lack {self.info.channels[worst]}: no window"] += 1
+            else:
+                self.too_short[recording.activity] += not windows
 
     def _worn(self, recording: Recording, first: int, start: int) -> dict[str, bool]:
         """Of the window from a sample on, of the stretch that begins with the recording's `first`."""

@@ -38,7 +38,8 @@ class Written:
         too_short: Recordings shorter than a window, by activity; left out.
         gaps: Cuts made where a sensor gave nothing for too long.
         other_rate: Recordings at another rate than the data set, by subject; left out.
-        repaired: Samples whose time stamps were repaired, by what was done.
+        repaired: Samples whose time stamps were repaired, and recordings that lack a channel, by what it was.
+        samples, filled: Samples, and how many of them were filled in each channel, as `Windowing` has them.
         spans: When recordings were made, as `Windowing` has it.
         not_worn: Windows in which the device lay still; always 0 where nobody looked.
         lengths: How long accelerations and rates of each recording are, as `plausibility` counts them.
@@ -51,9 +52,16 @@ class Written:
     gaps: int = 0
     other_rate: Counter = field(default_factory=Counter)
     repaired: Counter = field(default_factory=Counter)
+    samples: int = 0
+    filled: Counter = field(default_factory=Counter)
     spans: list[tuple[str, str, float, float]] = field(default_factory=list)
     not_worn: int = 0
     lengths: Counter = field(default_factory=Counter)
+
+    @property
+    def filled_share(self) -> dict[str, float]:
+        """Share of the samples that were filled on a straight line, by channel; of those that lacked some."""
+        return {channel: count / self.samples for channel, count in self.filled.items() if count}
 
     def add(self, other: "Written") -> None:
         """Counts what another part holds as well."""
@@ -104,6 +112,8 @@ def _cut(part: Any, read: _Read, windowing: Windowing, written: Written) -> _Tab
     written.gaps += own.gaps
     written.other_rate.update(own.other_rate)
     written.repaired.update(own.repaired)
+    written.samples += own.samples
+    written.filled.update(own.filled)
     written.spans += own.spans
 
 

@@ -17,6 +17,7 @@ from data_prep.errors import PrepError
 from data_prep.files_beside import NULL, Intervals, Joined, filled
 from data_prep.mapped_files import (
     KINDS,
+    NO_WORD,
     as_text,
     as_words,
     channels_of,
@@ -283,5 +284,5 @@ def _samples(file: _File) -> Iterator[pd.DataFrame]:
 def _activities(file: _File, table: pd.DataFrame) -> pd.Series:
     """The activity of each row; None where there is none and it is to be dropped."""
     name, missing = str(file.columns.label.column), file.columns.label.missing
-    words = as_text(table[name]).fillna("").astype(object)
-    return filled(file.path, words, missing, f"activity in column {name!r}")
+    words = as_text(table[name]).fillna("").replace(NO_WORD, "").astype(object)
+    return filled(file.path, words, missing, f"activity in column {name!r} (empty, nan, NA, None)")

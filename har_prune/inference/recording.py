@@ -19,8 +19,13 @@ from har_prune.errors import DataError
 _SAME_RATE = 0.02  # clocks drift
 _OTHER_RATE = 20.0  # times the network's, or a part of it: behind that its times are in another unit
 _LARGEST = 1e30  # of a sample: no sensor goes there, and float32 ends soon behind
+_FILLED = 0.2  # of the samples of a channel: above it is said how many are made up
 # Too many rather than too few: a column of times that nobody looks at is an answer at another speed.
-_CLOCK = re.compile(r"ts?([ _(\[]*(s|sec|ms|us|ns)[)\]]*)?|.*(time|elapsed|\bepoch?\b|\bdate\b).*", re.IGNORECASE)
+_CLOCK = re.compile(
+    r"(ts?)?[ _(\[]*(s|sec|seconds?|ms|millis|us|micros|ns|nanos)?[)\]]*|utc|unix|clock|"
+    r".*(time|elapsed|\bepoch?\b|\bdate\b).*",
+    re.IGNORECASE,
+)
 
 
 def samples_of(
@@ -67,6 +72,7 @@ def samples_of(
             f"{', '.join(channels)}."
         )
     check_values(values, name)
+    _warn_of_filled(values, channels, name)
     rate = sampling_rate_hz
     if rate is None:
         rate = usual if times is None else _rate_of(times, usual, name)
@@ -84,8 +90,35 @@ def _clocks(table: pd.DataFrame, channels: Sequence[str]) -> list[str]:
     """What else than a column `time` may say when samples were taken."""
     index = ["the index"] if table.index.name is None and pd.api.types.is_float_dtype(table.index) else []
     return index + [
-        f"column {str(key)!r}" for key in table if key not in channels and _CLOCK.fullmatch(str(key).strip())
+        f"column {str(key)!r}"
+        for key in table
+        if key not in channels and (_CLOCK.fullmatch(str(key).strip()) or _goes_forward(table[key]))
     ]
+
+
+def _goes_forward(column: pd.Series) -> bool:
+    """Whether a column holds stamps, or numbers that only grow, whatever it is called; numbers of rows are neither."""
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+        return True
+    if not pd.api.types.is_numeric_dtype(column):
+        return (
+            bool(len(column)) and not pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce").isna().any()
+        )
+    steps = np.diff(column.to_numpy(dtype=np.float64))
+    return len(steps) > 1 and bool((steps > 0).all()) and not bool((steps == 1).all())
+
+
+def _warn_of_filled(values: np.ndarray, channels: Sequence[str], name: str) -> None:
+    """Where a channel is missing while others are measured, it is filled: a little of that is usual."""
+    missing = np.isnan(values)
+    some = missing[~missing.all(axis=1)]
+    for channel, share in zip(channels, some.mean(axis=0) if len(some) else [], strict=False):
+        if share > _FILLED:
+            warnings.warn(
+                f"{name}: {channel} is missing in {share:.0%} of the samples that others are measured in; up to a "
+                "quarter of a second is made up on straight lines, and nobody trained on those.",
+                stacklevel=4,
+            )
 
 
 def check_values(values: np.ndarray, name: str) -> None:
@@ -198,6 +231,11 @@ def _rate_of(times: np.ndarray, usual: float, name: str) -> float:
     measured = measured_rate_hz(times)
     if not measured > 0:
         raise DataError(f"the times of {name} do not go forward.")
+    if usual != 1 and (np.diff(times) == 1).all():
+        raise DataError(
+            f"the times of {name} go up by 1 each: where they count samples, leave the column out; where there is one "
+            "sample a second, say so: sampling_rate_hz, on the command line --sampling-rate-hz."
+        )
     if not usual / _OTHER_RATE <= measured <= usual * _OTHER_RATE:
         raise DataError(
             f"by its times {name} has {measured:g} samples a second, and the network takes {usual:g}: `time` is in "

@@ -75,12 +75,12 @@ subject: {column: user}
 
 @pytest.fixture
 def several(tmp_path):
-    """Two files of the same name, each of two people who do NA and null; and the arguments that prepare them."""
+    """Two files of the same name, each of two people who do n/a and null; and the arguments that prepare them."""
     (tmp_path / "map.yaml").write_text(_SHARED_MAP)
     for folder in ("a", "b"):
         (tmp_path / "raw" / folder).mkdir(parents=True)
-        rows = [f"{100 + n / 20},{n},{'NA' if n < 30 else 'null'},null" for n in range(60)]
-        rows += [f"{n / 20}, {n},NA,eve" for n in range(21 + (folder == "b"))]
+        rows = [f"{100 + n / 20},{n},{'n/a' if n < 30 else 'null'},null" for n in range(60)]
+        rows += [f"{n / 20}, {n},n/a,eve" for n in range(21 + (folder == "b"))]
         (tmp_path / "raw" / folder / "x.csv").write_text("\n".join(["t, ax,activity,user", *rows]) + "\n")
     (tmp_path / "raw" / "a" / "._x.csv").write_text("what a Mac leaves behind")
     return ["csv", tmp_path / "raw", tmp_path / "out", "--columns", tmp_path / "map.yaml", "--window-s", "1"]
@@ -93,7 +93,7 @@ def test_own_recordings_of_several_people_and_files(prepare, several, tmp_path):
     assert sorted(set(one["trial"])) == ["a/x-eve", "a/x-null", "b/x-eve", "b/x-null"]
     names = load_data(str(tmp_path / "out")).label_names
     rows = set(zip(one["trial"], [names[label] for label in one["label"]], one["start_s"], strict=True))
-    assert {("a/x-null", "NA", 0.0), ("a/x-null", "null", 1.5), ("b/x-eve", "NA", 0.0)} < rows, (
+    assert {("a/x-null", "n/a", 0.0), ("a/x-null", "null", 1.5), ("b/x-eve", "n/a", 0.0)} < rows, (
         "a clock for each person"
     )
     code, said = prepare(*several, "--overwrite", "--num-proc", "2")

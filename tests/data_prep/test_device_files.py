@@ -8,6 +8,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from datasets import load_dataset
 from geneactiv import write_geneactiv
 from own_map import OWN_MAP
@@ -46,7 +47,10 @@ def test_every_kind_of_file_gives_the_same_windows(prepared, table, name):
 
 def test_rows_without_a_label_are_refused_dropped_or_kept(prepared, table):
     said = prepared({"anna.csv": table}, MS, 2)
-    assert "line 62: no activity in column 'activity'. Write missing: drop, or missing: keep" in said
+    assert (
+        "line 62: no activity in column 'activity' (empty, nan, NA, None). Write missing: drop, or missing: keep"
+        in said
+    )
     _, rows, _ = prepared({"anna.csv": table}, MS | {"label": "{column: activity, missing: keep}"})
     assert sorted(_places(rows)) == sorted([*EXPECTED, ("null", 60, 79)])
 
@@ -269,6 +273,42 @@ def test_inspect_recognises_units_packets_and_rest(tmp_path):
     assert any("labels.csv" in warning for warning in found.warnings)
     packets.assign(ax=packets["ax"] * 37, ay=packets["ay"] * 37, az=packets["az"] * 37).to_csv(tmp_path / "c.csv")
     assert any("gravity in no unit here" in warning for warning in inspect(tmp_path / "c.csv").warnings)
+
+
+def test_inspect_reads_labels_as_the_reader_does_and_takes_no_date_for_a_clock(prepare, tmp_path):
+    _, values = _walk(50, 20)
+    table = pd.DataFrame(values, columns=["userAcceleration.x", "ay", "az"])
+    labels = np.resize(["walk", "nan", "null", "None", "NA"], len(table))
+    table.assign(date="2024-05-31", label=np.sort(labels)).to_csv(tmp_path / "anna.csv", index=False)
+    found = inspect(tmp_path / "anna.csv")
+    assert "time" not in yaml.safe_load(found.column_map)
+    assert any("'date' is 2024-05-31 throughout: no clock" in warning for warning in found.warnings)
+    assert found.facts["rows without an activity"] == "600"
+    assert "from_name" in yaml.safe_load(found.column_map)["subject"], "userAcceleration.x is no user"
+    plain = table.rename(columns={"userAcceleration.x": "ax"}).assign(label=np.sort(labels))
+    (tmp_path / "raw").mkdir()
+    plain.to_csv(tmp_path / "raw" / "anna.csv", index=False)
+    code, said = prepare("inspect", tmp_path / "raw" / "anna.csv", "--output", tmp_path / "map.yaml")
+    assert code == 0, said
+    (tmp_path / "map.yaml").write_text((tmp_path / "map.yaml").read_text().replace("hz: null", "hz: 50"))
+    code, said = prepare(
+        "csv", tmp_path / "raw", tmp_path / "out", "--columns", tmp_path / "map.yaml", "--window-s", "1"
+    )
+    assert (code, "null" in said, "nan" in said, "None" in said) == (0, True, False, False), said
+
+
+def test_a_date_is_no_packet_and_what_lacks_a_channel_is_said(prepared, table):
+    keys = {"time": "{column: t, unit: ms, repeats: spread}", "label": "{column: activity}"}
+    days = pd.concat([table.assign(activity="walk", t=1_700_000_000_000)] * 7)
+    assert "line 2: 1,260 samples have one time stamp, and no packet" in prepared({"anna.csv": days}, keys, 2)
+    whole = table.assign(activity="walk")
+    sparse = whole.assign(ay=whole["ay"].where(np.arange(len(whole)) % 4 == 0))
+    said, _, card = prepared({"anna.csv": whole, "ben.csv": sparse}, MS)
+    assert "warning: 37% of acc_y was not measured but filled" in said
+    assert "% of acc_y is filled" in card
+    said, *_ = prepared({"anna.csv": whole, "ben.csv": whole.assign(ay=np.nan, ax=1.0)}, MS)
+    assert "1 recordings of ben lack acc_y: no window" in said
+    assert "shorter than a window, left out: 0" in said
 
 
 def test_inspect_refuses_what_is_no_recording(prepare, tmp_path):

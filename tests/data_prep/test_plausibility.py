@@ -148,3 +148,30 @@ def test_a_calm_gyroscope_in_degrees_is_no_rad_s():
 def test_what_was_really_recorded_passes(name, folder, options, prepare, shared, tmp_path):
     code, said = prepare(name, shared / "data" / "raw" / folder, tmp_path / "out", *options)
     assert code == 0, said
+
+
+def test_all_subjects_in_another_unit_are_named(own, tmp_path):
+    own(SIT, WALK)
+    right = (tmp_path / "raw" / "anna.csv").read_text()
+    in_g = right.replace(SIT, "0,0,1,0.01,0,0").replace(WALK, "0.3,0.3,1,1.5,1,1")
+    for number, (name, text) in enumerate({"ben": right, "carl": in_g, "dora": in_g}.items()):
+        (tmp_path / "raw" / f"{name}.csv").write_text(text.replace(",1,", f",1.{'0' * number},", 1))
+    code, said = own(SIT, WALK)
+    assert (code, "of subject carl, dora" in said, "in g declared as m/s^2" in said) == (2, True, True), said
+
+
+def test_one_subject_that_turns_in_radians_among_degrees_is_noticed(own, tmp_path):
+    sitting, walking = "0,0,9.8,1,0,0", "3,3,10,90,60,60"  # deg/s
+    code, said = own(sitting, walking, rate="deg/s")
+    assert code == 0, said
+    right = (tmp_path / "raw" / "anna.csv").read_text()
+    for number, name in enumerate(("ben", "carl", "dora"), start=1):
+        (tmp_path / "raw" / f"{name}.csv").write_text(right.replace("9.8", f"9.8{'0' * number}", 1))
+    code, said = own(sitting, walking, rate="deg/s")
+    assert code == 0, said
+    slow = right.replace(sitting, SIT).replace(walking, WALK)
+    (tmp_path / "raw" / "emil.csv").write_text(slow)
+    code, said = own(sitting, walking, rate="deg/s")
+    assert (code, "gyro: subject emil turns" in said, "rad/s declared as deg/s" in said) == (2, True, True), said
+    code, said = own(sitting, walking, rate="deg/s", more="unchecked: [gyro]\n")
+    assert code == 0, said

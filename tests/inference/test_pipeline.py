@@ -114,7 +114,20 @@ def test_another_rate_and_other_units_come_to_the_networks_own(pipeline):
 
 @pytest.mark.parametrize(
     "column",
-    ["Time (s)", "t", "time ", "timestamp_ms", "loggingTime(txt)", "epoc (ms)", "elapsed (s)", "Date", "ts_ns"],
+    [
+        "Time (s)",
+        "t",
+        "time ",
+        "timestamp_ms",
+        "loggingTime(txt)",
+        "epoc (ms)",
+        "elapsed (s)",
+        "Date",
+        "ts_ns",
+        "seconds",
+        "millis",
+        "Zeitstempel",
+    ],
 )
 def test_times_under_another_name_are_no_answer_at_another_speed(pipeline, column):
     """Without a look at them ten seconds at 25 Hz were 25 seconds of slow motion."""
@@ -122,6 +135,27 @@ def test_times_under_another_name_are_no_answer_at_another_speed(pipeline, colum
     with pytest.raises(DataError, match=rf"is column '{re.escape(column)}' when each sample was taken\? Call it time"):
         pipeline(table.assign(**{column: np.arange(len(table)) / 25}))
     assert pipeline(table.assign(**{column: np.arange(len(table)) / 25}), 25.0).segments[-1].end_s < 5
+
+
+def test_whatever_they_are_called_stamps_are_times_and_numbers_of_rows_are_not(pipeline):
+    table = pd.DataFrame(_recording((10, 1.0)), columns=["acc_x", "acc_y", "acc_z"])
+    stamps = pd.date_range("2024-05-31", periods=len(table), freq="40ms", tz="UTC")
+    for times in (stamps, stamps.astype(str), np.arange(len(table)) * 40 + 7):
+        with pytest.raises(DataError, match="is column 'Hora' when each sample was taken"):
+            pipeline(table.assign(Hora=times))
+    plain = pipeline(table).segments
+    assert (
+        pipeline(table.assign(row=np.arange(len(table)), steps=np.arange(len(table)) // 9, note="x")).segments == plain
+    )
+    with pytest.raises(DataError, match="go up by 1 each: where they count samples"):
+        pipeline(table.assign(time=np.arange(len(table))))
+
+
+def test_a_channel_that_is_mostly_made_up_is_told(pipeline):
+    table = pd.DataFrame(_recording((10, 1.0)), columns=["acc_x", "acc_y", "acc_z"])
+    sparse = table.assign(acc_y=table["acc_y"].where(np.arange(len(table)) % 2 == 0))
+    with pytest.warns(UserWarning, match="acc_y is missing in 50% of the samples"):
+        pipeline(sparse)
 
 
 def test_times_in_an_index_are_looked_at(pipeline):
