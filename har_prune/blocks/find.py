@@ -39,7 +39,8 @@ def find_blocks(
     if not isinstance(model, PreTrainedModel):
         raise NotAModelError(
             f"{type(model).__name__} is no model of transformers: give a PreTrainedModel. One that is wrapped is in "
-            "`.module` (DataParallel, DistributedDataParallel) or `._orig_mod` (torch.compile)."
+            "`.module` (DataParallel, DistributedDataParallel) or `._orig_mod` (torch.compile); from one of peft "
+            "`.merge_and_unload()` makes one."
         )
     if getattr(model.config, "is_encoder_decoder", False):
         raise UnknownFamilyError(

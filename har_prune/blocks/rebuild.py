@@ -23,7 +23,7 @@ from har_prune.blocks.example_inputs import example_inputs as make_example_input
 from har_prune.blocks.families import family_of
 from har_prune.blocks.find import stack_of
 from har_prune.blocks.stack import ONLY_ONE, Block, BlockStack, config_at
-from har_prune.checkpoints.load import KEY_PROBLEMS
+from har_prune.checkpoints.load import KEY_PROBLEMS, MERGE
 from har_prune.errors import NotRemovableError
 
 
@@ -135,7 +135,7 @@ def build_checked(smaller: Smaller, model_class: type[PreTrainedModel], inputs: 
         raise NotRemovableError(
             f"{smaller.cannot}the weights that are left do not fit a model built from the edited config ({error})"
         ) from error
-    _carry_over(model, built, smaller.names)
+    _hand_on(model, built, smaller.names)
     _check_equals_bypassed(smaller, built, inputs)
     return built
 
@@ -231,6 +231,8 @@ def refuse_unreadable(model: PreTrainedModel) -> None:
     Raises:
         NotRemovableError: They are packed, or not here.
     """
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise NotRemovableError(f"this model carries an adapter, whose weights lie beside its own: {MERGE}")
     if getattr(model, "is_quantized", False) or getattr(model.config, "quantization_config", None) is not None:
         raise NotRemovableError(
             "this model is quantised, and its packed weights cannot be rebuilt: load the checkpoint it was quantised "
@@ -277,7 +279,18 @@ def _new_names(stack: BlockStack, removed: list[int]) -> Callable[[str], str | N
     return renamed
 
 
-def _carry_over(model: PreTrainedModel, smaller: PreTrainedModel, names: Callable[[str], str | None]) -> None:
+def carry_over(stack: BlockStack, smaller: PreTrainedModel, removed: list[int]) -> None:
+    """Gives a smaller network what neither config nor weights say: frozen parameters, gradient checkpointing.
+
+    Args:
+        stack: Blocks of the network it was made from.
+        smaller: The network without some of them; changed in place.
+        removed: Which, as indices into the stack.
+    """
+    _hand_on(stack.model, smaller, _new_names(stack, removed))
+
+
+def _hand_on(model: PreTrainedModel, smaller: PreTrainedModel, names: Callable[[str], str | None]) -> None:
     """What a config does not say: frozen parameters, types of single ones, gradient checkpointing."""
     new = dict(smaller.named_parameters())
     for key, parameter in model.named_parameters():

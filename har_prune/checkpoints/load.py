@@ -29,6 +29,11 @@ KEY_PROBLEMS = {
     "error_msgs": "errors",
 }
 
+MERGE = (
+    "merge it first: peft's PeftModel.from_pretrained(BASE_MODEL, ADAPTER_PATH).merge_and_unload(), and "
+    "save_pretrained(NEW_PATH) of what that gives."
+)
+
 # Where the README and the recipes put things; nobody looks for these on the Hub.
 _OWN_FOLDERS = ("checkpoints", "data", "runs")
 
@@ -101,12 +106,18 @@ def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: A
     except Exception as error:  # a config can be wrong in as many ways as its class has lines
         raise CheckpointError(f"checkpoint {source} cannot be loaded: {shortened(error)}") from error
     _keep_card(source)
-    problems = [f"{words}: {sorted(map(str, info[key]))[:5]}" for key, words in KEY_PROBLEMS.items() if info.get(key)]
-    if problems:
-        raise CheckpointError(
-            f"checkpoint {source} does not fit {type(model).__name__}: {'; '.join(problems)}. "
-            "Load it with the class it was saved from, or train the missing parts first."
-        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise CheckpointError(f"checkpoint {source} is an adapter, whose weights lie beside those of a model: {MERGE}")
+    found = {key: sorted(map(str, info[key]))[:5] for key in KEY_PROBLEMS if info.get(key)}
+    if found:
+        advice = "Load it with the class it was saved from, or train the missing parts first."
+        if list(found) == ["unexpected_keys"]:
+            advice = (
+                "Load it with the class it was saved from. Where it has no use for those (an old buffer, say, or "
+                f"a pooler), drop them: {auto_class.__name__}.from_pretrained(PATH).save_pretrained(NEW_PATH)."
+            )
+        problems = "; ".join(f"{KEY_PROBLEMS[key]}: {keys}" for key, keys in found.items())
+        raise CheckpointError(f"checkpoint {source} does not fit {type(model).__name__}: {problems}. {advice}")
     return model
 
 

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -21,6 +22,11 @@ from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.robustness import plot_robustness
 from har_prune.reporting.trajectory import plot_trajectory
 from har_prune.runtime.files import whole_folder, write_json
+
+_ROUNDED = (
+    " A model that was cast, .to(bfloat16), has its rotary tables rounded, and a reload has not: load the checkpoint "
+    "with from_pretrained(..., dtype=...), which rounds weights alone."
+)
 
 
 def save_pruned(
@@ -111,7 +117,9 @@ def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> 
         # Code that runs already, because its model is here, may run once more.
         own = type(model).__module__.startswith("transformers_modules.")
         checkpoint = Checkpoint(folder, trust_remote_code=own)
-        loaded = load_model(auto_class_of(model), checkpoint, dtype=model.dtype).to(model.device).eval()
+        attention = model.config._attn_implementation  # another one rounds otherwise
+        loaded = load_model(auto_class_of(model), checkpoint, dtype=model.dtype, attn_implementation=attention)
+        loaded = loaded.to(model.device).eval()
     except CheckpointError as error:
         raise SaveVerificationError(f"the saved model does not load back: {error}") from error
     # The module of such code is named after the folder it was loaded from.
@@ -124,5 +132,5 @@ def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> 
     if not found <= TOLERANCE:
         raise SaveVerificationError(
             f"outputs of the reloaded model differ by {found:.1e} of the largest (allowed {TOLERANCE:.0e}); "
-            "nothing was saved."
+            "nothing was saved." + (_ROUNDED if model.dtype in (torch.bfloat16, torch.float16) else "")
         )

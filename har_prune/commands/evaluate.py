@@ -61,7 +61,7 @@ def evaluate(
     from har_prune.evaluation.metrics import evaluate_model
     from har_prune.recipe.accelerator import make_accelerator
     from har_prune.recipe.load import load_plugins
-    from har_prune.recipe.prepare import prepared_for
+    from har_prune.recipe.prepare import prepared_for, warn_of_test
     from har_prune.reporting.evaluation import modules_table, network_table, robustness_tables
     from har_prune.runtime.console import Console, say
     from har_prune.runtime.environment import environment
@@ -83,7 +83,10 @@ def evaluate(
     if original is not None:  # each prepares the data in its own way
         name = original if original != checkpoint else f"{original} (original)"
         sources = {name: Checkpoint(original, None, trust_remote_code), **sources}
-    networks = {name: prepared_for(source, config_of_data, seed) for name, source in sources.items()}
+    networks = {}
+    for name, source in sources.items():
+        networks[name] = prepared_for(source, config_of_data, seed)
+        warn_of_test(source, config_of_data)
     sets = {
         name: {"test": make_loader(made.data, made.splits.test, made.preprocess, batch_size)}
         for name, made in networks.items()

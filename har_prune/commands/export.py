@@ -46,7 +46,7 @@ def export(
     from har_prune.checkpoints.load import Checkpoint
     from har_prune.exporters.deployed import load_classifier, raw_inputs
     from har_prune.exporters.export import Quantization, export_model, format_of
-    from har_prune.recipe.prepare import drawn, prepared_for
+    from har_prune.recipe.prepare import drawn, prepared_for, warn_of_test
     from har_prune.runtime.console import say
 
     if int8 and data is None:
@@ -66,7 +66,10 @@ def export(
         rows = {"calibration": made.calibration_rows(samples, 0), "test": drawn(made.splits.test, samples, 0)}
         raw = {name: raw_inputs(made.preprocess(made.data.raw(some)), processor) for name, some in rows.items()}
         real = [raw["test"]]
-        if int8 and made.data.labels is not None:  # texts without are of no classifier, and refused below
+        if (
+            int8 and made.data.labels is not None
+        ):  # whose accuracy is told; texts without are of no classifier, and refused below
+            warn_of_test(source, config)
             labels = torch.as_tensor(made.data.labels[rows["test"]])
             quantization = Quantization(raw["calibration"], (raw["test"], labels), max_drop)
     folder = Path(checkpoint)

@@ -359,7 +359,7 @@ class _Run:
     def _load(self, iteration: int) -> BlockStack:
         if iteration == 0 or self.folder is None:
             return self.original
-        model = self.folder.load(self.steps[iteration], self.original.model)
+        model = self.folder.load(self.steps[iteration], self.original)
         return find_blocks(model, self.original.inputs, within=self.original.within)
 
     def _control(self, name: str, result: BlockStack, selected: int) -> PruningStep:

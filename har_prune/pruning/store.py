@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from har_prune.blocks.rebuild import build_from, copied
+from har_prune.blocks.rebuild import build_from, carry_over, copied
+from har_prune.blocks.stack import BlockStack
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.load import load_model
 from har_prune.errors import OutputFolderError
@@ -235,8 +236,8 @@ class RunFolder:
             return None
         return _parsed(record, PruningHistory.from_json)
 
-    def load(self, step: PruningStep, original: PreTrainedModel) -> PreTrainedModel:
-        """The network of an iteration, on the original's device.
+    def load(self, step: PruningStep, original: BlockStack) -> PreTrainedModel:
+        """The network of an iteration, on the original's device; what is frozen in that is frozen in it.
 
         Its weights are copied into freshly allocated memory: the alignment of a memory-mapped file changes the last
         bits of what is computed from them, and a resumed run has to compute what an uninterrupted one does.
@@ -245,14 +246,17 @@ class RunFolder:
             OutputFolderError: The weights are not those that were kept.
         """
         folder = self._iteration(step.iteration)
-        loaded = load_model(auto_class_of(original), folder)
+        loaded = load_model(auto_class_of(original.model), folder)
         if step.weights_sha256 != weights_sha256(loaded):
             raise OutputFolderError(
                 f"the weights in {folder} were altered since this run kept them (their SHA-256 is not that of "
                 "step.json). Bring the former file back; or remove this folder and those of later iterations, with "
                 "pruned and history.json, and start again to compute them anew."
             )
-        return build_from(original, type(loaded), loaded.config, copied(loaded.state_dict()))
+        built = build_from(original.model, type(loaded), loaded.config, copied(loaded.state_dict()))
+        gone = [block.index for block in original.blocks if block.original_index not in step.remaining]
+        carry_over(original, built, gone)
+        return built
 
     def _iteration(self, number: int) -> Path:
         return self.path / f"iteration-{number:03d}"

@@ -78,12 +78,7 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
     if recipe.model.checkpoint is not None:
         data = _named(recipe.model.checkpoint, data, recipe.data)
         model, processor = load_original(recipe.model.checkpoint, data)
-        if recipe.data.protocol != "official":
-            warnings.warn(
-                f"test: whether checkpoint {recipe.model.checkpoint} was trained on what tests here (protocol "
-                f"{recipe.data.protocol}) nothing tells; if it was, its accuracy flatters it.",
-                stacklevel=2,
-            )
+        warn_of_test(recipe.model.checkpoint, recipe.data)
         if splits.is_drawn:
             warnings.warn(
                 f"validation: {splits.validation_from}. Checkpoint {recipe.model.checkpoint} may have been trained on "
@@ -112,6 +107,16 @@ def prepared_for(checkpoint: Checkpoint, config: DataConfig, seed: int) -> Prepa
     splits = make_splits(data, config, seed)
     model, processor = load_original(checkpoint, data)
     return _tried(data, splits, model, processor, str(checkpoint), config)
+
+
+def warn_of_test(checkpoint: Checkpoint, config: DataConfig) -> None:
+    """Says that a checkpoint may know what tests it, where the data do not say what is for testing."""
+    if config.protocol != "official":
+        warnings.warn(
+            f"test: whether checkpoint {checkpoint} was trained on what tests here (protocol {config.protocol}) "
+            "nothing tells; if it was, its accuracy flatters it.",
+            stacklevel=3,
+        )
 
 
 def _named(checkpoint: Checkpoint, data: LabelledData, config: DataConfig) -> LabelledData:

@@ -94,6 +94,9 @@ class Loss:
                 )
             self._taught = [self._working_copy(taught, inputs, student.graph) for taught in self.teacher.models]
             self._pairs = self._recorded()
+        for pair in self._pairs:  # a model may leave blocks out itself, and what they returned before is no answer
+            for recorded in pair:
+                recorded.value = None
         logits, labels = classified(student.of(inputs), batch["labels"], language_model=self.language_model)
         if not len(labels):  # a part of a batch of texts that holds none to predict
             return logits.sum()

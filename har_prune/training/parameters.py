@@ -46,26 +46,35 @@ class OwnPrecision:
 class TrainedParameters:
     """Lets gradients reach what is to be trained; `restore` gives the network back as it came.
 
+    What is frozen in the network stays as it is, whichever parameters are named; a frozen linear layer gets no update.
+
     Args:
         model: The network; low-rank updates are put into it in place.
         which: "all", "norms_and_head" or "lora" (with normalisations and head).
 
     Raises:
-        RecipeError: peft is not installed, or finds no linear layer to update.
+        RecipeError: peft is not installed or finds no linear layer to update, or all of it is frozen.
     """
 
     def __init__(self, model: PreTrainedModel, which: str):
         self.which = which
         self.before = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._peft: Any = None
-        if which == "all":
-            return
         if which == "lora":
             self._peft = _with_updates(model)
-        else:
+            for module in model.modules():
+                if not self.before.get(getattr(getattr(module, "base_layer", None), "weight", None), True):
+                    module.requires_grad_(False)
+        elif which == "norms_and_head":
             model.requires_grad_(False)
-        for parameter in _norms_and_head(model):
-            parameter.requires_grad_(True)
+        if which != "all":
+            for parameter in _norms_and_head(model):
+                parameter.requires_grad_(self.before[parameter])
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            self.restore()
+            raise RecipeError(
+                f"parameters: {which}: all of these are frozen (requires_grad is False), so there is nothing to train."
+            )
 
     def restore(self) -> None:
         """Merges low-rank updates into the weights, and lets gradients reach what they reached before."""

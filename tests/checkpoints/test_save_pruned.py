@@ -26,7 +26,7 @@ from har_prune.blocks.example_inputs import example_inputs
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.contents import files_of
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
-from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificationError
+from har_prune.errors import CheckpointError, NotRemovableError, OutputFolderError, SaveVerificationError
 from har_prune.pruning.history import PruningHistory
 from har_prune.recipe.schema import SaveConfig
 
@@ -287,3 +287,38 @@ def test_code_of_others_runs_only_where_it_is_allowed(tmp_path):
     with torch.no_grad():
         inputs = example_inputs(model)
         torch.testing.assert_close(again(**inputs).logits, smaller(**inputs).logits)
+
+
+def test_a_bfloat16_model_of_another_attention_is_saved(tmp_path):
+    model = llama().to(torch.bfloat16)
+    model = type(model).from_pretrained(
+        model.save_pretrained(tmp_path / "start") or tmp_path / "start", attn_implementation="eager",
+        dtype=torch.bfloat16,
+    )  # fmt: skip
+    folder = save_pruned(model, tmp_path / "model")
+    assert load_model(type(model), folder, dtype=torch.bfloat16).config._attn_implementation != "eager"
+
+
+def test_weights_without_a_place_are_named_with_a_way_to_drop_them(tmp_path):
+    folder = tmp_path / "model"
+    vit().save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors") | {"vit.pooler.dense.weight": torch.zeros(2, 2)}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"no place for: \['vit.pooler.dense.weight'\].*save_pretrained\(NEW_PATH\)"
+    ):
+        load_model(AutoModelForImageClassification, folder)
+    AutoModelForImageClassification.from_pretrained(folder).save_pretrained(tmp_path / "new")
+    load_model(AutoModelForImageClassification, tmp_path / "new")
+
+
+def test_an_adapter_is_to_be_merged_first(tmp_path):
+    peft = pytest.importorskip("peft")
+    model = llama()
+    peft.get_peft_model(llama(), peft.LoraConfig(target_modules="all-linear")).save_pretrained(tmp_path / "adapter")
+    model.load_adapter(str(tmp_path / "adapter"))
+    with pytest.raises(NotRemovableError, match=r"carries an adapter.*merge_and_unload"):
+        remove_blocks(model, [1])
+    model.config.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match="adapter"):
+        load_model(auto_class_of(llama()), tmp_path / "adapter")

@@ -129,6 +129,41 @@ def test_continues_in_its_folder_and_refuses_another_runs(parent, tmp_path):
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
+def _stop_at_first(step, history):
+    if step.iteration == 1:
+        raise KeyboardInterrupt
+
+
+def test_what_is_frozen_stays_so_in_a_run_that_goes_on(tmp_path):
+    """A reload knows nothing of it: blocks behind a removed one have other names, and their own flags."""
+
+    def run(out, on_step=None):
+        torch.manual_seed(0)
+        model = har_transformer(4)
+        for frozen in (model.har_transformer.embeddings, model.har_transformer.layers[3]):
+            frozen.requires_grad_(False)
+        before = {name: value.clone() for name, value in model.har_transformer.layers[3].named_parameters()}
+        config = PruneConfig(
+            target={"blocks": 2}, protected=(0, 3), evaluate={"latency": False}, output_dir=out,
+            heal=HealConfig(epochs=1, learning_rate=1e-2, when=1),
+        )  # fmt: skip
+        made = prune(
+            model, loader(32, 0, shuffle=True), list(loader(32, 1)), loader(32, 2), config, on_step=on_step
+        ).model
+        last = made.har_transformer.layers[1]
+        assert all(torch.equal(value, before[name]) for name, value in last.named_parameters())
+        frozen = {name for name, parameter in made.named_parameters() if not parameter.requires_grad}
+        assert {name.rsplit(".", 2)[0] for name in frozen} >= {"har_transformer.layers.1"}
+        return frozen, made.state_dict()
+
+    frozen, whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", _stop_at_first)
+    again, resumed = run(tmp_path / "stopped")
+    assert again == frozen
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
 def _images(count, size):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand((count, 3, size, size), generator=generator)

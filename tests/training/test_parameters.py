@@ -59,3 +59,24 @@ def test_every_family_knows_its_norms_and_head():
         assert 0 < sum(shares) < len(shares), name
         trained.restore()
         assert [parameter.requires_grad for parameter in model.parameters()] == before, name
+
+
+@pytest.mark.parametrize("which", ["norms_and_head", "lora"])
+def test_what_is_frozen_stays_as_it_is(which):
+    if which == "lora":
+        pytest.importorskip("peft")
+    model = har_transformer(2)
+    model.har_transformer.layers[0].requires_grad_(False)
+    model.har_transformer.norm.requires_grad_(False)
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_model(model, loader(32, 0), None, TrainConfig(epochs=2, learning_rate=1e-2, parameters=which))
+    changed = _changed(model, before)
+    assert not any(name.startswith(("har_transformer.layers.0.", "har_transformer.norm.")) for name in changed)
+    assert {"har_transformer.layers.1.attention_norm.weight", "classifier.weight"} <= changed
+    assert ("har_transformer.layers.1.attention.query.weight" in changed) == (which == "lora")
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    model.requires_grad_(False)
+    with pytest.raises(RecipeError, match=rf"parameters: {which}: all of these are frozen"):
+        TrainedParameters(model, which)
+    assert model.state_dict().keys() == before.keys(), "no update is left in it"

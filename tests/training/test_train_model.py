@@ -4,12 +4,12 @@ from copy import deepcopy
 import pytest
 import torch
 from accelerate import Accelerator
-from families import cifar_resnet, har_transformer
+from families import TINY, cifar_resnet, har_transformer
 from pydantic import ValidationError
 from tiny_data import loader
 from torch.utils.data import DataLoader, Sampler
 
-from har_prune import DistillConfig, HealConfig, Teacher, TrainConfig, evaluate_model, train_model
+from har_prune import DistillConfig, HealConfig, Teacher, TrainConfig, evaluate_model, find_blocks, train_model
 from har_prune.errors import DivergedError
 from har_prune.runtime.tracker import JsonLinesTracker
 from har_prune.training.step import learning_rate_factor
@@ -112,6 +112,20 @@ def test_distillation_pulls_the_student_to_the_teacher():
     config = TrainConfig(epochs=10, learning_rate=3e-3)
     train_model(student, loader(96, 0), None, config, teacher=Teacher(teacher, DistillConfig(weight=1.0)))
     assert distance() < 0.3 * before
+
+
+def test_hidden_states_are_distilled_where_a_model_leaves_blocks_out_itself():
+    torch.manual_seed(0)
+    student = TINY["wav2vec2"].make()
+    student.config.layerdrop = 0.5
+    teacher = find_blocks(TINY["wav2vec2"].make())
+    sounds = [{"input_values": torch.randn(1600), "labels": n % 2} for n in range(24)]
+    config = TrainConfig(epochs=3, learning_rate=1e-4)
+    found = train_model(
+        find_blocks(student), DataLoader(sounds, batch_size=4), None, config,
+        teacher=Teacher(teacher, DistillConfig(hidden=1.0)),
+    )  # fmt: skip
+    assert found.samples_seen == 72
 
 
 def test_learning_rates():
