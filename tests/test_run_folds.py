@@ -91,7 +91,7 @@ def test_folds_that_cannot_be_are_refused_before_the_first(quickstart, four_subj
     out = tmp_path / "out"
     refused(run_recipe(quickstart, out, *four_subjects, "save.push_to_hub=me/x"), "has a result for each subject")
     result = run_recipe(quickstart, out, *four_subjects, "data.validation_fraction=0.01")
-    refused(result, "no training subject can be spared")
+    refused(result, "no training subject can be spared", "has 33 % of the windows: validation_fraction=0.33.")
     assert not out.exists()
 
 

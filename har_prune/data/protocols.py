@@ -87,7 +87,9 @@ def check_folds(data: LabelledData, config: DataConfig) -> None:
             raise DataError(_unseen(data.label_names[unseen[0]], "test", f" (subjects {names[subject]})"))
         spared = (counts.sum(axis=1) <= 2 * fraction * rest.sum()) & ~((rest > 0) & (counts == rest)).any(axis=1)
         if not np.delete(spared, subject).any():
-            raise DataError(_nobody_spared(len(names) - 1, fraction, f" beside test subject {names[subject]}"))
+            raise DataError(
+                _nobody_spared(np.delete(counts, subject, 0), fraction, f" beside test subject {names[subject]}")
+            )
 
 
 def _all_but(count: int, *parts: np.ndarray) -> np.ndarray:
@@ -218,14 +220,23 @@ def _validation_subjects(counts: np.ndarray, fraction: float, order: list[int]) 
         if taken.sum() >= fraction * total.sum():
             break
     if not chosen:
-        raise DataError(_nobody_spared(len(order), fraction))
+        raise DataError(_nobody_spared(counts[order], fraction))
     return sorted(chosen)
 
 
-def _nobody_spared(subjects: int, fraction: float, beside: str = "") -> str:
+def _nobody_spared(counts: np.ndarray, fraction: float, beside: str = "") -> str:
+    """What to do about it, by the windows of each subject who may train and each label, [subjects, labels]."""
+    total = counts.sum(axis=0)
+    missed = ~((total > 0) & (counts == total)).any(axis=1)  # an activity is left without them
+    advice = "each of them has all there is of an activity: drop rare activities."
+    if missed.any():
+        least = max(1, int(100 * counts[missed].sum(axis=1).min() / total.sum()))
+        advice = (
+            f"the smallest of those who can be missed has {least} % of the windows: validation_fraction={least / 100}."
+        )
     return (
-        f"no training subject can be spared for validation{beside} ({subjects} subjects, validation_fraction="
-        f"{fraction}): raise the fraction, or drop rare activities."
+        f"no training subject can be spared for validation{beside} ({len(counts)} subjects, validation_fraction="
+        f"{fraction}); {advice}"
     )
 
 
