@@ -112,6 +112,8 @@ def _say(out: Path, written: Written) -> None:
             console.print(
                 f"warning: {one!r} and {other!r} are almost the same: one, written in two ways?", style="yellow"
             )
+    for doubt in written.doubts:
+        console.print(f"warning: {doubt}", style="yellow")
     for channel, share in written.filled_share.items():
         if share > _FILLED:
             console.print(

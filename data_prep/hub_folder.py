@@ -17,7 +17,7 @@ from datasets import Dataset, Features
 from huggingface_hub import DatasetCard
 
 from data_prep.errors import PrepError
-from data_prep.plausibility import refuse_implausible
+from data_prep.plausibility import doubts, refuse_implausible
 from data_prep.recordings import Reader, Recording, Windowing
 from data_prep.window_tables import Written, cut_all, features_of
 
@@ -125,6 +125,7 @@ def write(reader: Reader, parts: Iterable[Any], windowing: Windowing, folder: Pa
     if not total.windows:
         raise PrepError(_nothing(windowing, total))
     refuse_implausible(windowing.info, total.lengths)
+    total.doubts = doubts(windowing.info, total.lengths)
     _refuse_at_once(total.spans)
     (folder / "README.md").write_text(_card(windowing, total), encoding="utf-8")
     return total

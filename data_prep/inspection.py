@@ -21,7 +21,9 @@ from data_prep.tables import measured_rate_hz
 _ROWS = 200_000  # looked at
 _TIME = re.compile(r"^(t|ts|time|date|datetime|timestamp|epoch|seconds?_elapsed)", re.IGNORECASE)
 _LABEL = re.compile("label|activit|class|annotation", re.IGNORECASE)
-_SUBJECT = re.compile(r"(subject|user|person|participant)s?([ _.-]?(id|name|nr|no|number|code|\d+))?$", re.IGNORECASE)
+_SUBJECT = re.compile(
+    r"(subject|user|person|participant)s?([ _.\-(#]*(id|name|nr|no|number|code|index|\d+)\)?)?$", re.IGNORECASE
+)
 _AXIS = re.compile(
     r"^(?P<kind>acc|accel|accelerometer|acceleration|a|g|gyr|gyro|gyroscope|rotation|w)?[ _.\-(]*(?P<axis>[xyz])\b.*$",
     re.IGNORECASE,
@@ -92,10 +94,7 @@ def inspect(path: Path) -> Inspection:
     used = {channel["column"] for channel in channels.values()} | ({clock["column"]} if clock else set())
     rest = [str(name) for name in table.columns if name not in used]
     label = next((name for name in rest if _LABEL.search(name)), None)
-    subject = next(
-        (name for name in rest if _SUBJECT.search(name) and not pd.api.types.is_float_dtype(table[name].dropna())),
-        None,
-    )
+    subject = next((name for name in rest if _SUBJECT.search(name) and _names_somebody(table[name])), None)
     if label is None:
         found["label"] = {"from_file": "{name}.labels.csv", "unit": "iso", "missing": "drop"}
         warnings.append(
@@ -204,6 +203,12 @@ def _clock(table: pd.DataFrame, warnings: list[str]) -> tuple[dict[str, str], np
             "the two into one column."
         )
     return {}, None
+
+
+def _names_somebody(column: pd.Series) -> bool:
+    """Not a measurement; 1.0 is somebody, whom some programs write so."""
+    values = column.dropna()
+    return not (pd.api.types.is_float_dtype(values) and (values % 1 != 0).any())
 
 
 def _since_first(stamps: pd.Series) -> np.ndarray:

@@ -225,11 +225,19 @@ class Windowing:
                         "split": recording.split,
                         **(self._worn(recording, first, start) if self.worn else {}),
                     }
-            if windows == 0 and len(recording.values) >= self.size * self.info.sampling_rate_hz / self.rate:
-                worst = int(np.isnan(recording.values).sum(axis=0).argmax())
-                self.repaired[f"recordings of {recording.subject} lack {self.info.channels[worst]}: no window"] += 1
+            if not windows and (lacking := self._lacking(recording)) is not None:
+                self.repaired[f"recordings of {recording.subject} lack {lacking}: no window"] += 1
             else:
                 self.too_short[recording.activity] += not windows
+
+    def _lacking(self, recording: Recording) -> str | None:
+        """The channel that a recording long enough for a window lacks most of the time that others are measured in."""
+        missing = np.isnan(recording.values)
+        some = missing[~missing.all(axis=1)]
+        if len(some) < self.size * self.info.sampling_rate_hz / self.rate:
+            return None
+        worst = int(some.sum(axis=0).argmax())
+        return self.info.channels[worst] if 2 * some[:, worst].sum() > len(some) else None
 
     def _worn(self, recording: Recording, first: int, start: int) -> dict[str, bool]:
         """Of the window from a sample on, of the stretch that begins with the recording's `first`."""

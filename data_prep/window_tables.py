@@ -42,6 +42,7 @@ class Written:
         samples, filled: Samples, and how many of them were filled in each channel, as `Windowing` has them.
         spans: When recordings were made, as `Windowing` has it.
         not_worn: Windows in which the device lay still; always 0 where nobody looked.
+        doubts: What may be wrong with the numbers, in words.
         lengths: How long accelerations and rates of each recording are, as `plausibility` counts them.
     """
 
@@ -56,6 +57,7 @@ class Written:
     filled: Counter = field(default_factory=Counter)
     spans: list[tuple[str, str, float, float]] = field(default_factory=list)
     not_worn: int = 0
+    doubts: list[str] = field(default_factory=list)
     lengths: Counter = field(default_factory=Counter)
 
     @property

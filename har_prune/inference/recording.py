@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ _LARGEST = 1e30  # of a sample: no sensor goes there, and float32 ends soon behi
 _FILLED = 0.2  # of the samples of a channel: above it is said how many are made up
 # Too many rather than too few: a column of times that nobody looks at is an answer at another speed.
 _CLOCK = re.compile(
-    r"(ts?)?[ _(\[]*(s|sec|seconds?|ms|millis|us|micros|ns|nanos)?[)\]]*|utc|unix|clock|"
+    r"ts?([ _(\[]*(s|sec|ms|us|ns)[)\]]*)?|sec|seconds?|ms|millis|utc|unix|clock|"
     r".*(time|elapsed|\bepoch?\b|\bdate\b).*",
     re.IGNORECASE,
 )
+_REGULAR = 0.75  # of the steps of a clock are within half of the median one; what adds up is not so even
+_LOOKED_AT = 100  # texts, before all of them are
 
 
 def samples_of(
@@ -50,6 +53,12 @@ def samples_of(
         recording = _with_time(recording)
         if "time" in recording:
             times = seconds_of(recording["time"], name)
+            counts = pd.api.types.is_numeric_dtype(recording["time"]) and (np.diff(times) == 1).all()
+            if counts and sampling_rate_hz is None and usual != 1 and len(times) > 1:
+                raise DataError(
+                    f"the times of {name} go up by 1 each: where they count samples, leave the column out; where "
+                    "there is one sample a second, say so: sampling_rate_hz, on the command line --sampling-rate-hz."
+                )
         elif sampling_rate_hz is None and (clocks := _clocks(recording, channels)):
             raise DataError(
                 f"{name}: is {clocks[0]} when each sample was taken? Call it time, in seconds or ISO 8601; "
@@ -91,21 +100,36 @@ def _clocks(table: pd.DataFrame, channels: Sequence[str]) -> list[str]:
     index = ["the index"] if table.index.name is None and pd.api.types.is_float_dtype(table.index) else []
     return index + [
         f"column {str(key)!r}"
-        for key in table
-        if key not in channels and (_CLOCK.fullmatch(str(key).strip()) or _goes_forward(table[key]))
+        for place, key in enumerate(table)
+        if key not in channels and (_CLOCK.fullmatch(str(key).strip()) or _goes_forward(table.iloc[:, place]))
     ]
 
 
 def _goes_forward(column: pd.Series) -> bool:
-    """Whether a column holds stamps, or numbers that only grow, whatever it is called; numbers of rows are neither."""
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
-        return True
-    if not pd.api.types.is_numeric_dtype(column):
-        return (
-            bool(len(column)) and not pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce").isna().any()
-        )
-    steps = np.diff(column.to_numpy(dtype=np.float64))
-    return len(steps) > 1 and bool((steps > 0).all()) and not bool((steps == 1).all())
+    """Whether a column holds stamps, or numbers that grow evenly, whatever it is called; not numbers of rows."""
+    values, types = column.dropna(), pd.api.types
+    if len(values) < 3 or types.is_bool_dtype(values) or types.is_complex_dtype(values):
+        return False
+    if types.is_datetime64_any_dtype(values) or types.is_timedelta64_dtype(values):
+        return bool(values.is_monotonic_increasing) and values.iloc[0] != values.iloc[-1]
+    if types.is_numeric_dtype(values):
+        numbers = values.to_numpy(dtype=np.float64)
+        steps = np.diff(numbers)
+        usual = float(np.median(steps))
+        if not (steps > 0).all() or (usual == 1 and (numbers % 1 == 0).all()):
+            return False
+        return float((np.abs(steps / usual - 1) <= 0.5).mean()) >= _REGULAR
+    first = values.iloc[0]
+    if not isinstance(first, str | date) or str(first).isdigit():  # 1101 is a year to ISO 8601
+        return False
+    if any(_stamps(some).isna().any() for some in (values.head(_LOOKED_AT), values)):
+        return False
+    stamps = _stamps(values)
+    return bool(stamps.is_monotonic_increasing) and stamps.iloc[0] != stamps.iloc[-1]
+
+
+def _stamps(texts: pd.Series) -> pd.Series:
+    return pd.to_datetime(texts.astype(str), utc=True, errors="coerce", format="ISO8601")
 
 
 def _warn_of_filled(values: np.ndarray, channels: Sequence[str], name: str) -> None:
@@ -231,11 +255,6 @@ def _rate_of(times: np.ndarray, usual: float, name: str) -> float:
     measured = measured_rate_hz(times)
     if not measured > 0:
         raise DataError(f"the times of {name} do not go forward.")
-    if usual != 1 and (np.diff(times) == 1).all():
-        raise DataError(
-            f"the times of {name} go up by 1 each: where they count samples, leave the column out; where there is one "
-            "sample a second, say so: sampling_rate_hz, on the command line --sampling-rate-hz."
-        )
     if not usual / _OTHER_RATE <= measured <= usual * _OTHER_RATE:
         raise DataError(
             f"by its times {name} has {measured:g} samples a second, and the network takes {usual:g}: `time` is in "

@@ -61,7 +61,11 @@ class TrainedParameters:
         self.before = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self._peft: Any = None
         if which == "lora":
-            self._peft = _with_updates(model)
+            try:
+                self._peft = _with_updates(model)
+            except RecipeError:
+                self.restore()  # peft froze it before it found nothing
+                raise
             for module in model.modules():
                 if not self.before.get(getattr(getattr(module, "base_layer", None), "weight", None), True):
                     module.requires_grad_(False)

@@ -275,6 +275,14 @@ def test_inspect_recognises_units_packets_and_rest(tmp_path):
     assert any("gravity in no unit here" in warning for warning in inspect(tmp_path / "c.csv").warnings)
 
 
+@pytest.mark.parametrize("name", ["subject", "subject (id)", "Subject_Index", "user_id"])
+def test_inspect_knows_a_column_of_people(tmp_path, name):
+    _, values = _walk(50, 20)
+    table = pd.DataFrame(values, columns=["ax", "ay", "az"]).assign(label="walk")
+    table.assign(**{name: np.sort(np.resize([1.0, 2.0, 3.0], len(table)))}).to_csv(tmp_path / "all.csv")
+    assert yaml.safe_load(inspect(tmp_path / "all.csv").column_map)["subject"] == {"column": name}
+
+
 def test_inspect_reads_labels_as_the_reader_does_and_takes_no_date_for_a_clock(prepare, tmp_path):
     _, values = _walk(50, 20)
     table = pd.DataFrame(values, columns=["userAcceleration.x", "ay", "az"])
@@ -309,6 +317,11 @@ def test_a_date_is_no_packet_and_what_lacks_a_channel_is_said(prepared, table):
     said, *_ = prepared({"anna.csv": whole, "ben.csv": whole.assign(ay=np.nan, ax=1.0)}, MS)
     assert "1 recordings of ben lack acc_y: no window" in said
     assert "shorter than a window, left out: 0" in said
+    paused = whole.assign(
+        ay=whole["ay"].where(np.arange(len(whole)) % 30 < 12), ax=whole["ax"].where(np.arange(len(whole)) % 30 < 12)
+    )
+    said, *_ = prepared({"anna.csv": whole, "ben.csv": paused}, MS)
+    assert "shorter than a window, left out: 1" in said, "pauses of all channels are those of no channel"
 
 
 def test_inspect_refuses_what_is_no_recording(prepare, tmp_path):

@@ -147,8 +147,21 @@ def test_whatever_they_are_called_stamps_are_times_and_numbers_of_rows_are_not(p
     assert (
         pipeline(table.assign(row=np.arange(len(table)), steps=np.arange(len(table)) // 9, note="x")).segments == plain
     )
+    subset = np.delete(np.arange(len(table) + 2), [40, 41])
+    others = {
+        "row": subset, "subject": "1101", "session": "20240105", "day": "2024-01-05", "removed": pd.NaT, "": "x",
+        "energy": np.cumsum(np.random.default_rng(0).gamma(1, size=len(table))), "born": pd.Timestamp("1990-03-04"),
+    }  # fmt: skip
+    with warnings.catch_warnings(action="error"):
+        assert pipeline(table.assign(**others)).segments == plain
+        twice = pd.concat(
+            [table, table[["acc_x"]].set_axis(["m"], axis=1), table[["acc_x"]].set_axis(["m"], axis=1)], axis=1
+        )
+        assert pipeline(twice).segments == plain
     with pytest.raises(DataError, match="go up by 1 each: where they count samples"):
         pipeline(table.assign(time=np.arange(len(table))))
+    slow = table.assign(time=pd.date_range("2024-05-31", periods=len(table), freq="s"))
+    assert pipeline(slow).segments[-1].end_s == len(table), "stamps count no samples"
 
 
 def test_a_channel_that_is_mostly_made_up_is_told(pipeline):

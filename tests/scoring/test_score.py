@@ -256,7 +256,8 @@ def test_another_reference_and_another_representation():
     reference = _features(model, batches)
     for score in score_blocks(smaller, batches, reference=model):
         without = _features(remove_blocks(smaller, [score.index]), batches)
-        assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=1e-9)
+        # In float32, whose last bits follow from how many rows go through at once, which a clock chooses.
+        assert score.importance == pytest.approx(1 - _plain_cka(reference, without), abs=1e-7)
     inside = score_blocks(model, batches, representation="har_transformer.layers.2", candidates=[1])
     assert [score.index for score in inside] == [1]
     assert inside[0].importance != score_blocks(model, batches, candidates=[1])[0].importance

@@ -44,10 +44,12 @@ def test_low_rank_updates_are_merged_and_the_model_is_what_it_was():
 
 def test_a_model_peft_finds_nothing_in_is_refused():
     pytest.importorskip("peft")
+    model = cifar_resnet()
     with pytest.raises(
         RecipeError, match=r"parameters: lora: peft finds nothing to update in a CifarResNet.*norms_and_head"
     ):
-        TrainedParameters(cifar_resnet(), "lora")
+        TrainedParameters(model, "lora")
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_every_family_knows_its_norms_and_head():
