@@ -254,6 +254,18 @@ def test_a_training_in_two_processes_goes_on_where_it_was(tmp_path):
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def _launched(command, root):
+    """Runs it; once more where gloo's processes lost each other before they began, as on a busy machine they may."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(2):
+        result = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=300, check=False, env=environment
+        )
+        if "connectFullMesh failed" not in result.stderr:
+            break
+    return result
+
+
 def test_all_folds_run_in_two_processes(root, tmp_path):
     """One command, four folds: the processes stay together from one to the next."""
     out, overrides = tmp_path / "out", tiny_folds.four_subjects(tmp_path / "four")
@@ -261,18 +273,12 @@ def test_all_folds_run_in_two_processes(root, tmp_path):
         str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc_per_node", "2", "har_prune/run.py",
         "recipes/quickstart.yaml", f"output_dir={out}", "num_threads=1", *overrides,
     ]  # fmt: skip
-    result = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    result = _launched(command, root)
     assert result.returncode == 0, result.stderr[-3000:]
     assert len(json.loads((out / "loso.json").read_text())["subjects"]) == 4
     ended = {path: path.stat().st_mtime_ns for path in out.glob("fold-*/history.json")}
     (out / "loso.json").unlink()
-    again = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    again = _launched(command, root)
     assert again.returncode == 0, again.stderr[-3000:]
     assert ended == {path: path.stat().st_mtime_ns for path in out.glob("fold-*/history.json")}, "only read"
     assert (out / "loso.json").exists()
