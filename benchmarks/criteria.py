@@ -13,20 +13,17 @@ left where a single block is removed and healed, for the share of the healing th
 correlation). What is done is kept in --runs, and not done again.
 """
 
-import argparse
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 from measuring import write_result
 from scipy.stats import spearmanr
-from trials import Kept, begin, found_in, paired, points, trials_of
+from trials import Command, Kept, begin, found_in, paired, points
 
 from har_prune import ScoringConfig, register_criterion, score_blocks
-from har_prune.data.load import LabelledData, load_configured
+from har_prune.data.load import LabelledData
 from har_prune.evaluation.significance import half_interval
-from har_prune.recipe.load import load_recipe
 from har_prune.recipe.schema import Recipe
 
 CRITERIA = (
@@ -139,33 +136,20 @@ def tables(named: dict[str, dict[str, Any]], criteria: list[str], healings: int)
 
 def main() -> None:
     """Runs what is missing and writes two results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
-    parser.add_argument("--criteria", nargs="+", default=CRITERIA, help="the others are compared with the first")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of originals, drawn blocks and healings")
-    parser.add_argument("--healings", type=int, default=1, help="of each network, by seeds from that of the original")
-    parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
-    parser.add_argument("--name", help="of the result; the recipe's where left out")
-    parser.add_argument("--runs", type=Path, default=Path("runs/criteria"))
-    parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
-    given = parser.parse_args()
-    recipe, criteria = load_recipe(given.recipe, given.override), [*given.criteria]
-    if recipe.heal is None:
-        parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
-    data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
+    command = Command(__doc__, "runs/criteria")
+    add = command.parser.add_argument
+    add("--criteria", nargs="+", default=CRITERIA, help="the others are compared with the first")
+    add("--healings", type=int, default=1, help="of each network, by seeds from that of the original")
+    given = command.parse()
+    criteria = [*given.criteria]
     trials = {
-        trial: compare(fold, data, criteria, given.healings, Kept(given.runs / name / f"{trial}.json", fold, data))
-        for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
+        trial: compare(fold, command.data, criteria, given.healings, kept)
+        for trial, (fold, kept) in command.trials.items()
     }
     left, order = tables(trials, criteria, given.healings)
-    facts = {
-        "seeds": given.seeds, "healings of each": given.healings, "folds": given.folds or "all",
-        "overrides": given.override or "none", "accuracy": "of test examples",
-    }  # fmt: skip
-    write_result(f"criteria_{name}", "Criteria side by side", facts, left, found_in(trials))
-    write_result(
-        f"criteria_{name}_order", "How criteria order the blocks of an original: rank correlations", facts, order
-    )
+    facts, name = command.facts | {"healings of each": given.healings}, f"criteria_{command.name}"
+    write_result(name, "Criteria side by side", facts, left, found_in(trials))
+    write_result(f"{name}_order", "How criteria order the blocks of an original: rank correlations", facts, order)
 
 
 if __name__ == "__main__":

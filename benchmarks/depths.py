@@ -9,7 +9,6 @@ of the test examples, which choose nothing here. What is done is kept in --runs,
 a training that is interrupted goes on. On one GPU several small networks train beside each other: --jobs.
 """
 
-import argparse
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,12 +19,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import RESULTS, write_result
-from trials import Kept, Trial, begin, paired, points, trials_of
+from trials import Command, Kept, Trial, begin, paired, points
 
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.pruning.controls import control_network
 from har_prune.pruning.plan import most_removals, protected_blocks
-from har_prune.recipe.load import load_recipe
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.batches import fingerprint_of
 
@@ -147,32 +145,19 @@ def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, writes the result and its picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
-    parser.add_argument("--removals", type=int, nargs="*", default=[], help="steps to heal after; none: every one")
-    parser.add_argument("--controls", nargs="*", default=["scratch"], choices=CONTROLS, help="trained beside each")
-    parser.add_argument("--jobs", type=int, default=1, help="networks healed at the same time, each in a process")
-    parser.add_argument("--name", help="of the result; the recipe's where left out")
-    parser.add_argument("--runs", type=Path, default=Path("runs/depths"))
-    parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
-    given = parser.parse_args()
-    recipe = load_recipe(given.recipe, given.override)
-    if recipe.heal is None:
-        parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
-    data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
-    found = {}
-    for trial, fold in trials_of(recipe, data, given.seeds, given.folds):
-        kept = Kept(given.runs / name / f"{trial}.json", fold, data)
-        found[trial] = at_every_depth(fold, data, given.removals, given.controls, given.jobs, kept)
-    table = table_of(found, given.removals, given.controls)
-    facts = {
-        "seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override or "none",
-        "accuracy": "of test examples",
-    }  # fmt: skip
-    write_result(f"depths_{name}", "Every depth, cut and healed once", facts, table)
-    draw(table, name.replace("_", " "), RESULTS / f"depths_{name}.png")
+    command = Command(__doc__, "runs/depths")
+    add = command.parser.add_argument
+    add("--removals", type=int, nargs="*", default=[], help="steps to heal after; none: every one")
+    add("--controls", nargs="*", default=["scratch"], choices=CONTROLS, help="trained beside each")
+    add("--jobs", type=int, default=1, help="networks healed at the same time, each in a process")
+    given = command.parse()
+    found = {
+        trial: at_every_depth(fold, command.data, given.removals, given.controls, given.jobs, kept)
+        for trial, (fold, kept) in command.trials.items()
+    }
+    table, name = table_of(found, given.removals, given.controls), f"depths_{command.name}"
+    write_result(name, "Every depth, cut and healed once", command.facts, table)
+    draw(table, command.name.replace("_", " "), RESULTS / f"{name}.png")
 
 
 if __name__ == "__main__":

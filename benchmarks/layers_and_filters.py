@@ -10,7 +10,6 @@ examples, which choose nothing here; the architecture of each network is trained
 is healed. What is done is kept in --runs, and not done again.
 """
 
-import argparse
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,13 +18,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import RESULTS, write_result
-from trials import Kept, begin, found_in, paired, points, trials_of
+from trials import Command, Kept, begin, found_in, paired, points
 
 from har_prune import find_blocks
-from har_prune.data.load import LabelledData, load_configured
+from har_prune.data.load import LabelledData
 from har_prune.pruning.controls import control_network
 from har_prune.pruning.plan import protected_blocks
-from har_prune.recipe.load import load_recipe
 from har_prune.recipe.schema import Recipe
 
 WAYS: dict[str, list[str]] = {"layers": ["blocks"], "filters": ["widths"], "layers and filters": ["blocks", "widths"]}
@@ -121,31 +119,17 @@ def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, writes the result and its picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.3, 0.5, 0.7], help="of the MACs to remove")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
-    parser.add_argument("--name", help="of the result; the recipe's where left out")
-    parser.add_argument("--runs", type=Path, default=Path("runs/layers_and_filters"))
-    parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
-    given = parser.parse_args()
-    recipe = load_recipe(given.recipe, given.override)
-    if recipe.heal is None:
-        parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
-    data, name = load_configured(recipe.data), given.name or Path(given.recipe).stem
+    command = Command(__doc__, "runs/layers_and_filters")
+    command.parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.3, 0.5, 0.7], help="of the MACs to remove"
+    )
+    given = command.parse()
     found = {
-        trial: in_every_way(fold, data, given.shares, Kept(given.runs / name / f"{trial}.json", fold, data))
-        for trial, fold in trials_of(recipe, data, given.seeds, given.folds)
+        trial: in_every_way(fold, command.data, given.shares, kept) for trial, (fold, kept) in command.trials.items()
     }
-    table = table_of(found, given.shares)
-    facts = {
-        "seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override or "none",
-        "accuracy": "of test examples",
-    }  # fmt: skip
-    title = "Layers, filters, and both, at equal work"
-    write_result(f"layers_and_filters_{name}", title, facts, table, found_in(found))
-    draw(table, name.replace("_", " "), RESULTS / f"layers_and_filters_{name}.png")
+    table, name = table_of(found, given.shares), f"layers_and_filters_{command.name}"
+    write_result(name, "Layers, filters, and both, at equal work", command.facts, table, found_in(found))
+    draw(table, command.name.replace("_", " "), RESULTS / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What benchmarks share that cut and heal one network in several ways: trials of a recipe, each a fold and a seed."""
 
+import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,18 +25,59 @@ from har_prune import (
     train_model,
 )
 from har_prune.data.batches import make_loader
-from har_prune.data.load import LabelledData
+from har_prune.data.load import LabelledData, load_configured
 from har_prune.evaluation.significance import PairedDifference, paired_difference
 from har_prune.pruning.config import PruneSettings
 from har_prune.pruning.store import data_fingerprints
 from har_prune.recipe.accelerator import make_accelerator
 from har_prune.recipe.folds import folds_of, is_all_folds, seeded_recipes
+from har_prune.recipe.load import load_recipe
 from har_prune.recipe.originals import check_original_from, taken_over
 from har_prune.recipe.prepare import Prepared, prepare
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.files import whole_file, write_json
 from har_prune.training.config import HealConfig
 from har_prune.training.loop import TrainingResult
+
+
+class Command:
+    """The command line of a benchmark of trials: what all of them are asked, and what its result says of that.
+
+    Args:
+        doc: Of the script.
+        runs: Where it keeps what is done.
+    """
+
+    def __init__(self, doc: str | None, runs: str):
+        self.parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add = self.parser.add_argument
+        add("recipe")
+        add("--seeds", type=int, nargs="+", default=[0], help="of originals, drawn blocks and healings")
+        add("--folds", nargs="*", default=[], help="test subjects; none: all")
+        add("--name", help="of the result; the recipe's where left out")
+        add("--runs", type=Path, default=Path(runs))
+        add("--override", nargs="*", default=[], help="of the recipe: key=value")
+
+    def parse(self) -> argparse.Namespace:
+        """Reads it; afterwards `name`, `data` and `facts` are there, and `trials` has names, recipes and what is kept.
+
+        Raises:
+            SystemExit: It is none, or its recipe heals nothing.
+        """
+        given = self.parser.parse_args()
+        recipe = load_recipe(given.recipe, given.override)
+        if recipe.heal is None:
+            self.parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
+        self.data, self.name = load_configured(recipe.data), given.name or Path(given.recipe).stem
+        self.trials = {
+            trial: (fold, Kept(given.runs / self.name / f"{trial}.json", fold, self.data))
+            for trial, fold in trials_of(recipe, self.data, given.seeds, given.folds)
+        }
+        self.facts = {
+            "seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override or "none",
+            "accuracy": "of test examples",
+        }  # fmt: skip
+        return given
 
 
 @dataclass(frozen=True)

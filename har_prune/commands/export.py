@@ -66,9 +66,7 @@ def export(
         rows = {"calibration": made.calibration_rows(samples, 0), "test": drawn(made.splits.test, samples, 0)}
         raw = {name: raw_inputs(made.preprocess(made.data.raw(some)), processor) for name, some in rows.items()}
         real = [raw["test"]]
-        if (
-            int8 and made.data.labels is not None
-        ):  # whose accuracy is told; texts without are of no classifier, and refused below
+        if int8 and made.data.labels is not None:  # texts without are of no classifier, and refused below
             warn_of_test(source, config)
             labels = torch.as_tensor(made.data.labels[rows["test"]])
             quantization = Quantization(raw["calibration"], (raw["test"], labels), max_drop)

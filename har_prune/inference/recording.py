@@ -122,9 +122,9 @@ def _goes_forward(column: pd.Series) -> bool:
     first = values.iloc[0]
     if not isinstance(first, str | date) or str(first).isdigit():  # 1101 is a year to ISO 8601
         return False
-    if any(_stamps(some).isna().any() for some in (values.head(_LOOKED_AT), values)):
+    if _stamps(values.head(_LOOKED_AT)).isna().any():
         return False
-    stamps = _stamps(values)
+    stamps = _stamps(values)  # where one is none, they are not monotonic
     return bool(stamps.is_monotonic_increasing) and stamps.iloc[0] != stamps.iloc[-1]
 
 
