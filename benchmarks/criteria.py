@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from measuring import write_result
 from scipy.stats import spearmanr
-from trials import Command, Kept, begin, found_in, paired, points
+from trials import Command, Kept, begin, paired, points
 
 from har_prune import ScoringConfig, register_criterion, score_blocks
 from har_prune.data.load import LabelledData
@@ -136,7 +136,7 @@ def tables(named: dict[str, dict[str, Any]], criteria: list[str], healings: int)
 
 def main() -> None:
     """Runs what is missing and writes two results."""
-    command = Command(__doc__, "runs/criteria")
+    command = Command(__doc__, "criteria")
     add = command.parser.add_argument
     add("--criteria", nargs="+", default=CRITERIA, help="the others are compared with the first")
     add("--healings", type=int, default=1, help="of each network, by seeds from that of the original")
@@ -147,8 +147,9 @@ def main() -> None:
         for trial, (fold, kept) in command.trials.items()
     }
     left, order = tables(trials, criteria, given.healings)
-    facts, name = command.facts | {"healings of each": given.healings}, f"criteria_{command.name}"
-    write_result(name, "Criteria side by side", facts, left, found_in(trials))
+    facts = {"healings of each": given.healings, "accuracy": "of test examples"}
+    name = command.write("Criteria side by side", left, trials, **facts)
+    facts = command.facts | facts
     write_result(f"{name}_order", "How criteria order the blocks of an original: rank correlations", facts, order)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from measuring import RESULTS, write_result
+from measuring import RESULTS
 from trials import Command, Kept, Trial, begin, paired, points
 
 from har_prune.data.load import LabelledData, load_configured
@@ -145,7 +145,7 @@ def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, writes the result and its picture."""
-    command = Command(__doc__, "runs/depths")
+    command = Command(__doc__, "depths")
     add = command.parser.add_argument
     add("--removals", type=int, nargs="*", default=[], help="steps to heal after; none: every one")
     add("--controls", nargs="*", default=["scratch"], choices=CONTROLS, help="trained beside each")
@@ -155,8 +155,8 @@ def main() -> None:
         trial: at_every_depth(fold, command.data, given.removals, given.controls, given.jobs, kept)
         for trial, (fold, kept) in command.trials.items()
     }
-    table, name = table_of(found, given.removals, given.controls), f"depths_{command.name}"
-    write_result(name, "Every depth, cut and healed once", command.facts, table)
+    table = table_of(found, given.removals, given.controls)
+    name = command.write("Every depth, cut and healed once", table, found, accuracy="of test examples")
     draw(table, command.name.replace("_", " "), RESULTS / f"{name}.png")
 
 

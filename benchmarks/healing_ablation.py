@@ -11,20 +11,16 @@ the epoch that validates best); differences are paired over folds, each by the m
 --runs, and not done again.
 """
 
-import argparse
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from accelerate.utils import set_seed
-from measuring import write_result
 from transformers import PreTrainedModel
-from trials import Kept, Trial, begin, found_in, paired, points, trials_of
+from trials import Command, Kept, Trial, begin, paired, points
 
 from har_prune import evaluate_model, prune, train_model
-from har_prune.data.load import LabelledData, load_configured
+from har_prune.data.load import LabelledData
 from har_prune.errors import RecipeError
-from har_prune.recipe.load import load_recipe
 from har_prune.recipe.original import SEEDS_APART, make_original
 from har_prune.recipe.schema import Recipe
 from har_prune.training.config import HealConfig
@@ -123,18 +119,6 @@ def another_original(trial: Trial, number: int) -> PreTrainedModel:
     return model
 
 
-def run(
-    name: str, seeds: list[int], folds: list[str], rows: list[str], runs: Path, overrides: list[str]
-) -> dict[str, dict[str, Any]]:
-    """What each trial found."""
-    recipe = load_recipe(name, [*overrides, "refit=false"])
-    data = load_configured(recipe.data)
-    return {
-        trial: heal_in_every_way(fold, data, rows, Kept(runs / Path(name).stem / f"{trial}.json", fold, data))
-        for trial, fold in trials_of(recipe, data, seeds, folds)
-    }
-
-
 def table_of(trials: dict[str, dict[str, Any]], rows: list[str]) -> list[dict[str, Any]]:
     """Means over trials, and each row against the recipe."""
     found, table = list(trials.values()), []
@@ -158,20 +142,14 @@ def table_of(trials: dict[str, dict[str, Any]], rows: list[str]) -> list[dict[st
 
 def main() -> None:
     """Runs what is missing and writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--folds", nargs="*", default=[], help="test subjects; none: all")
-    parser.add_argument("--rows", nargs="*", default=[], choices=list(ROWS), help="none: all")
-    parser.add_argument("--runs", type=Path, default=Path("runs/healing_ablation"))
-    parser.add_argument("--override", nargs="*", default=[], help="of the recipe: key=value")
-    parser.add_argument("--name", help="of the result, after healing_ablation_; none: the recipe's")
-    given = parser.parse_args()
+    command = Command(__doc__, "healing_ablation", ["refit=false"])
+    command.parser.add_argument("--rows", nargs="*", default=[], choices=list(ROWS), help="none: all")
+    given = command.parse()
     rows = [name for name in ROWS if name == AS_IT_IS or not given.rows or name in given.rows]
-    trials = run(given.recipe, given.seeds, given.folds, rows, given.runs, given.override)
-    facts = {"seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override}
-    name, title = f"healing_ablation_{given.name or Path(given.recipe).stem}", "What each part of healing is worth"
-    write_result(name, title, facts, table_of(trials, rows), found_in(trials))
+    trials = {
+        trial: heal_in_every_way(fold, command.data, rows, kept) for trial, (fold, kept) in command.trials.items()
+    }
+    command.write("What each part of healing is worth", table_of(trials, rows), trials)
 
 
 if __name__ == "__main__":

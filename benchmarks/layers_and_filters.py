@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from measuring import RESULTS, write_result
-from trials import Command, Kept, begin, found_in, paired, points
+from measuring import RESULTS
+from trials import Command, Kept, begin, paired, points
 
 from har_prune import find_blocks
 from har_prune.data.load import LabelledData
@@ -119,7 +119,7 @@ def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, writes the result and its picture."""
-    command = Command(__doc__, "runs/layers_and_filters")
+    command = Command(__doc__, "layers_and_filters")
     command.parser.add_argument(
         "--shares", type=float, nargs="+", default=[0.3, 0.5, 0.7], help="of the MACs to remove"
     )
@@ -127,8 +127,8 @@ def main() -> None:
     found = {
         trial: in_every_way(fold, command.data, given.shares, kept) for trial, (fold, kept) in command.trials.items()
     }
-    table, name = table_of(found, given.shares), f"layers_and_filters_{command.name}"
-    write_result(name, "Layers, filters, and both, at equal work", command.facts, table, found_in(found))
+    table = table_of(found, given.shares)
+    name = command.write("Layers, filters, and both, at equal work", table, found, accuracy="of test examples")
     draw(table, command.name.replace("_", " "), RESULTS / f"{name}.png")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from measuring import RESULTS, write_result
 from safetensors.torch import load_model, save_model
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -41,43 +42,50 @@ from har_prune.training.loop import TrainingResult
 
 
 class Command:
-    """The command line of a benchmark of trials: what all of them are asked, and what its result says of that.
+    """The command line of a benchmark of trials: what all of them are asked, and the result it writes.
 
     Args:
         doc: Of the script.
-        runs: Where it keeps what is done.
+        kind: What names of results begin with; what is done is kept in runs/KIND.
+        overrides: Of every recipe.
     """
 
-    def __init__(self, doc: str | None, runs: str):
+    def __init__(self, doc: str | None, kind: str, overrides: Sequence[str] = ()):
+        self.kind, self.overrides = kind, overrides
         self.parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         add = self.parser.add_argument
         add("recipe")
         add("--seeds", type=int, nargs="+", default=[0], help="of originals, drawn blocks and healings")
         add("--folds", nargs="*", default=[], help="test subjects; none: all")
         add("--name", help="of the result; the recipe's where left out")
-        add("--runs", type=Path, default=Path(runs))
+        add("--runs", type=Path, default=Path("runs", kind), help="where what is done is kept")
         add("--override", nargs="*", default=[], help="of the recipe: key=value")
 
     def parse(self) -> argparse.Namespace:
-        """Reads it; afterwards `name`, `data` and `facts` are there, and `trials` has names, recipes and what is kept.
+        """Reads it; afterwards `name` and `data` are there, and `trials` has names, recipes and what is kept.
 
         Raises:
             SystemExit: It is none, or its recipe heals nothing.
         """
         given = self.parser.parse_args()
-        recipe = load_recipe(given.recipe, given.override)
+        recipe = load_recipe(given.recipe, [*given.override, *self.overrides])
         if recipe.heal is None:
             self.parser.error(f"recipe {given.recipe} heals nothing: give it a heal section")
         self.data, self.name = load_configured(recipe.data), given.name or Path(given.recipe).stem
+        record = RESULTS / f"{self.kind}_{self.name}.json"
+        before = json.loads(record.read_text(encoding="utf-8")).get("trials", {}) if record.exists() else {}
         self.trials = {
-            trial: (fold, Kept(given.runs / self.name / f"{trial}.json", fold, self.data))
+            trial: (fold, Kept(given.runs / self.name / f"{trial}.json", fold, self.data, before.get(trial)))
             for trial, fold in trials_of(recipe, self.data, given.seeds, given.folds)
         }
-        self.facts = {
-            "seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override or "none",
-            "accuracy": "of test examples",
-        }  # fmt: skip
+        self.facts = {"seeds": given.seeds, "folds": given.folds or "all", "overrides": given.override or "none"}
         return given
+
+    def write(self, title: str, table: Sequence[dict[str, Any]], found: dict[str, Any], **facts: Any) -> str:
+        """Writes the result, with all that the trials found; returns its name."""
+        name = f"{self.kind}_{self.name}"
+        write_result(name, title, self.facts | facts, table, found)
+        return name
 
 
 @dataclass(frozen=True)
@@ -203,12 +211,14 @@ class Kept:
         path: The file; beside it is a folder for the trial's networks.
         recipe: Of the trial; what another one found is not taken for it.
         data: Its data, likewise.
+        before: What a result has of the trial, to begin with where there is no file and the same made it.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, data: LabelledData):
+    def __init__(self, path: Path, recipe: Recipe, data: LabelledData, before: dict[str, Any] | None = None):
         self.path, self.folder = path, path.with_suffix("")
         made_by = json.loads(json.dumps({"recipe": recipe.fingerprint, "data": data.fingerprint}))
-        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else made_by
+        begun = before if before and made_by.items() <= before.items() else made_by
+        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else begun
         for name, value in made_by.items():
             if self.found.get(name) != value:
                 raise SystemExit(f"{path} was made by another {name}, or with other overrides: give other --runs.")
@@ -218,12 +228,6 @@ class Kept:
         self.found[name] = value
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.found)
-
-
-def found_in(trials: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What trials found, by their names, without what they were made by."""
-    made_by = ("recipe", "data", "done")
-    return {name: {key: value for key, value in found.items() if key not in made_by} for name, found in trials.items()}
 
 
 def paired(differences: Mapping[str, float | Sequence[float]]) -> PairedDifference:

@@ -114,6 +114,27 @@ def test_what_another_recipe_found_is_not_taken(benchmarks, tmp_path):
         chosen_folds({"s1": 0, "s10": 1}, ["S1", "s10"])
 
 
+def test_what_a_result_has_of_a_trial_is_not_done_again(benchmarks, tmp_path, monkeypatch):
+    import trials
+
+    monkeypatch.setattr(trials, "RESULTS", tmp_path)
+    monkeypatch.setattr("measuring.RESULTS", tmp_path)
+
+    def command(*more):
+        monkeypatch.setattr(sys, "argv", ["depths.py", "quickstart", "--runs", str(tmp_path / "runs"), *more])
+        asked = trials.Command("", "depths")
+        asked.parse()
+        return asked, asked.trials["seed-0-all"][1]
+
+    asked, kept = command()
+    kept.found["original"] = {"accuracy": 0.5}
+    asked.write("Every depth", [{"healed %": "50.00"}], {"seed-0-all": kept.found})
+    assert command()[1].found == kept.found, "of another machine, where nothing was done yet"
+    assert set(command("--override", "heal.epochs=1")[1].found) == {"recipe", "data"}, "another recipe begins anew"
+    kept.keep("original", {"accuracy": 0.6})
+    assert command()[1].found["original"] == {"accuracy": 0.6}, "what is kept here comes first"
+
+
 def test_people_who_are_in_two_data_sets_count_once(benchmarks):
     import loso_folds
 
