@@ -15,7 +15,7 @@ from har_baselines import BY_SUBJECT
 from measuring import RESULTS, render
 
 from har_prune.evaluation.significance import PairedDifference, paired_difference
-from har_prune.pruning.history import PruningHistory
+from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.reporting.folds import folds_report, folds_summary, networks_of, plot_confusion
 from har_prune.reporting.trajectory import CONTROLS
 from har_prune.runtime.files import whole_file, write_json
@@ -45,14 +45,31 @@ def keep(run: Path) -> None:
         subject: [json.loads((seed / f"fold-{subject}" / "history.json").read_text()) for seed in seeds]
         for subject in summary["subjects"]
     }
+    _pack(run.name, {"command": summary["command"], "recipe": summary["recipe"], "folds": folds})
+
+
+def keep_control(name: str, subject: str, seed: int, control: str, step: PruningStep) -> None:
+    """Adds a control to one history of what `keep` packed."""
+    record = _unpacked(name)
+    history = next(one for one in record["folds"][subject] if one["seed"] == seed)
+    history["controls"][control] = step.to_json()
+    _pack(name, record)
+
+
+def _pack(name: str, record: dict[str, Any]) -> None:
     HISTORIES.mkdir(exist_ok=True)
-    packed = json.dumps({"command": summary["command"], "recipe": summary["recipe"], "folds": folds}).encode()
-    (HISTORIES / f"{run.name}.json.xz").write_bytes(lzma.compress(packed, preset=9))
+    with whole_file(HISTORIES / f"{name}.json.xz") as partial:
+        partial.write_bytes(lzma.compress(json.dumps(record).encode(), preset=9))
+
+
+def _unpacked(name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(lzma.decompress((HISTORIES / f"{name}.json.xz").read_bytes()))
+    return record
 
 
 def kept(name: str) -> tuple[dict[str, Any], Folds]:
     """What `keep` packed: the facts of the run, and its histories."""
-    record = json.loads(lzma.decompress((HISTORIES / f"{name}.json.xz").read_bytes()))
+    record = _unpacked(name)
     folds = record.pop("folds")
     return record, {subject: [PruningHistory.from_json(one) for one in seeds] for subject, seeds in folds.items()}
 

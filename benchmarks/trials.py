@@ -175,11 +175,9 @@ def chosen_folds(known: Iterable[str], wanted: Sequence[str]) -> list[str]:
 def begin(recipe: Recipe, data: LabelledData, folder: Path) -> Trial:
     """Loads the original of a trial, takes that of `original_from`, or trains it; it is kept in `folder`."""
     made = prepare(recipe, data)
-    data = made.data  # whose labels are in the checkpoint's order
-    accelerator, size = make_accelerator(recipe.precision, recipe.num_threads), recipe.data.batch_size
-    train = make_loader(data, made.splits.train, made.preprocess, size, augment=recipe.data.augment)
-    rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
-    calibration = make_loader(data, rows, made.preprocess, size)
+    accelerator = make_accelerator(recipe.precision, recipe.num_threads)
+    loaders = made.loaders(recipe)
+    train, calibration = loaders.train, loaders.calibration
     folder.mkdir(parents=True, exist_ok=True)
     if recipe.train is not None:
         weights, checkpoint = folder / "original.safetensors", folder / "original.training"
@@ -187,7 +185,7 @@ def begin(recipe: Recipe, data: LabelledData, folder: Path) -> Trial:
             load_model(made.model, weights)
             made.model.eval()
         else:
-            validation = make_loader(data, made.splits.validation, made.preprocess, 256)
+            validation = loaders.sets["validation"]
             if recipe.original_from is not None:
                 fingerprints = data_fingerprints(train, calibration, {"validation": validation})
                 check_original_from(recipe, made, accelerator, fingerprints)

@@ -196,3 +196,43 @@ def test_filters_go_until_as_much_work_is_gone_as_without_layers(benchmarks, tmp
     assert float(table[2]["against layers, points"]) == pytest.approx(gained, abs=0.005)
     layers_and_filters.draw(table, "title", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_a_control_added_later_is_the_one_of_the_run(benchmarks, tmp_path, monkeypatch):
+    import loso_controls
+    import loso_folds
+
+    from har_prune.data.load import load_configured
+    from har_prune.recipe.load import load_recipe
+    from har_prune.recipe.steps import launch
+
+    small = "{model_type: har_resnet, hidden_sizes: [8, 16], depths: [2, 2]}"
+    short = [
+        "train.epochs=0.2",
+        "heal.epochs=0.2",
+        "heal.distill=null",
+        "prune.target={blocks: 3}",
+        "evaluate.latency=false",
+    ]
+    more = ["controls=[scratch, scratch_full]", f"output_dir={tmp_path / 'run'}", f"model.config={small}"]
+    recipe = load_recipe("quickstart", [*short, *more])
+    data = load_configured(recipe.data)
+    history = launch(recipe, "har-prune run quickstart", data)
+    for name, control in history.controls.items():
+        alone = recipe.model_copy(update={"controls": (name,), "output_dir": tmp_path / "none"})
+        found = loso_controls.trained(name, alone, data, replace(history, controls={}))
+        assert replace(found, seconds=control.seconds) == control, "to the last bit of its weights"
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(SystemExit, match="of other data"):
+        loso_controls.trained("scratch", recipe, replace(data, labels=np.zeros_like(data.labels)), history)
+    taught = load_recipe("quickstart", [*short, *more, "heal.distill=true"])
+    with pytest.raises(SystemExit, match="distils"):
+        loso_controls.trained("scratch", taught, data, history)
+    with pytest.raises(SystemExit, match="of another recipe"):
+        loso_controls.trained("scratch", recipe.model_copy(update={"seed": 7}), data, history)
+    monkeypatch.setattr(loso_folds, "HISTORIES", tmp_path)
+    record = {"command": "", "recipe": {}, "folds": {"s1": [replace(history, controls={}).to_json()]}}
+    loso_folds._pack("kept", record)
+    loso_folds.keep_control("kept", "s1", recipe.seed, "scratch", history.controls["scratch"])
+    (kept,) = loso_folds.kept("kept")[1]["s1"]
+    assert kept == replace(history, controls={"scratch": history.controls["scratch"]})

@@ -1,6 +1,7 @@
 """What a recipe names, loaded and checked before anything is written."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,12 +9,13 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from har_prune.blocks.find import find_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.checkpoints.load import Checkpoint
-from har_prune.data.batches import Preprocess, TextInputs, preprocess_for
+from har_prune.data.batches import Preprocess, TextInputs, make_loader, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.data.protocols import Splits, make_splits
@@ -23,6 +25,15 @@ from har_prune.recipe.original import load_original, make_original, named_as
 from har_prune.recipe.schema import Recipe
 from har_prune.runtime.batches import inputs_of, rows_of
 from har_prune.scoring.statistics import ROWS
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Batches of a recipe's data: what trains, what the criterion sees, and the sets that are evaluated."""
+
+    train: DataLoader
+    calibration: DataLoader
+    sets: dict[str, DataLoader]
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,17 @@ class Prepared:
     def calibration_rows(self, samples: int, seed: int) -> np.ndarray:
         """A seeded sample of the rows that may calibrate, in the order of `drawn`."""
         return drawn(self.splits.calibration, samples, seed)
+
+    def loaders(self, recipe: Recipe) -> Loaders:
+        """The batches that a recipe, which was prepared here, trains, calibrates and evaluates with."""
+
+        def batches(rows: np.ndarray, augment: Sequence[str] | None = None) -> DataLoader:
+            return make_loader(self.data, rows, self.preprocess, recipe.data.batch_size, augment=augment)
+
+        splits = self.splits
+        calibration = self.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
+        sets = {"validation": batches(splits.validation), "test": batches(splits.test)}
+        return Loaders(batches(splits.train, recipe.data.augment), batches(calibration), sets)
 
 
 def drawn(rows: np.ndarray, samples: int, seed: int) -> np.ndarray:

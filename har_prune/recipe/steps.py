@@ -151,14 +151,8 @@ def run(recipe: Recipe, made: Prepared, accelerator: Accelerator, command: str) 
             f"data.batch_size={recipe.data.batch_size} is shared by {accelerator.num_processes} processes: choose a "
             "multiple of that."
         )
-    data, splits, model, preprocess = made.data, made.splits, made.model, made.preprocess
-    train = make_loader(data, splits.train, preprocess, recipe.data.batch_size, augment=recipe.data.augment)
-    sets = {
-        name: make_loader(data, rows, preprocess, recipe.data.batch_size)
-        for name, rows in (("validation", splits.validation), ("test", splits.test))
-    }
-    rows = made.calibration_rows(recipe.prune.calibration.samples, recipe.seed)
-    calibration = make_loader(data, rows, preprocess, recipe.data.batch_size)
+    loaders, model = made.loaders(recipe), made.model
+    train, calibration, sets = loaders.train, loaders.calibration, loaders.sets
     check_all(recipe.evaluate, sets)
     if agreed(not RunFolder.is_begun(recipe.output_dir), accelerator):
         check_latency(made.stack, recipe.prune, made.one_example, accelerator)
