@@ -52,8 +52,13 @@ def in_every_way(recipe: Recipe, data: LabelledData, shares: list[float], kept: 
         steps = cut.history.iterations
         one = {
             "macs removed": 1 - steps[-1].cost.macs / steps[0].cost.macs, "blocks left": len(steps[-1].remaining),
-            "cut": steps[-1].metrics["test"].accuracy,
+            "cut": steps[-1].metrics["test"].accuracy, "weights": steps[-1].weights_sha256,
         }  # fmt: skip
+        # Where layers alone were the better choice at every step, both ways leave one network, which heals to itself.
+        others = [found[key_of(other, share)] for other in WAYS if key_of(other, share) in found]
+        if same := [other for other in others if other.get("weights") == one["weights"]]:
+            kept.keep(key, same[0])
+            continue
         pruned = find_blocks(cut.model, trial.made.example_inputs)
         protected = protected_blocks(trial.original, chosen.protected)
         scratch = control_network("scratch", trial.original, pruned, chosen, protected, recipe.seed)
