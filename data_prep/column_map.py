@@ -2,6 +2,7 @@
 
 title: My recordings
 sampling_rate_hz: 50
+other_rates: {"watch/.*": 100}              # Hz of files whose path, without the suffix, is like this; windows: 50 Hz
 time: {column: t, unit: ms}                 # s, ms, us, ns or iso; left out: samples follow each other without a gap
 channels:
   acc_x: {column: ax, unit: g}              # m/s^2, g, mg, rad/s, deg/s; written as m/s^2 and rad/s
@@ -46,7 +47,7 @@ import codecs
 import re
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 import yaml
@@ -90,17 +91,20 @@ def _with_known_zone(given: Any) -> Any:
     return given
 
 
+def _compiled(pattern: str, key: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{key} is no regular expression: {error}") from error
+
+
 def _with_one_source(given: Any, group: str, *sources: str) -> Any:
     """Refuses none or several of the places a word is taken from, and a pattern without the word's group."""
     said = [source for source in sources if getattr(given, source) is not None]
     if len(said) != 1:
         raise ValueError(f"give {', '.join(sources[:-1])} or {sources[-1]}, one of them")
     if said[0] in ("from_name", "from_path"):
-        try:
-            pattern = re.compile(getattr(given, said[0]))
-        except re.error as error:
-            raise ValueError(f"{said[0]} is no regular expression: {error}") from error
-        if group not in pattern.groupindex:
+        if group not in _compiled(getattr(given, said[0]), said[0]).groupindex:
             raise ValueError(f"{said[0]} needs a group (?P<{group}>...)")
     return given
 
@@ -186,6 +190,9 @@ class ColumnMap(_Strict):
 
     title: str = "Own recordings"
     sampling_rate_hz: float = Field(gt=0)
+    other_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="Hz of files by a regular expression of their path below the folder, without the suffix"
+    )
     time: TimeColumn | None = None
     channels: dict[str, ChannelColumn] = Field(min_length=1)
     label: LabelColumn
@@ -226,6 +233,12 @@ class ColumnMap(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _patterns(self) -> "ColumnMap":
+        for pattern in self.other_rates:
+            _compiled(pattern, "other_rates")
+        return self
+
+    @model_validator(mode="after")
     def _can_rest(self) -> "ColumnMap":
         if self.still_min is not None and self.accelerometer is None:
             raise ValueError(
@@ -243,6 +256,17 @@ class ColumnMap(_Strict):
             return ColumnMap.model_validate(self.model_dump() | {"still_min": minutes})
         except ValidationError as error:
             raise PrepError(f"--still-min {minutes:g}: {error.errors()[0]['msg']}.") from error
+
+    def at_rate_of(self, name: str) -> "ColumnMap":
+        """The map of one file, with the rate that this one is sampled at.
+
+        Raises:
+            PrepError: Several of `other_rates` are of this file.
+        """
+        found = {rate for pattern, rate in self.other_rates.items() if re.fullmatch(pattern, name)}
+        if len(found) > 1:
+            raise PrepError(f"other_rates: {name} is at {' and at '.join(f'{rate:g}' for rate in sorted(found))} Hz.")
+        return self.model_copy(update={"sampling_rate_hz": found.pop()}) if found else self
 
     @property
     def accelerometer(self) -> list[int] | None:

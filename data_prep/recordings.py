@@ -73,6 +73,7 @@ class Recording:
         not_worn: Samples at which the device was not worn, [T]; None = nobody looked.
         clock_s: When it starts in seconds since 1970, where no other may have recorded the subject meanwhile; None =
             that is not looked at.
+        rate_hz: Samples a second; None = the data set's.
     """
 
     values: np.ndarray
@@ -85,6 +86,7 @@ class Recording:
     repaired: Mapping[str, int] = field(default_factory=dict)
     not_worn: np.ndarray | None = None
     clock_s: float | None = None
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,9 @@ class Windowing:
             self.repaired.update(recording.repaired)
             if not len(recording.values):
                 continue
+            rate_hz = self._rate_of(recording)
             if recording.clock_s is not None:
-                end_s = recording.clock_s + len(recording.values) / self.info.sampling_rate_hz
+                end_s = recording.clock_s + len(recording.values) / rate_hz
                 self.spans.append((recording.subject, recording.trial, recording.clock_s, end_s))
             if recording.activity in self.drop:
                 continue
@@ -206,14 +209,14 @@ class Windowing:
                 self.other_rate[recording.subject] += 1
                 continue
             windows = 0
-            stretches = list(whole_stretches(recording.values, self.info.sampling_rate_hz, self.max_gap_s))
+            stretches = list(whole_stretches(recording.values, rate_hz, self.max_gap_s))
             self.gaps += max(0, len(stretches) - 1)
             for first, stretch in stretches:
                 self.samples += len(stretch)
                 made_up = np.isnan(recording.values[first : first + len(stretch)]).sum(axis=0).tolist()
                 self.filled.update(dict(zip(self.info.channels, made_up, strict=True)))
-                values = resampled(stretch, self.info.sampling_rate_hz, self.rate)
-                begin = recording.start_s + first / self.info.sampling_rate_hz
+                values = resampled(stretch, rate_hz, self.rate)
+                begin = recording.start_s + first / rate_hz
                 for start in range(0, len(values) - self.size + 1, self.hop):
                     windows += 1
                     yield {
@@ -230,11 +233,14 @@ class Windowing:
             else:
                 self.too_short[recording.activity] += not windows
 
+    def _rate_of(self, recording: Recording) -> float:
+        return recording.rate_hz or self.info.sampling_rate_hz
+
     def _lacking(self, recording: Recording) -> str | None:
         """The channel that a recording long enough for a window lacks most of the time that others are measured in."""
         missing = np.isnan(recording.values)
         some = missing[~missing.all(axis=1)]
-        if len(some) < self.size * self.info.sampling_rate_hz / self.rate:
+        if len(some) < self.size * self._rate_of(recording) / self.rate:
             return None
         worst = int(some.sum(axis=0).argmax())
         return self.info.channels[worst] if 2 * some[:, worst].sum() > len(some) else None
@@ -243,7 +249,7 @@ class Windowing:
         """Of the window from a sample on, of the stretch that begins with the recording's `first`."""
         if recording.not_worn is None:
             return {"worn": True}
-        per = self.info.sampling_rate_hz / self.rate
+        per = self._rate_of(recording) / self.rate
         begin, end = first + math.floor(start * per), first + math.ceil((start + self.size) * per)
         return {"worn": not recording.not_worn[begin:end].any()}
 

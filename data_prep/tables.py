@@ -126,8 +126,8 @@ def check_rate(path: Path, times_s: np.ndarray, sampling_rate_hz: float, line: i
     if is_another_rate(measured, sampling_rate_hz):
         raise PrepError(
             f"{path}, from line {line}: sampled at {measured:.4g} Hz, and this data set is at "
-            f"{sampling_rate_hz:g} Hz: one rate for all files. Correct the unit of the time stamps, resample "
-            "this file, or prepare it on its own."
+            f"{sampling_rate_hz:g} Hz. Correct the unit of the time stamps; of files of one's own, where some are at "
+            "another rate, the column map's other_rates says which."
         )
 
 

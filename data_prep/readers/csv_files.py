@@ -75,10 +75,11 @@ def reader(raw: Path, columns: ColumnMap) -> Reader:
     Raises:
         PrepError: There is no file, or one lacks a column or has one that nobody mentioned.
     """
-    files = [
-        _File(path, path.relative_to(raw).with_name(name_of(path)).as_posix(), columns)
-        for path in _recordings(raw, columns)
-    ]
+    named = [(path, path.relative_to(raw).with_name(name_of(path)).as_posix()) for path in _recordings(raw, columns)]
+    files = [_File(path, name, columns.at_rate_of(name)) for path, name in named]
+    for pattern in columns.other_rates:
+        if files and not any(re.fullmatch(pattern, file.name) for file in files):
+            raise PrepError(f"other_rates: no file is called like {pattern!r}; one is {files[0].name}.")
     _check_all(files)
     names: set[str] = set()
     for file in files:
@@ -99,6 +100,7 @@ def reader(raw: Path, columns: ColumnMap) -> Reader:
         layout="*.csv",
         about=f"Prepared from {len(files)} files. Units as given: "
         + ", ".join(f"{name} {channel.unit}" for name, channel in columns.all_channels.items())
+        + "".join(f"; files like {name} were at {rate:g} Hz" for name, rate in columns.other_rates.items())
         + f"; 1 g = 9.80665 m/s^2. Behind a pause of more than {_PAUSE_S:g} s another recording begins.",
         unchecked=columns.unchecked,
     )
@@ -190,8 +192,9 @@ def read(part: _File, info: DatasetInfo) -> Iterator[Recording]:
         lay = None if rest is None else inside(grid_s, rest[subject])
         clock_s = begin if columns.at_once == "refuse" and begin > _SINCE_1970 else None
         yield Recording(
-            grid, label, subject, f"{name}-{subject}", start_s, repaired=dict(counted), not_worn=lay, clock_s=clock_s
-        )
+            grid, label, subject, f"{name}-{subject}", start_s,
+            repaired=dict(counted), not_worn=lay, clock_s=clock_s, rate_hz=columns.sampling_rate_hz,
+        )  # fmt: skip
         counted.clear()
     if not first:
         counted[f"file without a labelled sample: {path.name}"] += 1

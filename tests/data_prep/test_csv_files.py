@@ -64,6 +64,39 @@ def test_own_recordings_are_read_in_pieces(prepare, tmp_path, monkeypatch):
     assert windows("pieces") == whole
 
 
+def _turning(raw, name, rate_hz, seconds=4.0):
+    """A person who turns to and fro once a second, sampled at some rate."""
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    rows = [f"{1000 * now},1,{90 * np.sin(2 * np.pi * now)},walk" for now in t]
+    (raw / name).parent.mkdir(parents=True, exist_ok=True)
+    (raw / name).write_text("\n".join(["t,ax,gx,activity", *rows]) + "\n")
+
+
+def test_files_at_several_rates_become_windows_at_one(prepare, tmp_path):
+    _, raw, out, *more = _own(tmp_path)
+    (raw / "anna_1.csv").unlink()
+    _turning(raw, "phone/anna_1.csv", 20)
+    _turning(raw, "watch/anna_2.csv", 50)
+    code, said = prepare("csv", raw, out, *more)
+    assert code == 2
+    assert "sampled at 50 Hz, and this data set is at 20 Hz" in said
+    assert "other_rates" in said
+    path = tmp_path / "map.yaml"
+    path.write_text(_MAP + 'other_rates: {"watch/.*": 50}')
+    code, said = prepare("csv", raw, out, *more)
+    assert code == 0, said
+    assert load_data(str(out)).sensor["sampling_rate_hz"] == 20
+    windows = load_dataset("parquet", data_dir=str(out), split="train").to_dict()
+    assert [name.split("/")[0] for name in windows["trial"]] == ["phone"] * 7 + ["watch"] * 7
+    for values, start_s in zip(windows["input_values"], windows["start_s"], strict=True):
+        turning = np.pi / 2 * np.sin(2 * np.pi * (start_s + np.arange(20) / 20))
+        assert np.array(values)[2:-2, 1] == pytest.approx(turning[2:-2], abs=0.02), "what was measured then"
+    path.write_text(_MAP + 'other_rates: {"wrist/.*": 50}')
+    assert "no file is called like 'wrist/.*'" in prepare("csv", raw, tmp_path / "other", *more)[1]
+    path.write_text(_MAP + 'other_rates: {"watch/.*": 50, ".*_2": 100}')
+    assert "watch/anna_2 is at 50 and at 100 Hz" in prepare("csv", raw, tmp_path / "other", *more)[1]
+
+
 _SHARED_MAP = """
 sampling_rate_hz: 20
 time: {column: t}
