@@ -16,7 +16,7 @@ from measuring import RESULTS, render
 
 from har_prune.evaluation.significance import PairedDifference, paired_difference
 from har_prune.pruning.history import PruningHistory, PruningStep
-from har_prune.reporting.folds import folds_report, folds_summary, networks_of, plot_confusion
+from har_prune.reporting.folds import FOLDS, folds_at, folds_report, folds_summary, networks_of, plot_confusion
 from har_prune.reporting.trajectory import CONTROLS
 from har_prune.runtime.files import whole_file, write_json
 
@@ -35,16 +35,8 @@ Folds = dict[str, list[PruningHistory]]  # by test subject; one of each seed
 
 def keep(run: Path) -> None:
     """Packs the histories of all folds of a finished run with `test_subject: all`."""
-    summary = json.loads((run / "loso.json").read_text(encoding="utf-8"))
-    every = sorted(run.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-"))) or [run]
-    ended = [
-        all((seed / f"fold-{subject}" / "history.json").exists() for subject in summary["subjects"]) for seed in every
-    ]
-    seeds = [seed for seed, whole in zip(every, ended, strict=True) if whole]  # another may have begun
-    folds = {
-        subject: [json.loads((seed / f"fold-{subject}" / "history.json").read_text()) for seed in seeds]
-        for subject in summary["subjects"]
-    }
+    summary = json.loads((run / FOLDS).read_text(encoding="utf-8"))
+    folds = {subject: [history.to_json() for history in seeds] for subject, seeds in folds_at(run).items()}
     _pack(run.name, {"command": summary["command"], "recipe": summary["recipe"], "folds": folds})
 
 

@@ -10,7 +10,7 @@ from har_prune.errors import DataError, OutputFolderError, RecipeError
 from har_prune.pruning.history import PruningHistory
 from har_prune.pruning.store import RunFolder, refuse_other_training
 from har_prune.recipe.schema import Recipe
-from har_prune.reporting.folds import folds_report, folds_summary, plot_confusion
+from har_prune.reporting.folds import FOLDS, folds_report, folds_summary, plot_confusion
 from har_prune.runtime.console import say
 from har_prune.runtime.files import whole_file, write_json
 
@@ -140,7 +140,7 @@ def ended(fold: Recipe) -> PruningHistory | None:
 def keep_summary(recipe: Recipe, histories: dict[str, list[PruningHistory]], command: str) -> None:
     """Writes loso.json, loso.md and confusion.png into the output folder, and says the means."""
     summary = folds_summary(histories)
-    write_json(recipe.output_dir / "loso.json", {"command": command, "recipe": recipe.fingerprint, **summary})
+    write_json(recipe.output_dir / FOLDS, {"command": command, "recipe": recipe.fingerprint, **summary})
     with whole_file(recipe.output_dir / "loso.md") as partial:
         partial.write_text(folds_report(histories, command), encoding="utf-8")
     with whole_file(recipe.output_dir / "confusion.png") as partial:

@@ -1,23 +1,50 @@
 """What all folds of a leave-one-subject-out run say together."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from har_prune.errors import OutputFolderError
 from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.evaluation.significance import PairedDifference, half_interval, paired_difference
 from har_prune.pruning.history import PruningHistory, PruningStep
+from har_prune.pruning.store import history_at
 from har_prune.reporting.names import in_figure, in_markdown, printable
 from har_prune.reporting.report import made_with
 from har_prune.reporting.trajectory import CONTROLS
 
+FOLDS = "loso.json"  # in the run's folder: what `folds_summary` says
 Histories = Mapping[str, Sequence[PruningHistory]]  # by test subject; one of each seed
 _PRUNED, _UNPRUNED = "pruned", "original"
 _METRICS = ("accuracy", "macro_f1", "trial_accuracy")
 _NO_CONFUSION = "So many classes that no confusion was kept"
+
+
+def folds_at(path: Path) -> dict[str, list[PruningHistory]]:
+    """The records of a run with `test_subject: all` that has ended, by test subject; one of each seed that has ended.
+
+    Args:
+        path: The run's folder; of another folder there are none.
+
+    Raises:
+        OutputFolderError: One cannot be read.
+    """
+    if not (path / FOLDS).is_file():
+        return {}
+    try:
+        subjects = list(json.loads((path / FOLDS).read_text(encoding="utf-8"))["subjects"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputFolderError(
+            f"{path / FOLDS} is damaged ({error}): run the recipe again, and it is made."
+        ) from error
+    seeds = sorted(path.glob("seed-*"), key=lambda seed: int(seed.name.removeprefix("seed-"))) or [path]
+    records = [[seed / f"fold-{subject}" / "history.json" for subject in subjects] for seed in seeds]
+    ended = [of_seed for of_seed in records if all(record.is_file() for record in of_seed)]
+    return {subject: [history_at(seed[place]) for seed in ended] for place, subject in enumerate(subjects) if ended}
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
@@ -122,11 +149,35 @@ def pooled_figures(confusion: list[list[int]]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class FoldsTable:
+    """A table of what all folds say; names in it are as the data have them.
+
+    Args:
+        caption: What it is.
+        columns: Their names.
+        rows: Cells of each row.
+        strong: Row of the pruned network; None = there is none.
+    """
+
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+    strong: int | None = None
+
+    def markdown(self) -> list[str]:
+        """Lines of it."""
+        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
+        for place, row in enumerate(self.rows):
+            cells = [f"**{cell}**" if place == self.strong else cell for cell in map(in_markdown, row)]
+            lines.append("| " + " | ".join(cells) + " |")
+        return lines
+
+
 def folds_report(histories: Histories, command: str) -> str:
     """The same as Markdown."""
     summary = folds_summary(histories)
     first, seeds = next(iter(histories.values()))[0], [history.seed for history in next(iter(histories.values()))]
-    overall = summary["overall"]
     lines = [
         f"# Leave one subject out: {len(histories)} folds, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
         "",
@@ -134,21 +185,27 @@ def folds_report(histories: Histories, command: str) -> str:
         "",
         *made_with(first),
         "",
-        *_means_table(histories, overall),
-        "",
-        *_comparisons(summary),
-        "",
-        *_subjects_table(summary["subjects"]),
-        "",
-        *_recall_table(histories, overall),
-        "Each subject is the test of one fold, and nobody trained, validated or calibrated on them in it. The "
-        "interval is Student's t over folds; folds share training subjects, so it is an approximation. Pooled: every "
-        "window counts alike, whoever it is of. Trials: the class most of a trial's windows are given. Better or "
-        "worse is what both interval and test say; p is not corrected for the number of comparisons.",
     ]
+    for table in folds_tables(histories, summary):
+        lines += [*table.markdown(), ""]
+    lines.append(FOLDS_NOTE)
     if not summary["confusion"][_UNPRUNED]:
         lines += ["", f"{_NO_CONFUSION}: confusion.png has no matrix."]
     return "\n".join(lines) + "\n"
+
+
+FOLDS_NOTE = (
+    "Each subject is the test of one fold, and nobody trained, validated or calibrated on them in it. The "
+    "interval is Student's t over folds; folds share training subjects, so it is an approximation. Pooled: every "
+    "window counts alike, whoever it is of. Trials: the class most of a trial's windows are given. Better or "
+    "worse is what both interval and test say; p is not corrected for the number of comparisons."
+)
+
+
+def folds_tables(histories: Histories, summary: dict[str, Any]) -> list[FoldsTable]:
+    """All networks, the pruned one against each, every subject, and every class where a confusion was kept."""
+    tables = [_means(histories, summary["overall"]), _comparisons(summary), _subjects(summary["subjects"])]
+    return tables + _recalls(histories, summary["overall"])
 
 
 def _label(name: str) -> str:
@@ -156,24 +213,25 @@ def _label(name: str) -> str:
     return CONTROLS.get(control, control) if kind == "control" else name
 
 
-def _means_table(histories: Histories, overall: dict[str, Any]) -> list[str]:
-    lines = [
-        "| network | MACs | accuracy %, mean of folds | 95 % interval | by seed | macro-F1 %, mean of folds | "
-        "trials % | pooled accuracy % | pooled balanced accuracy % | pooled macro-F1 % |",
-        "|" + "---|" * 10,
-    ]
+def _means(histories: Histories, overall: dict[str, Any]) -> FoldsTable:
+    columns = ["network", "MACs", "accuracy %, mean of folds", "95 % interval", "by seed", "macro-F1 %, mean of folds"]
+    columns += ["trials %", "pooled accuracy %", "pooled balanced accuracy %", "pooled macro-F1 %"]
+    rows = []
     for name, step in networks_of(histories).items():
         row = overall[name]
-        pooled = [f"{100 * row['pooled'][key]:.2f}" if row["pooled"] else "-" for key in _POOLED]
-        by_seed = ", ".join(f"{100 * value:.2f}" for value in row["by_seed"])
-        trials = f"{100 * row['trial_accuracy']['mean']:.2f}" if "trial_accuracy" in row else "-"
-        cells = [
-            _label(name), _macs(step, histories), f"{100 * row['accuracy']['mean']:.2f}",
-            f"± {100 * row['accuracy']['ci95']:.2f}", by_seed, f"{100 * row['macro_f1']['mean']:.2f}", trials, *pooled,
-        ]  # fmt: skip
-        cells = [f"**{cell}**" for cell in cells] if name == _PRUNED else cells
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(
+            [
+                _label(name),
+                _macs(step, histories),
+                f"{100 * row['accuracy']['mean']:.2f}",
+                f"± {100 * row['accuracy']['ci95']:.2f}",
+                ", ".join(f"{100 * value:.2f}" for value in row["by_seed"]),
+                f"{100 * row['macro_f1']['mean']:.2f}",
+                f"{100 * row['trial_accuracy']['mean']:.2f}" if "trial_accuracy" in row else "-",
+                *(f"{100 * row['pooled'][key]:.2f}" if row["pooled"] else "-" for key in _POOLED),
+            ]
+        )
+    return FoldsTable("Networks", columns, rows, list(networks_of(histories)).index(_PRUNED))
 
 
 def _macs(step: Any, histories: Histories) -> str:
@@ -184,50 +242,43 @@ def _macs(step: Any, histories: Histories) -> str:
 _POOLED = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
-def _comparisons(summary: dict[str, Any]) -> list[str]:
-    runs = sum(len(row["removed"]) for row in summary["subjects"].values())
-    lines = [
-        "| pruned against | difference of accuracy, points | 95 % interval | Wilcoxon p, paired over subjects | |",
-        "|---|---|---|---|---|",
-    ]
+def _comparisons(summary: dict[str, Any]) -> FoldsTable:
+    runs, rows = sum(len(row["removed"]) for row in summary["subjects"].values()), []
     for name, values in summary["pruned_against"].items():
         difference, itself = PairedDifference(**values), summary["the_pruned_itself"][name]
         said = difference.verdict + (f"; the same network in {itself} of {runs} runs" if itself else "")
-        lines.append(
-            f"| {_label(name)} | {100 * difference.mean:+.2f} | ± {100 * difference.ci95:.2f} | {difference.p:.3f} | "
-            f"{said} |"
-        )
-    return lines
+        figures = [f"{100 * difference.mean:+.2f}", f"± {100 * difference.ci95:.2f}", f"{difference.p:.3f}"]
+        rows.append([_label(name), *figures, said])
+    columns = ["pruned against", "difference of accuracy, points", "95 % interval"]
+    return FoldsTable("Comparisons", [*columns, "Wilcoxon p, paired over subjects", "verdict"], rows)
 
 
-def _subjects_table(subjects: dict[str, Any]) -> list[str]:
+def _subjects(subjects: dict[str, Any]) -> FoldsTable:
     networks = [name for name, value in next(iter(subjects.values())).items() if isinstance(value, dict)]
-    header = " | ".join(f"accuracy %, {_label(name)}" for name in networks)
-    lines = [
-        f"| test subject | windows | {header} | validated by | MACs removed % | removed blocks |",
-        "|" + "---|" * (5 + len(networks)),
-    ]
+    rows = []
     for subject, row in subjects.items():
-        figures = " | ".join(f"{100 * row[name]['accuracy']:.2f}" for name in networks)
-        removed = "; ".join(", ".join(map(str, blocks)) for blocks in row["removed"])
-        people = "; ".join(dict.fromkeys(", ".join(map(in_markdown, names)) for names in row["validated_by"]))
-        cells = (
-            in_markdown(subject), f"{row['samples']:,}", figures, people or "-", f"{100 * row['macs_reduction']:.2f}",
-            removed,
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        people = "; ".join(dict.fromkeys(", ".join(names) for names in row["validated_by"]))
+        rows.append(
+            [
+                subject,
+                f"{row['samples']:,}",
+                *(f"{100 * row[name]['accuracy']:.2f}" for name in networks),
+                people or "-",
+                f"{100 * row['macs_reduction']:.2f}",
+                "; ".join(", ".join(map(str, blocks)) for blocks in row["removed"]),
+            ]
+        )
+    columns = ["test subject", "windows", *(f"accuracy %, {_label(name)}" for name in networks)]
+    return FoldsTable("Test subjects", [*columns, "validated by", "MACs removed %", "removed blocks"], rows)
 
 
-def _recall_table(histories: Histories, overall: dict[str, Any]) -> list[str]:
+def _recalls(histories: Histories, overall: dict[str, Any]) -> list[FoldsTable]:
     before, after = (overall[name]["pooled"].get("recall", {}) for name in (_UNPRUNED, _PRUNED))
     if not before:
         return []
-    names = _class_names(histories)
-    lines = ["| class | recall % over all windows, original | pruned |", "|---|---|---|"]
-    for index, value in before.items():
-        lines.append(f"| {in_markdown(names[int(index)])} | {100 * value:.1f} | {100 * after[index]:.1f} |")
-    return [*lines, ""]
+    names = class_names(histories)
+    rows = [[names[int(index)], f"{100 * value:.1f}", f"{100 * after[index]:.1f}"] for index, value in before.items()]
+    return [FoldsTable("Classes", ["class", "recall % over all windows, original", "pruned"], rows)]
 
 
 def plot_confusion(histories: Histories, path: Path) -> None:
@@ -238,7 +289,7 @@ def plot_confusion(histories: Histories, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
-    names = [in_figure(name) for name in _class_names(histories)]
+    names = [in_figure(name) for name in class_names(histories)]
     size = 2.2 + 0.38 * len(names)
     figure = Figure(figsize=(2 * size, size), layout="constrained")
     FigureCanvasAgg(figure)
@@ -272,7 +323,7 @@ def _confusion(histories: Histories, network: Callable[[PruningHistory], Pruning
     return [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
 
 
-def _class_names(histories: Histories) -> list[str]:
+def class_names(histories: Histories) -> list[str]:
     """Names by index: each fold knows those that its test subject performed, and where they stand in the matrix."""
     names: dict[int, str] = {}
     for seeds in histories.values():

@@ -9,7 +9,7 @@ import re
 
 import pytest
 from browsing import AXE
-from test_page import kept, rich_history
+from test_page import kept, kept_folds, rich_history
 
 from har_prune.reporting.html.page import report_page
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    runs = [kept(folder / name, rich_history()) for name in ("first", "second")]
+    runs = [*(kept(folder / name, rich_history()) for name in ("first", "second")), kept_folds(folder / "folds")]
     path = folder / "report.html"
     path.write_text(report_page(runs), encoding="utf-8")
     return path

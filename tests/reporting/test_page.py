@@ -6,6 +6,7 @@ import pytest
 from tiny_history import history
 
 from har_prune import EvalMetrics
+from har_prune.errors import OutputFolderError
 from har_prune.evaluation.robustness.measure import Robustness
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.html.page import report_page
@@ -79,6 +80,34 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert "run&#39;" in page, "two runs of one name are told apart"
     identifiers = re.findall(r'\bid="([^"]+)"', page)
     assert len(identifiers) == len(set(identifiers))
+
+
+def kept_folds(folder):
+    """A run of two test subjects and two seeds; a third one has not ended."""
+    subjects = ["s1", "<i>s2"]
+    for seed in (0, 1):
+        for subject in subjects:
+            kept(folder / f"seed-{seed}" / f"fold-{subject}", replace(rich_history(), seed=seed))
+    kept(folder / "seed-2" / "fold-s1", rich_history())
+    (folder / "loso.json").write_text(json.dumps({"subjects": dict.fromkeys(subjects)}))
+    return folder
+
+
+def test_all_folds_of_a_run_have_one_page(tmp_path):
+    folder = kept_folds(tmp_path / "loso")
+    page = report_page([folder])
+    assert not re.search(r"<i>s2", page)
+    assert "2 people, each the test of networks that never saw them: 1 of" in page
+    assert "gone in 4 of 4" in page
+    assert "&lt;i&gt;s2" in page
+    assert "same architecture from scratch" in page
+    assert "Confusion of the pruned network" in page
+    both = report_page([folder, kept(tmp_path / "alone", rich_history())])
+    assert 'href="#run0"' in both
+    assert 'href="#run1"' in both
+    (folder / "loso.json").write_text("{}")
+    with pytest.raises(OutputFolderError, match=r"loso\.json is damaged"):
+        report_page([folder])
 
 
 @pytest.mark.parametrize("version", [0, 1])

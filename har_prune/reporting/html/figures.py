@@ -11,7 +11,7 @@ from har_prune.evaluation.robustness.measure import Robustness
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.names import in_figure
 from har_prune.reporting.robustness import draw_robustness
-from har_prune.reporting.trajectory import COLOURS, MARKERS, colour_of, draw_scores, noise_of, rows_of
+from har_prune.reporting.trajectory import COLOURS, CONTROLS, MARKERS, colour_of, draw_scores, noise_of, rows_of
 
 _TEXT = "#010203"  # becomes the page's own colour
 _SIZE = (4.6, 3.3)  # inches; drawn small, so that letters can be read on a phone
@@ -91,6 +91,28 @@ def accuracy_figure(runs: Mapping[str, PruningHistory], salt: str) -> str:
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         return _svg(figure, "Accuracy against multiply-accumulates", salt)
+
+
+def subjects_figure(summary: Mapping[str, Any], salt: str) -> str:
+    """Accuracy on each test subject: original, pruned, and controls; who is best served by the original on top."""
+    subjects: dict[str, Any] = summary["subjects"]
+    order = sorted(subjects, key=lambda name: subjects[name]["original"]["accuracy"])
+    networks = ["original", "pruned", *(name for name in summary["pruned_against"] if name != "original")]
+    with _figure(1.5 + 0.22 * len(order)) as figure:
+        axes = figure.subplots()
+        for place, name in enumerate(networks):
+            kind, _, control = name.partition(" ")
+            label, is_pruned = CONTROLS.get(control, control) if kind == "control" else name, name == "pruned"
+            axes.plot(
+                [100 * subjects[subject][name]["accuracy"] for subject in order], range(len(order)),
+                "*" if is_pruned else MARKERS[place % len(MARKERS)], color=colour_of(place), linestyle="none",
+                markersize=10 if is_pruned else 5, label=label, zorder=4 if is_pruned else 3,
+            )  # fmt: skip
+        axes.set_yticks(range(len(order)), [in_figure(name) for name in order])
+        axes.set_xlabel("accuracy on this subject, %")
+        axes.grid(alpha=0.25)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+        return _svg(figure, "Accuracy on each test subject", salt)
 
 
 def scores_figure(history: PruningHistory, salt: str) -> str:

@@ -15,8 +15,10 @@ from har_prune.evaluation.measurement import figures_of
 from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.store import history_at
+from har_prune.reporting.folds import folds_at
 from har_prune.reporting.html.figures import accuracy_figure, curves_figure, robustness_figure, scores_figure
-from har_prune.reporting.html.tables import Cell, PageTable, Section
+from har_prune.reporting.html.folds import folds_run
+from har_prune.reporting.html.tables import Cell, PageTable, Section, card, confusion_tables
 from har_prune.reporting.names import printable
 from har_prune.reporting.robustness import compared, robustness_of
 from har_prune.reporting.structures import removed_text, units_left
@@ -30,38 +32,41 @@ from har_prune.reporting.trajectory import (
 )
 
 _HERE = Path(__file__).parent
-_LARGEST_CONFUSION = 32  # classes; a larger matrix nobody reads
 
 
 def report_page(paths: Sequence[Path]) -> str:
     """The page of the runs in some folders.
 
     Args:
-        paths: Folders of runs that have ended, or their history.json.
+        paths: Folders of runs that have ended, of one fold or all of them, or their history.json.
 
     Raises:
         OutputFolderError: One of them has no record.
     """
-    runs: dict[str, tuple[PruningHistory, Path]] = {}
-    for path in paths:
-        name, folder = _title(path), path if path.is_dir() else path.parent
-        while name in runs:
+    histories: dict[str, PruningHistory] = {}
+    runs: list[dict[str, Any]] = []
+    for place, path in enumerate(paths):
+        name, anchor = _title(path), f"run{place}"
+        while name in [run["name"] for run in runs]:
             name += "'"
-        runs[name] = history_at(path), folder
+        if folds := folds_at(path):
+            first = next(iter(folds.values()))[0]
+            run = folds_run(name, anchor, folds)
+            run["sections"].append(_made_with(anchor, first))
+        else:
+            histories[name] = history_at(path)
+            run = _run(name, anchor, histories[name], path if path.is_dir() else path.parent)
+        runs.append(run)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    histories = {name: history for name, (history, _) in runs.items()}
-    several = [] if len(runs) == 1 else [_side_by_side(histories)]
     return environment.get_template("page.html.j2").render(
-        title="Pruning report: " + ", ".join(runs),
+        title="Pruning report: " + ", ".join(run["name"] for run in runs),
         style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),
-        several=several,
-        runs=[
-            _run(name, f"run{place}", history, folder) for place, (name, (history, folder)) in enumerate(runs.items())
-        ],
+        several=[] if len(runs) == 1 else [_side_by_side(histories)],
+        runs=runs,
     )
 
 
@@ -72,6 +77,9 @@ def _title(path: Path) -> str:
 
 
 def _side_by_side(runs: Mapping[str, PruningHistory]) -> Section:
+    """All runs of one network each; those of several folds have their tables below."""
+    if not runs:
+        return Section("all", "Runs")
     rows = []
     for name, history in runs.items():
         before, after = (step.metrics[history.shown_split] for step in (history.before, history.after))
@@ -146,35 +154,20 @@ def _lead(history: PruningHistory) -> str:
 def _cards(history: PruningHistory) -> list[dict[str, Any]]:
     """Before and after, with a bar each."""
     before, after, split = history.before, history.after, history.shown_split
-    pairs: list[tuple[str, str, float | None, float | None, str]] = [
-        ("blocks", "blocks", len(before.remaining), len(after.remaining), "{:,.0f}"),
-        ("macs", macs_label(before.cost), before.cost.macs, after.cost.macs, "{:,.0f}"),
-        ("parameters", "parameters", before.cost.parameters, after.cost.parameters, "{:,.0f}"),
-        ("size", "size, KiB", _kib(before.cost.size_bytes), _kib(after.cost.size_bytes), "{:,.0f}"),
-        (
-            "memory",
-            "activations, KiB",
-            _kib(before.cost.activation_bytes),
-            _kib(after.cost.activation_bytes),
-            "{:,.0f}",
-        ),
+    cards = [
+        card("blocks", "blocks", len(before.remaining), len(after.remaining)),
+        card("macs", macs_label(before.cost), before.cost.macs, after.cost.macs),
+        card("parameters", "parameters", before.cost.parameters, after.cost.parameters),
+        card("size", "size, KiB", _kib(before.cost.size_bytes), _kib(after.cost.size_bytes)),
+        card("memory", "activations, KiB", _kib(before.cost.activation_bytes), _kib(after.cost.activation_bytes)),
     ]
     if after.cost.latency is not None and after.cost.latency.is_steady:
         old = after.cost.latency.original_ms or (before.cost.latency.median_ms if before.cost.latency else None)
-        pairs.append(("latency", "latency, ms", old, after.cost.latency.median_ms, "{:.2f}"))
+        cards.append(card("latency", "latency, ms", old, after.cost.latency.median_ms, 2))
     known = after.metrics[split].figures
-    pairs += [
-        (name, f"{split} {name}", value, known[name], "{:.2f}")
-        for name, value in before.metrics[split].figures.items()
-    ]
-    return [
-        {
-            "key": key, "label": label, "before": Cell(form.format(old), old), "after": Cell(form.format(new), new),
-            "old": 100 * old / max(old, new), "new": 100 * new / max(old, new),
-        }
-        for key, label, old, new, form in pairs
-        if old and new is not None
-    ]  # fmt: skip
+    for name, value in before.metrics[split].figures.items():
+        cards.append(card(name, f"{split} {name}", value, known[name], 2))
+    return [one for one in cards if one is not None]
 
 
 def _kib(size: int | None) -> float | None:
@@ -185,9 +178,12 @@ def _block_map(history: PruningHistory) -> list[dict[str, Any]]:
     """Every original block: kept, narrowed to what, or gone in which iteration."""
     gone = {block: step.iteration for step in history.iterations[: history.selected + 1] for block in step.removed}
     return [
-        {"index": block, "gone": gone.get(block), "left": [] if block in gone else units_left(history, block)}
+        {
+            "index": block, "gone": block in gone,
+            "text": f"gone in {gone[block]}" if block in gone else ", ".join(units_left(history, block)) or "kept",
+        }
         for block in history.before.remaining
-    ]
+    ]  # fmt: skip
 
 
 def _networks(history: PruningHistory) -> PageTable:
@@ -294,8 +290,9 @@ def _classes(anchor: str, history: PruningHistory) -> Section | None:
         tables.append(
             PageTable("By subject", ["subject", "windows", "accuracy %, original", "accuracy %, pruned"], rows)
         )
-    if 0 < len(after.confusion) <= _LARGEST_CONFUSION:
-        tables.append(_confusion(after))
+    present = [index for index, row in enumerate(after.confusion) if sum(row)]
+    names = dict(zip(present, after.per_class, strict=True)) if len(present) == len(after.per_class) else {}
+    tables += confusion_tables(after.confusion, names)
     return Section(f"{anchor}-classes", f"By class, {history.shown_split}", tables=tables)
 
 
@@ -310,20 +307,6 @@ def _per_class(before: EvalMetrics, after: EvalMetrics) -> PageTable:
         for name, row in after.per_class.items()
     ]  # fmt: skip
     return PageTable("Recall, precision, F1", columns, rows)
-
-
-def _confusion(metrics: EvalMetrics) -> PageTable:
-    present = [index for index, row in enumerate(metrics.confusion) if sum(row)]
-    names = {index: str(index) for index in range(len(metrics.confusion))}
-    if len(present) == len(metrics.per_class):
-        names |= dict(zip(present, map(printable, metrics.per_class), strict=True))
-    rows = [
-        [Cell(names[index]), *(Cell(f"{n}", n, n / sum(metrics.confusion[index])) for n in metrics.confusion[index])]
-        for index in present
-    ]  # fmt: skip
-    return PageTable(
-        "Confusion of the pruned network: true class by row, predicted by column", ["", *names.values()], rows
-    )
 
 
 def _training(anchor: str, folder: Path) -> Section | None:

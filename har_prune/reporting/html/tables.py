@@ -1,9 +1,14 @@
 """What a page is made of: sections, tables and their cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
+
+from har_prune.reporting.names import printable
+
+_LARGEST_CONFUSION = 32  # classes; a larger matrix nobody reads
 
 
 @dataclass(frozen=True)
@@ -57,3 +62,33 @@ class Section:
     tables: Sequence[PageTable] = ()
     text: str = ""
     folded: bool = False
+
+
+def card(key: str, label: str, old: float | None, new: float | None, digits: int = 0) -> dict[str, Any] | None:
+    """A figure before and after, with a bar each; None where one is not known."""
+    if not old or new is None:
+        return None
+    return {
+        "key": key, "label": label,
+        "before": Cell(f"{old:,.{digits}f}", old), "after": Cell(f"{new:,.{digits}f}", new),
+        "old": 100 * old / max(old, new), "new": 100 * new / max(old, new),
+    }  # fmt: skip
+
+
+def confusion_tables(confusion: Sequence[Sequence[int]], names: Mapping[int, str]) -> list[PageTable]:
+    """The matrix of the pruned network without the classes that nobody has; none where that is too large to read.
+
+    Args:
+        confusion: True class by row, predicted by column.
+        names: Of the classes; where one is missing, its number.
+    """
+    if not 0 < len(confusion) <= _LARGEST_CONFUSION:
+        return []
+    called = [printable(names.get(index, index)) for index in range(len(confusion))]
+    rows = [
+        [Cell(called[index]), *(Cell(f"{count}", count, count / sum(row)) for count in row)]
+        for index, row in enumerate(confusion)
+        if sum(row)
+    ]
+    caption = "Confusion of the pruned network: true class by row, predicted by column"
+    return [PageTable(caption, ["", *called], rows)]
