@@ -10,6 +10,7 @@ from pathlib import Path
 
 import depth_and_width
 import depths
+import efficiency
 import layers_and_filters
 import loso_folds
 import loso_picture
@@ -54,7 +55,7 @@ def main() -> None:
     rows = json.loads((RESULTS / "depth_and_width.json").read_text(encoding="utf-8"))["table"]
     for folder in (RESULTS, ASSETS):
         depth_and_width.draw(rows, folder / "depth_and_width.png")
-    for kind in (depths, layers_and_filters):
+    for kind in (depths, efficiency, layers_and_filters):
         for record in RESULTS.glob(f"{kind.__name__}_*.json"):
             rows = json.loads(record.read_text(encoding="utf-8"))["table"]
             name = record.stem.removeprefix(f"{kind.__name__}_")

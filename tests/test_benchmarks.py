@@ -71,6 +71,31 @@ def test_depths_are_compared_with_the_original(benchmarks, tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
+def test_networks_of_several_sizes_are_paired_with_the_original_and_with_scratch(benchmarks, tmp_path):
+    import efficiency
+
+    def one(f1, kib):
+        cost = {"macs": 100, "parameters": 10, "blocks left": 3}
+        return {"accuracy": f1, "macro_f1": f1, "8 bits": f1 - 0.01, "KiB": kib, **cost}
+
+    trials = {
+        f"seed-0-{subject}": {
+            "original": one(0.8, 600),
+            "pruned to 0.3 MiB": one(0.8 + gain, 90),
+            "the same 0.3 MiB from scratch": one(0.7, 90),
+        }
+        for subject, gain in (("s1", 0.01), ("s2", 0.03))
+    }
+    table = efficiency.table_of(trials, [0.3], {"original": 1.5})
+    assert [row["network"] for row in table] == list(trials["seed-0-s1"])
+    assert table[1]["macro-F1 against the original, points"].startswith("+2.00 ± 12.7")
+    assert table[1]["against scratch, points"].startswith("+12.00 ± 12.7")
+    assert (table[0]["8 bits: ms"], table[1]["8 bits: ms"]) == ("1.500", "-")
+    assert table[1]["8 bits: macro-F1 %"] == "81.00"
+    efficiency.draw(table, "title", tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
 def test_a_subject_counts_once_whatever_its_seeds(benchmarks):
     from trials import paired
 
