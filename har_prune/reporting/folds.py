@@ -41,7 +41,8 @@ def folds_at(path: Path) -> dict[str, list[PruningHistory]]:
         raise OutputFolderError(
             f"{path / FOLDS} is damaged ({error}): run the recipe again, and it is made."
         ) from error
-    seeds = sorted(path.glob("seed-*"), key=lambda seed: int(seed.name.removeprefix("seed-"))) or [path]
+    numbered = {seed.name.removeprefix("seed-"): seed for seed in path.glob("seed-*")}
+    seeds = [numbered[number] for number in sorted(filter(str.isdecimal, numbered), key=int)] or [path]
     records = [[seed / f"fold-{subject}" / "history.json" for subject in subjects] for seed in seeds]
     ended = [of_seed for of_seed in records if all(record.is_file() for record in of_seed)]
     return {subject: [history_at(seed[place]) for seed in ended] for place, subject in enumerate(subjects) if ended}

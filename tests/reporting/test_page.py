@@ -89,6 +89,7 @@ def kept_folds(folder):
         for subject in subjects:
             kept(folder / f"seed-{seed}" / f"fold-{subject}", replace(rich_history(), seed=seed))
     kept(folder / "seed-2" / "fold-s1", rich_history())
+    (folder / "seed-0 of old").mkdir()
     (folder / "loso.json").write_text(json.dumps({"subjects": dict.fromkeys(subjects)}))
     return folder
 
