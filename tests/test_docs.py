@@ -87,6 +87,10 @@ def place(tmp_path_factory):
         "model.config.num_hidden_layers=4", "model.config.hidden_size=16", "evaluate.latency=false",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    for subject in ("f1", "m1"):
+        (folder / "runs/loso_wharf" / f"fold-{subject}").mkdir(parents=True)
+        shutil.copy(folder / "runs/quickstart/history.json", folder / "runs/loso_wharf" / f"fold-{subject}")
+    (folder / "runs/loso_wharf/loso.json").write_text('{"subjects": {"f1": {}, "m1": {}}}')
     before = Path.cwd()
     os.chdir(folder)
     try:
