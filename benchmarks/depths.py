@@ -97,7 +97,11 @@ def healed_apart(recipe: Recipe, folder: Path, name: str, left: list[int]) -> di
 
 
 def table_of(named: dict[str, dict[str, Any]], removals: list[int], controls: list[str]) -> list[dict[str, Any]]:
-    """A row a depth: means over trials, and the change against the original, paired."""
+    """A row a depth: means over trials, and the pruned network against the original and controls, paired."""
+
+    def against(ours: list[float], theirs: list[float]) -> str:
+        return points(paired(dict(zip(named, np.subtract(ours, theirs).tolist(), strict=True))))
+
     trials = list(named.values())
     whole = [trial["original"]["accuracy"] for trial in trials]
     rows: list[dict[str, Any]] = [
@@ -109,15 +113,17 @@ def table_of(named: dict[str, dict[str, Any]], removals: list[int], controls: li
         left = len(trials[0]["depths"][0]["left"]) - len(depths[0]["left"])
         row: dict[str, Any] = {"blocks removed": left, "MACs removed %": f"{100 * gone:.2f}"}
         row["cut %"] = f"{100 * fmean(depth['cut'] for depth in depths):.2f}"
-        for name in ("pruned", *controls):
-            keys = [key_of(name, depth["left"]) for depth in depths]
-            values = [trial[key]["accuracy"] for trial, key in zip(trials, keys, strict=True)]
-            against = points(paired(dict(zip(named, np.subtract(values, whole).tolist(), strict=True))))
-            shown = f"{100 * fmean(values):.2f}"
-            if name == "pruned":
-                row |= {"healed %": shown, "change, points": against}
-            else:
-                row[f"{name} %"] = shown
+        reached = {
+            name: [trial[key_of(name, depth["left"])]["accuracy"] for trial, depth in zip(trials, depths, strict=True)]
+            for name in ("pruned", *controls)
+        }
+        row |= {
+            "healed %": f"{100 * fmean(reached['pruned']):.2f}",
+            "change, points": against(reached["pruned"], whole),
+        }
+        for name in controls:
+            row[f"{name} %"] = f"{100 * fmean(reached[name]):.2f}"
+            row[f"against {name}, points"] = against(reached["pruned"], reached[name])
         rows.append(row)
     return rows
 

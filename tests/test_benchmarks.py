@@ -66,6 +66,7 @@ def test_depths_are_compared_with_the_original(benchmarks, tmp_path):
     assert table[1]["healed %"] == "92.00"
     assert table[1]["change, points"].startswith("+2.00 ± 12.7")
     assert table[1]["scratch %"] == "85.00"
+    assert table[1]["against scratch, points"].startswith("+7.00 ± 12.7")
     assert [row["blocks removed"] for row in depths.table_of({"seed-0-s1": trials["seed-0-s1"]}, [2], [])] == [0, 2]
     depths.draw(table, "title", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
