@@ -29,6 +29,7 @@ RUNS = {
     "wharf": "accelerate launch har_prune/run.py recipes/wharf.yaml",
     "cifar10_resnet56_cpu": "accelerate launch har_prune/run.py recipes/cifar10_resnet56_cpu.yaml",
 }
+SHOWN = {"depths_loso_utd_mhad2"}  # in docs/results/index.md
 PAGE = "utd_mhad2_s1"  # docs/results/report.html
 # Which have the table of all folds between two marks, and of which kind of runs.
 PAGES = {"README.md": "_labels40", "docs/results/index.md": ""}
@@ -59,7 +60,8 @@ def main() -> None:
         for record in RESULTS.glob(f"{kind.__name__}_*.json"):
             rows = json.loads(record.read_text(encoding="utf-8"))["table"]
             name = record.stem.removeprefix(f"{kind.__name__}_")
-            kind.draw(rows, name.replace("_", " "), record.with_suffix(".png"))
+            for folder in (RESULTS, ASSETS) if record.stem in SHOWN else (RESULTS,):
+                kind.draw(rows, name.replace("_", " "), folder / f"{record.stem}.png")
     for packed in loso_folds.HISTORIES.glob("*.json.xz"):
         loso_folds.write_run(packed.name.removesuffix(".json.xz"))
     for kind in loso_folds.KINDS:

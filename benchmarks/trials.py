@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -213,13 +214,25 @@ class Kept:
     """
 
     def __init__(self, path: Path, recipe: Recipe, data: LabelledData, before: dict[str, Any] | None = None):
-        self.path, self.folder = path, path.with_suffix("")
-        made_by = json.loads(json.dumps({"recipe": recipe.fingerprint, "data": data.fingerprint}))
+        self.path, self.folder, self._before = path, path.with_suffix(""), before
+        self._made_by = json.loads(json.dumps({"recipe": recipe.fingerprint, "data": data.fingerprint}))
+
+    @cached_property
+    def found(self) -> dict[str, Any]:
+        """What there is, read when it is first asked for: another process may have done the trial by then.
+
+        Raises:
+            SystemExit: Another recipe or other data made it.
+        """
+        before, made_by = self._before, self._made_by
         begun = before if before and made_by.items() <= before.items() else made_by
-        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else begun
+        found: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else begun
         for name, value in made_by.items():
-            if self.found.get(name) != value:
-                raise SystemExit(f"{path} was made by another {name}, or with other overrides: give other --runs.")
+            if found.get(name) != value:
+                raise SystemExit(
+                    f"{self.path} was made by another {name}, or with other overrides: give other --runs."
+                )
+        return found
 
     def keep(self, name: str, value: Any) -> None:
         """Adds a value and writes the file."""

@@ -129,12 +129,14 @@ def test_what_another_recipe_found_is_not_taken(benchmarks, tmp_path):
 
     recipe, other = load_recipe("quickstart", []), load_recipe("quickstart", ["heal.epochs=1"])
     data = load_data("synthetic")
+    other_process = Kept(tmp_path / "trial.json", recipe, data)
     Kept(tmp_path / "trial.json", recipe, data).keep("cut cka", {"accuracy": 0.5})
+    assert other_process.found["cut cka"] == {"accuracy": 0.5}, "what was done while it did other trials"
     assert Kept(tmp_path / "trial.json", recipe, data).found["cut cka"] == {"accuracy": 0.5}
     with pytest.raises(SystemExit, match="with other overrides"):
-        Kept(tmp_path / "trial.json", other, data)
+        _ = Kept(tmp_path / "trial.json", other, data).found
     with pytest.raises(SystemExit, match="by another data"):
-        Kept(tmp_path / "trial.json", recipe, replace(data, labels=data.labels[::-1].copy()))
+        _ = Kept(tmp_path / "trial.json", recipe, replace(data, labels=data.labels[::-1].copy())).found
     assert chosen_folds({"s1": 0, "s10": 1}, ["s10"]) == ["s10"]
     with pytest.raises(SystemExit, match="--folds S1: the test subjects are s1, s10"):
         chosen_folds({"s1": 0, "s10": 1}, ["S1", "s10"])
