@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from measuring import RESULTS
 from sklearn.metrics import f1_score
 from trials import Command, Kept, Trial, begin, paired, points
@@ -166,6 +167,8 @@ def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
     for (name, (kib, f1)), marker in zip(PUBLISHED.items(), "*", strict=True):
         axes.plot(kib, f1, marker, color="#D55E00", markersize=10, label=f"published: {name}")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(ScalarFormatter())
     axes.set(xlabel="file, KiB", ylabel="macro-F1, mean of folds, %", title=title)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
