@@ -15,11 +15,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import RESULTS
-from trials import Command, Kept, Trial, begin, paired, points
+from trials import Command, Kept, Trial, against, begin
 
 from har_prune.data.load import LabelledData, load_configured
 from har_prune.pruning.controls import control_network
@@ -98,10 +97,6 @@ def healed_apart(recipe: Recipe, folder: Path, name: str, left: list[int]) -> di
 
 def table_of(named: dict[str, dict[str, Any]], removals: list[int], controls: list[str]) -> list[dict[str, Any]]:
     """A row a depth: means over trials, and the pruned network against the original and controls, paired."""
-
-    def against(ours: list[float], theirs: list[float]) -> str:
-        return points(paired(dict(zip(named, np.subtract(ours, theirs).tolist(), strict=True))))
-
     trials = list(named.values())
     whole = [trial["original"]["accuracy"] for trial in trials]
     rows: list[dict[str, Any]] = [
@@ -119,11 +114,11 @@ def table_of(named: dict[str, dict[str, Any]], removals: list[int], controls: li
         }
         row |= {
             "healed %": f"{100 * fmean(reached['pruned']):.2f}",
-            "change, points": against(reached["pruned"], whole),
+            "change, points": against(named, reached["pruned"], whole),
         }
         for name in controls:
             row[f"{name} %"] = f"{100 * fmean(reached[name]):.2f}"
-            row[f"against {name}, points"] = against(reached["pruned"], reached[name])
+            row[f"against {name}, points"] = against(named, reached["pruned"], reached[name])
         rows.append(row)
     return rows
 

@@ -6,7 +6,7 @@ Blocks and units go, whichever CKA says, until the weights hold each size; the r
 each network stands its architecture from random weights, trained on the schedule of the original for as many examples
 as that and the healing together. Each is exported for ExecuTorch in 8 bits, and the file is run on the test subject.
 Macro-F1 and accuracy are of the test examples, which choose nothing here. What is done is kept in --runs, and not done
-again; times are taken of the files that the first trial keeps there, in turns, so leave the machine alone.
+again; times are taken of the files of one trial that lie there, in turns, so leave the machine alone.
 """
 
 import shutil
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from measuring import RESULTS
 from sklearn.metrics import f1_score
-from trials import Command, Kept, Trial, begin, paired, points
+from trials import Command, Kept, Trial, against, begin
 
 from har_prune import BlockStack, HealConfig, evaluate_model, find_blocks
 from har_prune.data.load import LabelledData
@@ -36,7 +36,7 @@ from har_prune.runtime.timing import medians_in_turns
 
 FORMAT = "executorch"
 ORIGINAL = "original"
-# WHAR Arena, arXiv:2606.13194: the smallest network of its 17, macro-F1 as a mean over its sets, of which this is one.
+# WHAR Arena, arXiv:2606.13194: 0.108 MB, and macro-F1 as a mean over its sets, in windows of its own.
 PUBLISHED = {"TinierHAR, mean of the Arena's sets": (108_000 / 1024, 66.7)}
 
 
@@ -128,13 +128,14 @@ def table_of(
     def of(name: str, key: str) -> list[float]:
         return [trial[name][key] for trial in named.values()]
 
-    def against(name: str, other: str, key: str) -> str:
-        differences = np.subtract(of(name, key), of(other, key)).tolist()
-        return points(paired(dict(zip(named, differences, strict=True))))
+    def gained(name: str, other: str | None) -> str:
+        return "" if other is None else against(named, of(name, "macro_f1"), of(other, "macro_f1"))
 
-    others = {ORIGINAL: "", **{scratch_at(size): "" for size in sizes}, **{pruned_at(s): scratch_at(s) for s in sizes}}
+    others: dict[str, tuple[str | None, str | None]] = {ORIGINAL: (None, None)}  # what a network is compared with
+    for size in sizes:
+        others |= {pruned_at(size): (ORIGINAL, scratch_at(size)), scratch_at(size): (ORIGINAL, None)}
     table = []
-    for name in (ORIGINAL, *(name for size in sizes for name in (pruned_at(size), scratch_at(size)))):
+    for name, (original, scratch) in others.items():
         table.append({
             "network": name,
             "blocks": f"{fmean(of(name, 'blocks left')):.3g}",
@@ -142,8 +143,8 @@ def table_of(
             "parameters": round(fmean(of(name, "parameters"))),
             "accuracy %": f"{100 * fmean(of(name, 'accuracy')):.2f}",
             "macro-F1 %": f"{100 * fmean(of(name, 'macro_f1')):.2f}",
-            "macro-F1 against the original, points": against(name, ORIGINAL, "macro_f1") if name != ORIGINAL else "",
-            "against scratch, points": against(name, others[name], "macro_f1") if others[name] else "",
+            "macro-F1 against the original, points": gained(name, original),
+            "against scratch, points": gained(name, scratch),
             "8 bits: KiB": f"{fmean(of(name, 'KiB')):.0f}",
             "8 bits: ms": f"{milliseconds[name]:.3f}" if name in milliseconds else "-",
             "8 bits: macro-F1 %": f"{100 * fmean(of(name, '8 bits')):.2f}",
@@ -164,8 +165,8 @@ def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
         rows = [row for row in table if row["network"].startswith(begins)]
         kib, f1 = ([float(row[f"8 bits: {key}"]) for row in rows] for key in ("KiB", "macro-F1 %"))
         axes.plot(kib, f1, marker=marker, color=colour, ls="-" if len(rows) > 1 else "none", label=f"{label}, 8 bits")
-    for (name, (kib, f1)), marker in zip(PUBLISHED.items(), "*", strict=True):
-        axes.plot(kib, f1, marker, color="#D55E00", markersize=10, label=f"published: {name}")
+    for name, (kib, f1) in PUBLISHED.items():
+        axes.plot(kib, f1, "*", color="#D55E00", markersize=10, label=f"published: {name}")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(ScalarFormatter())
@@ -184,9 +185,10 @@ def main() -> None:
     found = {
         trial: at_every_size(fold, command.data, given.mib, kept) for trial, (fold, kept) in command.trials.items()
     }
-    first = next(iter(command.trials.values()))[1]
+    every = [kept for _, kept in command.trials.values()]
+    at_hand = next((kept for kept in every if file_of(kept.folder, ORIGINAL).exists()), every[0])
     names = [ORIGINAL, *(name for size in given.mib for name in (pruned_at(size), scratch_at(size)))]
-    table = table_of(found, given.mib, times(first, command.data, names))
+    table = table_of(found, given.mib, times(at_hand, command.data, names))
     facts = {"accuracy and macro-F1": "of test examples", "files": FORMAT, "threads": 1}
     name = command.write("Networks of several sizes, exported", table, found, **facts)
     draw(table, command.name.replace("_", " "), RESULTS / f"{name}.png")

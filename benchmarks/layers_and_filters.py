@@ -14,11 +14,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import RESULTS
-from trials import Command, Kept, begin, paired, points
+from trials import Command, Kept, against, begin
 
 from har_prune import find_blocks
 from har_prune.data.load import LabelledData
@@ -81,9 +80,6 @@ def table_of(named: dict[str, dict[str, Any]], shares: list[float]) -> list[dict
     first = {"removed": "nothing", "MACs removed %": "0.00", "blocks left": "all", "cut %": ""}
     table: list[dict[str, Any]] = [first | {"healed %": f"{100 * fmean(whole):.2f}"}]
 
-    def against(ours: list[float], theirs: list[float]) -> str:
-        return points(paired(dict(zip(named, np.subtract(ours, theirs).tolist(), strict=True))))
-
     for share in shares:
         layers = [trial[key_of("layers", share)]["healed"] for trial in trials]
         for way in WAYS:
@@ -95,10 +91,10 @@ def table_of(named: dict[str, dict[str, Any]], shares: list[float]) -> list[dict
                 "blocks left": f"{fmean(of['blocks left']):.3g}",
                 "cut %": f"{100 * fmean(of['cut']):.2f}",
                 "healed %": f"{100 * fmean(of['healed']):.2f}",
-                "against the original, points": against(of["healed"], whole),
-                "against layers, points": "" if way == "layers" else against(of["healed"], layers),
+                "against the original, points": against(named, of["healed"], whole),
+                "against layers, points": "" if way == "layers" else against(named, of["healed"], layers),
                 "from scratch %": f"{100 * fmean(of['scratch']):.2f}",
-                "against scratch, points": against(of["healed"], of["scratch"]),
+                "against scratch, points": against(named, of["healed"], of["scratch"]),
             })  # fmt: skip
     return table
 

@@ -253,6 +253,11 @@ def paired(differences: Mapping[str, float | Sequence[float]]) -> PairedDifferen
     return paired_difference([fmean(of_one) for of_one in units.values()])
 
 
+def against(trials: Iterable[str], ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """How two networks differ in the trials of these names, as `points` writes it."""
+    return points(paired(dict(zip(trials, np.subtract(ours, theirs).tolist(), strict=True))))
+
+
 def points(found: PairedDifference) -> str:
     """Mean difference of accuracies in points, and half of its 95 % interval where there are several units."""
     return f"{100 * found.mean:+.2f}" + (f" ± {100 * found.ci95:.2f}" if found.subjects > 1 else "")
