@@ -19,12 +19,14 @@ def gate(
     min_macs_reduction: Annotated[float | None, typer.Option(help="Share of the MACs that must be gone.")] = None,
     max_size_mib: Annotated[float | None, typer.Option(help="Of the saved weights.")] = None,
 ) -> None:
-    """Holds a run against limits: exit code 0 where all hold, 1 where one does not."""
+    """Holds a run, or all its folds together, against limits: exit code 0 where all hold, 1 where one does not."""
     from har_prune.pruning.store import history_at
+    from har_prune.reporting.folds import folds_at
     from har_prune.reporting.gate import Limits, check_run, gate_table
     from har_prune.runtime.console import Console
 
     limits = Limits(max_drop, metric, min_speedup, min_macs_reduction, max_size_mib, tuple(beats or ()))
-    checks = check_run(history_at(run), limits)
+    folds = [history for seeds in folds_at(run).values() for history in seeds]
+    checks = check_run(folds or [history_at(run)], limits)
     Console().print(gate_table(checks))
     raise typer.Exit(0 if all(check.holds for check in checks) else 1)

@@ -19,7 +19,7 @@ from har_prune.reporting.trajectory import CONTROLS
 
 FOLDS = "loso.json"  # in the run's folder: what `folds_summary` says
 Histories = Mapping[str, Sequence[PruningHistory]]  # by test subject; one of each seed
-_PRUNED, _UNPRUNED = "pruned", "original"
+PRUNED, UNPRUNED = "pruned", "original"
 _METRICS = ("accuracy", "macro_f1", "trial_accuracy")
 _NO_CONFUSION = "So many classes that no confusion was kept"
 
@@ -63,8 +63,8 @@ def networks_of(histories: Histories) -> dict[str, Callable[[PruningHistory], Pr
     every = [history for seeds in histories.values() for history in seeds]
     names = [name for name in every[0].controls if all(name in history.controls for history in every)]
     return {
-        _UNPRUNED: lambda history: history.before,
-        _PRUNED: lambda history: history.after,
+        UNPRUNED: lambda history: history.before,
+        PRUNED: lambda history: history.after,
         **{f"control {name}": partial(_control, name) for name in names},
     }
 
@@ -107,11 +107,9 @@ def folds_summary(histories: Histories) -> dict[str, Any]:
         for name, step in networks.items()
     }
     compared = {
-        name: asdict(
-            paired_difference([row[_PRUNED]["accuracy"] - row[name]["accuracy"] for row in subjects.values()])
-        )
+        name: asdict(paired_difference([row[PRUNED]["accuracy"] - row[name]["accuracy"] for row in subjects.values()]))
         for name in networks
-        if name != _PRUNED
+        if name != PRUNED
     }
     return {
         "overall": overall,
@@ -190,7 +188,7 @@ def folds_report(histories: Histories, command: str) -> str:
     for table in folds_tables(histories, summary):
         lines += [*table.markdown(), ""]
     lines.append(FOLDS_NOTE)
-    if not summary["confusion"][_UNPRUNED]:
+    if not summary["confusion"][UNPRUNED]:
         lines += ["", f"{_NO_CONFUSION}: confusion.png has no matrix."]
     return "\n".join(lines) + "\n"
 
@@ -232,7 +230,7 @@ def _means(histories: Histories, overall: dict[str, Any]) -> FoldsTable:
                 *(f"{100 * row['pooled'][key]:.2f}" if row["pooled"] else "-" for key in _POOLED),
             ]
         )
-    return FoldsTable("Networks", columns, rows, list(networks_of(histories)).index(_PRUNED))
+    return FoldsTable("Networks", columns, rows, list(networks_of(histories)).index(PRUNED))
 
 
 def _macs(step: Any, histories: Histories) -> str:
@@ -274,7 +272,7 @@ def _subjects(subjects: dict[str, Any]) -> FoldsTable:
 
 
 def _recalls(histories: Histories, overall: dict[str, Any]) -> list[FoldsTable]:
-    before, after = (overall[name]["pooled"].get("recall", {}) for name in (_UNPRUNED, _PRUNED))
+    before, after = (overall[name]["pooled"].get("recall", {}) for name in (UNPRUNED, PRUNED))
     if not before:
         return []
     names = class_names(histories)
@@ -299,7 +297,7 @@ def plot_confusion(histories: Histories, path: Path) -> None:
         figure.savefig(path, dpi=120)
         return
     networks = networks_of(histories)
-    for axes, network in zip(figure.subplots(1, 2), (_UNPRUNED, _PRUNED), strict=True):
+    for axes, network in zip(figure.subplots(1, 2), (UNPRUNED, PRUNED), strict=True):
         counts = _confusion(histories, networks[network])
         shares = [[value / max(1, sum(row)) for value in row] for row in counts]
         image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")

@@ -1,12 +1,15 @@
 """Whether a run is good enough to go on with: limits on its record, for somebody's continuous integration."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from rich.table import Table
 
 from har_prune.errors import RecipeError, did_you_mean
 from har_prune.evaluation.metrics import EvalMetrics
 from har_prune.pruning.history import PruningHistory
+from har_prune.reporting.folds import PRUNED, UNPRUNED, networks_of
 from har_prune.reporting.names import in_terminal
 from har_prune.reporting.trajectory import CONTROLS
 
@@ -44,59 +47,73 @@ class Check:
     holds: bool
 
 
-def check_run(history: PruningHistory, limits: Limits) -> list[Check]:
+def check_run(runs: Sequence[PruningHistory], limits: Limits) -> list[Check]:
     """Holds a run against limits.
 
     Args:
-        history: The run.
+        runs: Its record; of a run with `test_subject: all` those of every fold and seed. A metric is their mean then,
+            as in the tables of all folds, and what a network costs has to hold in each.
         limits: What is asked.
 
     Raises:
         RecipeError: Nothing is asked, or what is asked was not measured.
     """
-    split, before, after = history.shown_split, history.before, history.after
-    checks = []
-    value = 100 * _value(after.metrics[split], limits.metric)
-    if limits.max_drop is not None:
-        drop = 100 * _value(before.metrics[split], limits.metric) - value
-        checks.append(
-            Check(f"{split} {limits.metric}, drop in points", f"{drop:.2f}", f"at most {limits.max_drop:g}",
-                  round(drop, 9) <= limits.max_drop)
-        )  # fmt: skip
-    for name in limits.beats:
-        if name not in history.controls:
-            known = ", ".join(history.controls) or "none"
-            raise RecipeError(
-                f"control {name!r} is not in this run (there: {known}).{did_you_mean(name, CONTROLS)} Add it to "
-                "`controls` of the recipe and run it again."
-            )
-        wanted = 100 * _value(history.controls[name].metrics[split], limits.metric)
-        what = f"{split} {limits.metric} %, beside: {CONTROLS.get(name, name)}"
-        checks.append(Check(what, f"{value:.2f}", f"at least {wanted:.2f}", value >= wanted))
-    if limits.min_speedup is not None:
-        latency = after.cost.latency
-        if latency is None or latency.speedup is None:
-            raise RecipeError(
-                "min_speedup: no latency was measured in this run; set evaluate.latency and run it again."
-            )
-        found = f"{latency.speedup:.2f}" if latency.is_steady else f"{latency.speedup:.2f}?, the machine was busy"
-        holds = latency.is_steady and latency.speedup >= limits.min_speedup
-        checks.append(Check("times faster", found, f"at least {limits.min_speedup:g}", holds))
-    if limits.min_macs_reduction is not None:
-        gone = round(history.macs_reduction(after), 9)
-        allowed = f"at least {limits.min_macs_reduction:g}"
-        checks.append(Check("share of the MACs removed", f"{gone:.4f}", allowed, gone >= limits.min_macs_reduction))
-    if limits.max_size_mib is not None:
-        if after.cost.size_bytes is None:
-            raise RecipeError("max_size_mib: this run was recorded by har_prune 0.1, which kept no size.")
-        mib = after.cost.size_bytes / 2**20
-        allowed = f"at most {limits.max_size_mib:g}"
-        checks.append(Check("size, MiB", f"{mib:.3f}", allowed, mib <= limits.max_size_mib))
+    checks = [*_checks_of_metric(runs, limits), *_checks_of_cost(runs, limits)]
     if not checks:
         raise RecipeError(
             "nothing is asked: give --max-drop, --beats, --min-speedup, --min-macs-reduction or --max-size-mib."
         )
     return checks
+
+
+def _checks_of_metric(runs: Sequence[PruningHistory], limits: Limits) -> Iterator[Check]:
+    split = runs[0].shown_split
+    what = f"{split} {limits.metric}" if len(runs) == 1 else f"{split} {limits.metric}, mean of {len(runs)} runs"
+    networks = networks_of({"": runs})
+
+    def percent(network: str) -> float:
+        return 100 * fmean(_value(networks[network](run).metrics[split], limits.metric) for run in runs)
+
+    value = percent(PRUNED)
+    if limits.max_drop is not None:
+        drop = round(percent(UNPRUNED) - value, 9)
+        allowed = f"at most {limits.max_drop:g}"
+        yield Check(f"{what}, drop in points", f"{drop:.2f}", allowed, drop <= limits.max_drop)
+    for name in limits.beats:
+        if f"control {name}" not in networks:
+            known = ", ".join(there for there in runs[0].controls if f"control {there}" in networks) or "none"
+            raise RecipeError(
+                f"control {name!r} is not in this run (there: {known}).{did_you_mean(name, CONTROLS)} Add it to "
+                "`controls` of the recipe and run it again."
+            )
+        wanted = percent(f"control {name}")
+        beside = f"{what}, %, beside: {CONTROLS.get(name, name)}"
+        yield Check(beside, f"{value:.2f}", f"at least {wanted:.2f}", round(wanted - value, 9) <= 0)
+
+
+def _checks_of_cost(runs: Sequence[PruningHistory], limits: Limits) -> Iterator[Check]:
+    costs = [run.after.cost for run in runs]
+    if limits.min_speedup is not None:
+        latencies = [cost.latency for cost in costs if cost.latency]
+        speedups = [latency.speedup for latency in latencies if latency.speedup is not None]
+        if len(speedups) < len(runs):
+            raise RecipeError(
+                "min_speedup: no latency was measured in this run; set evaluate.latency and run it again."
+            )
+        slowest, steady = min(speedups), all(latency.is_steady for latency in latencies)
+        found = f"{slowest:.2f}" if steady else f"{slowest:.2f}?, the machine was busy"
+        allowed = f"at least {limits.min_speedup:g}"
+        yield Check("times faster", found, allowed, steady and slowest >= limits.min_speedup)
+    if limits.min_macs_reduction is not None:
+        gone = round(min(run.macs_reduction(run.after) for run in runs), 9)
+        allowed = f"at least {limits.min_macs_reduction:g}"
+        yield Check("share of the MACs removed", f"{gone:.4f}", allowed, gone >= limits.min_macs_reduction)
+    if limits.max_size_mib is not None:
+        sizes = [cost.size_bytes for cost in costs if cost.size_bytes is not None]
+        if len(sizes) < len(runs):
+            raise RecipeError("max_size_mib: this run was recorded by har_prune 0.1, which kept no size.")
+        mib = max(sizes) / 2**20
+        yield Check("size, MiB", f"{mib:.3f}", f"at most {limits.max_size_mib:g}", mib <= limits.max_size_mib)
 
 
 def _value(metrics: EvalMetrics, metric: str) -> float:

@@ -76,6 +76,30 @@ def test_a_gate_that_cannot_judge_says_why(run, tmp_path):
     refused(_har_prune("gate", tmp_path, "--max-drop", "1"), "is damaged")
 
 
+def test_the_gate_of_all_folds_is_on_their_mean_and_on_the_worst_cost(run, tmp_path):
+    good = PruningHistory.from_json(json.loads((run / "history.json").read_text()))
+    before, after = good.iterations
+    lost = {**after.metrics, "test": replace(after.metrics["test"], accuracy=0.805)}  # 4.5 points; the other 0.5
+    slower = replace(after.cost, size_bytes=2 * 2**20, latency=replace(after.cost.latency, median_ms=2.5))
+    controls = {**good.controls, "last": good.controls["scratch"]}
+    bad = replace(good, iterations=(before, replace(after, metrics=lost, cost=slower)), controls=controls)
+    folder = tmp_path / "folds"
+    for subject, record in (("s1", good), ("s2", bad)):
+        (folder / "seed-0").mkdir(parents=True, exist_ok=True)
+        _kept(folder / "seed-0" / f"fold-{subject}", record)
+    (folder / "loso.json").write_text(json.dumps({"subjects": {"s1": {}, "s2": {}}}))
+
+    def code(*options):
+        return _har_prune("gate", folder, *options).exit_code
+
+    assert (code("--max-drop", "2.5"), code("--max-drop", "2.4")) == (0, 1)
+    assert (code("--min-speedup", "1.2"), code("--min-speedup", "1.21")) == (0, 1)
+    assert (code("--max-size-mib", "2"), code("--max-size-mib", "1.9")) == (0, 1)
+    assert code("--beats", "scratch") == 1
+    refused(_har_prune("gate", folder, "--beats", "last"), "control 'last' is not in this run (there: scratch)")
+    assert "mean of 2 runs" in " ".join(_har_prune("gate", folder, "--max-drop", "3").output.split())
+
+
 def test_a_latency_that_means_nothing_does_not_pass(run):
     record = json.loads((run / "history.json").read_text())
     record["iterations"][1]["cost"]["latency"]["p90_ms"] = 20.0
