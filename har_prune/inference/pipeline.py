@@ -107,8 +107,8 @@ class HarPipeline:
     ) -> Timeline:
         """Looks at a recording window by window.
 
-        Windows start every hop; the last one of a stretch ends with it. What is between two starts is given the mean
-        of all windows that cover it. Gaps of up to 0.25 s are filled on a straight line, at longer ones the
+        Windows start every hop; the last one of a stretch ends with it. Every moment is given the mean of all windows
+        that cover it. Gaps of up to 0.25 s are filled on a straight line, at longer ones the
         recording is cut, and a stretch of less than half a window is told to be too short.
 
         Args:
@@ -160,7 +160,9 @@ class HarPipeline:
                 continue
             edges, chances = self._pieces(stretch, np.array(own), every[seen : seen + len(own)], cutter.hop)
             seen += len(own)
-            segments += self._segments(edges, *decided(chances, np.diff(edges), smoothing, self.share_of(cutter.hop)))
+            seconds = np.diff(edges)
+            shares = self.share_of(cutter.hop) * seconds * self.rate / cutter.hop  # half a hop says half as much
+            segments += self._segments(edges, *decided(chances, seconds, smoothing, shares))
         return Timeline(tuple(settled(segments, smoothing)), np.array(starts), every, self.labels)
 
     def cutter(self, given_hz: float, hop_s: float | None) -> WindowCutter:
@@ -207,8 +209,9 @@ class HarPipeline:
     def _pieces(
         self, stretch: Stretch, places: np.ndarray, chances: np.ndarray, hop: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A stretch cut where windows start: edges in seconds [P + 1], and the mean of the windows on each, [P, K]."""
-        lefts = np.unique(np.concatenate([places, np.arange(0, places[-1] + self.size, hop)]))
+        """A stretch cut where windows start or end and every hop: edges in seconds [P + 1], mean on each [P, K]."""
+        ends = places[:-1] + self.size  # the last one ends with the stretch
+        lefts = np.unique(np.concatenate([places, ends, np.arange(0, places[-1] + self.size, hop)]))
         edges = stretch.start_s + lefts / self.rate
         lefts, edges = lefts[edges < stretch.end_s], edges[edges < stretch.end_s]
         first = np.searchsorted(places, lefts - self.size, side="right")

@@ -136,16 +136,17 @@ class Smoothing:
             raise DataError(f"least_probability is between 0 and 1; it is {self.least_probability}.")
 
 
-def viterbi(chances: np.ndarray, seconds: np.ndarray, activities: Activities, share: float = 1.0) -> np.ndarray:
+def viterbi(chances: np.ndarray, seconds: np.ndarray, activities: Activities, shares: np.ndarray) -> np.ndarray:
     """The likeliest sequence of classes, [P].
 
     Args:
         chances: What the network gives each class in each piece, [P, K].
         seconds: Length of each piece, [P].
         activities: How classes follow each other.
-        share: Of what a piece says that its neighbours do not say as well: windows that overlap repeat each other.
+        shares: Of what each piece says that its neighbours do not say as well, [P]: windows that overlap repeat each
+            other.
     """
-    scores = share * np.log(np.maximum(chances, _LEAST))
+    scores = shares[:, None] * np.log(np.maximum(chances, _LEAST))
     best, origin = scores[0], []
     for piece in range(1, len(scores)):
         ways = best[:, None] + np.log(np.maximum(activities.over((seconds[piece - 1] + seconds[piece]) / 2), 1e-300))
@@ -162,7 +163,7 @@ class ForwardFilter:
 
     Args:
         activities: How classes follow each other.
-        share: See `viterbi`.
+        share: Of what a window says that the one before did not say as well.
     """
 
     def __init__(self, activities: Activities, share: float = 1.0):
@@ -181,13 +182,13 @@ class ForwardFilter:
 
 
 def decided(
-    chances: np.ndarray, seconds: np.ndarray, smoothing: Smoothing | None, share: float
+    chances: np.ndarray, seconds: np.ndarray, smoothing: Smoothing | None, shares: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The class of each piece [P] and what the network gives it [P]; see `viterbi`."""
     activities = smoothing.activities if smoothing else None
     if activities is not None:
         activities.check(chances.shape[1])
-    classes = chances.argmax(1) if activities is None else viterbi(chances, seconds, activities, share)
+    classes = chances.argmax(1) if activities is None else viterbi(chances, seconds, activities, shares)
     if smoothing is not None and smoothing.shortest_s is not None:
         classes = _without_short(classes, chances, seconds, smoothing.shortest_s)
     return classes, chances[np.arange(len(chances)), classes]

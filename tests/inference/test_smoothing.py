@@ -14,26 +14,26 @@ def test_viterbi_finds_the_likeliest_of_all_sequences():
     generator = np.random.default_rng(0)
     activities = Activities(np.array([2.0, 3.0, 9.0]), np.array([[0, 0.9, 0.1], [0.5, 0, 0.5], [0.2, 0.8, 0]]))
     for _ in range(5):
-        chances, seconds = generator.dirichlet(np.ones(3), size=6), generator.uniform(0.5, 2, 6)
+        chances, (seconds, shares) = generator.dirichlet(np.ones(3), size=6), generator.uniform(0.3, 2, (2, 6))
 
-        def score(path, chances=chances, seconds=seconds):
-            said = 0.5 * sum(np.log(chances[n, label]) for n, label in enumerate(path))
+        def score(path, chances=chances, seconds=seconds, shares=shares):
+            said = sum(shares[n] * np.log(chances[n, label]) for n, label in enumerate(path))
             steps = [(seconds[n] + seconds[n + 1]) / 2 for n in range(5)]
             return said + sum(np.log(activities.over(step)[path[n], path[n + 1]]) for n, step in enumerate(steps))
 
         best = max(product(range(3), repeat=6), key=score)
-        assert tuple(viterbi(chances, seconds, activities, 0.5)) == best
+        assert tuple(viterbi(chances, seconds, activities, shares)) == best
 
 
 def test_a_flicker_goes_and_a_change_stays():
     chances = np.array([[0.9, 0.1]] * 5 + [[0.4, 0.6]] + [[0.9, 0.1]] * 5 + [[0.1, 0.9]] * 8)
-    plain, _ = decided(chances, np.ones(19), None, 1.0)
-    smooth, given = decided(chances, np.ones(19), Smoothing(Activities.usual(2, 20.0)), 1.0)
+    plain, _ = decided(chances, np.ones(19), None, np.ones(19))
+    smooth, given = decided(chances, np.ones(19), Smoothing(Activities.usual(2, 20.0)), np.ones(19))
     assert plain.tolist() == [0] * 5 + [1] + [0] * 5 + [1] * 8
     assert smooth.tolist() == [0] * 11 + [1] * 8
     assert given[5] == 0.4, "the probability is the network's"
     with pytest.raises(DataError, match="knows 3 activities, and the network 2"):
-        decided(chances, np.ones(19), Smoothing(Activities.usual(3, 20.0)), 1.0)
+        decided(chances, np.ones(19), Smoothing(Activities.usual(3, 20.0)), np.ones(19))
 
 
 def test_activities_are_counted():
@@ -53,12 +53,12 @@ def test_activities_are_counted():
 
 def test_short_activities_go_to_the_neighbour_that_is_likelier_there():
     chances = np.array([[0.9, 0.05, 0.05]] * 5 + [[0.1, 0.3, 0.6]] * 2 + [[0.05, 0.9, 0.05]] * 5)
-    classes, given = decided(chances, np.full(12, 0.5), Smoothing(shortest_s=1.5), 1.0)
+    classes, given = decided(chances, np.full(12, 0.5), Smoothing(shortest_s=1.5), np.ones(12))
     assert classes.tolist() == [0] * 5 + [1] * 7
     assert given.tolist() == [0.9] * 5 + [0.3] * 2 + [0.9] * 5, "the network's own probability of what is said"
-    classes, _ = decided(chances, np.full(12, 0.5), Smoothing(shortest_s=1.0), 1.0)
+    classes, _ = decided(chances, np.full(12, 0.5), Smoothing(shortest_s=1.0), np.ones(12))
     assert classes.tolist() == [0] * 5 + [2] * 2 + [1] * 5
-    classes, _ = decided(chances[:2], np.full(2, 0.5), Smoothing(shortest_s=9.0), 1.0)
+    classes, _ = decided(chances[:2], np.full(2, 0.5), Smoothing(shortest_s=9.0), np.ones(2))
     assert classes.tolist() == [0, 0], "there is nobody to give it to"
 
 
