@@ -12,7 +12,7 @@ from data_prep.clocks import is_absolute, repaired
 from data_prep.column_map import ColumnMap, JoinedFile, TimeColumn
 from data_prep.errors import PrepError
 from data_prep.mapped_files import (
-    as_words,
+    as_text,
     channels_of,
     file_beside,
     is_device,
@@ -53,7 +53,8 @@ class Intervals:
             times_of(self.path, table, clock.model_copy(update={"column": name} | own), columns).to_numpy()
             for name in (label.start, label.end)
         )
-        self.labels = as_words(self.path, table, label.label, "activity").to_numpy()
+        said = f"activity in column {label.label!r} (empty, nan, NA, None)"
+        self.labels = filled(self.path, as_text(table[label.label]), label.missing, said).to_numpy()
         backward = np.flatnonzero(~(self.end > self.start))
         if len(backward):
             raise PrepError(f"{self.path}, line {backward[0] + 2}: the interval ends before it starts.")
@@ -115,7 +116,7 @@ def _check_clocks(
 class Joined:
     """Channels of another file, at its own rate."""
 
-    def __init__(self, recording: Path, file: JoinedFile, columns: ColumnMap):
+    def __init__(self, recording: Path, file: JoinedFile, columns: ColumnMap, counted: Counter):
         path = file_beside(recording, file.file)
         if not path.is_file():
             raise PrepError(f"{path} is missing, which the map joins.")
@@ -133,9 +134,9 @@ class Joined:
         _check_clocks(recording, columns, path, table[clock.column], clock, "time of joined")
         channels = channels_of(path, table, file.channels, columns.decimal)
         made = {"subject": "", "time": times_of(path, table, clock, columns)} | dict(enumerate(channels))
-        table = pd.concat(repaired(path, [pd.DataFrame(made)], clock, file.sampling_rate_hz, Counter()))
+        table = pd.concat(repaired(path, [pd.DataFrame(made)], clock, file.sampling_rate_hz, counted))
         times, self.rate = table["time"].to_numpy(), file.sampling_rate_hz
-        check_times(path, times, self.rate, 2)
+        check_times(path, times, self.rate, next(iter(table.index), 0))
         every = [table[number].to_numpy() for number in range(len(channels))]
         self.channels = [(times[~np.isnan(values)], values[~np.isnan(values)]) for values in every]
         if columns.sampling_rate_hz < _AS_FAST * self.rate:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from datasets import Dataset, Features
+from filelock import FileLock, Timeout
 from huggingface_hub import DatasetCard
 
 from data_prep.errors import PrepError
@@ -55,8 +56,32 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a folder to write into; it becomes `out` when the block ends, and vanishes when it raises.
 
     Raises:
-        PrepError: `out` exists and is not empty, and nobody said to overwrite it, or it is no data set of ours.
+        PrepError: `out` exists and is not empty, and nobody said to overwrite it, or it is no data set of ours; or
+            another process is writing it.
     """
+    _refuse_to_replace(out, overwrite)
+    out = out.resolve()  # "." has no name
+    partial_folder, former = (out.with_name(f".{kind}-{out.name}") for kind in ("partial", "former"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
+        partial_folder.mkdir()
+        try:
+            yield partial_folder
+            _refuse_to_replace(out, overwrite)  # what has come meanwhile
+            with _no_signals():
+                if out.exists():
+                    shutil.rmtree(former, ignore_errors=True)  # of a run that was killed here
+                    out.rename(former)
+                    partial_folder.rename(out)
+                    shutil.rmtree(former)
+                else:
+                    partial_folder.rename(out)
+        finally:
+            shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+def _refuse_to_replace(out: Path, overwrite: bool) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not overwrite:
             raise PrepError(f"{out} exists and is not empty: choose another folder, or give --overwrite.")
@@ -65,23 +90,22 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 f"{out} holds something else than a data set this tool wrote (no README.md with a key har): it is not "
                 "overwritten. Choose another folder, or remove it yourself."
             )
-    out = out.resolve()  # "." has no name
-    partial_folder = out.with_name(f".partial-{out.name}")
-    shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
-    partial_folder.mkdir(parents=True)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    lock = FileLock(out.with_name(f".lock-{out.name}"))
     try:
-        yield partial_folder
-        with _no_signals():
-            if out.exists():
-                former = out.with_name(f".former-{out.name}")
-                shutil.rmtree(former, ignore_errors=True)  # of a run that was killed here
-                out.rename(former)
-                partial_folder.rename(out)
-                shutil.rmtree(former)
-            else:
-                partial_folder.rename(out)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise PrepError(f"another process is writing {out}: wait for it, or choose another folder.") from None
+    except NotImplementedError:  # a file system without locks
+        pass
+    try:
+        yield
     finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager

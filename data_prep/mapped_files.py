@@ -153,19 +153,19 @@ def times_of(path: Path, table: pd.DataFrame, time: TimeColumn | None, columns: 
 
 def as_words(path: Path, table: pd.DataFrame, column: str, meaning: str) -> pd.Series:
     """A column of text, which must say something in every row."""
-    words = as_text(table[column]).astype(object)
-    empty = words.index[words.fillna("") == ""]
+    words = as_text(table[column])
+    empty = words.index[words == ""]
     if len(empty):
-        raise PrepError(f"{path}, line {empty[0]}: no {meaning} in column {column!r}.")
+        raise PrepError(f"{path}, line {empty[0]}: no {meaning} in column {column!r} (empty, nan, NA, None).")
     return words
 
 
 def as_text(values: pd.Series) -> pd.Series:
-    """As text; 1.0 is 1, which is what pandas makes of whole numbers where some are missing."""
+    """As text, "" where there is none; 1.0 is 1, which is what pandas makes of 1 where some are missing."""
     if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     words = values.astype("string").str.strip().str.normalize("NFC")  # macOS takes letters and accents apart
-    return words.str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    return words.str.replace(r"^(\d+)\.0$", r"\1", regex=True).fillna("").replace(NO_WORD, "").astype(object)
 
 
 def as_numbers(path: Path, table: pd.DataFrame, column: str, decimal: str) -> pd.Series:

@@ -17,7 +17,6 @@ from data_prep.errors import PrepError
 from data_prep.files_beside import NULL, Intervals, Joined, filled
 from data_prep.mapped_files import (
     KINDS,
-    NO_WORD,
     as_text,
     as_words,
     channels_of,
@@ -156,7 +155,7 @@ def _labels(file: _File) -> Iterator[set[str]]:
         yield {said}
         return
     if columns.label.from_file is not None:
-        yield set(Intervals(path, columns).labels)
+        yield set(Intervals(path, columns).labels) - {None}
         if columns.label.missing == "keep":
             yield {NULL}
         return
@@ -245,7 +244,7 @@ def _labelled(file: _File, counted: Counter) -> Iterator[pd.DataFrame]:
     """Samples at their repaired times, with what lies in other files at these times, without those nobody labelled."""
     path, _, columns = file
     intervals = Intervals(path, columns) if columns.label.from_file else None
-    joined = [Joined(path, other, columns) for other in columns.joined]
+    joined = [Joined(path, other, columns, counted) for other in columns.joined]
     samples = _samples(file)
     if columns.time is not None:
         samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, counted)
@@ -287,5 +286,4 @@ def _samples(file: _File) -> Iterator[pd.DataFrame]:
 def _activities(file: _File, table: pd.DataFrame) -> pd.Series:
     """The activity of each row; None where there is none and it is to be dropped."""
     name, missing = str(file.columns.label.column), file.columns.label.missing
-    words = as_text(table[name]).fillna("").replace(NO_WORD, "").astype(object)
-    return filled(file.path, words, missing, f"activity in column {name!r} (empty, nan, NA, None)")
+    return filled(file.path, as_text(table[name]), missing, f"activity in column {name!r} (empty, nan, NA, None)")

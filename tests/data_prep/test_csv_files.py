@@ -160,6 +160,7 @@ def test_what_is_read_is_never_replaced(prepare, several, tmp_path):
         (["0,1,1,walk,3"], "t,ax,gx,activity,extra", "columns nobody mentioned: extra (name them under ignore)"),
         (["0,1,1,walk", "50,one,1,walk"], "t,ax,gx,activity", "line 3, column 'ax': 'one' is no finite number"),
         (["0,1,1,walk", "50,1,1,"], "t,ax,gx,activity", "line 3: no activity in column 'activity'"),
+        (["0,1,1,walk", "50,1,1,NA"], "t,ax,gx,activity", "line 3: no activity in column 'activity'"),
         (["0,1,1,walk", "50,1,1,walk", "40,1,1,walk"], "t,ax,gx,activity", "line 4: the time stamp goes back"),
         (["0,1,1,walk", "50,1,1,walk", "50,1,1,walk"], "t,ax,gx,activity", "line 4: the time stamp repeats"),
         (["0,1,1,walk", "50,1,1,walk", "40,1,1,sit"], "t,ax,gx,activity", "line 4: the time stamp goes back"),

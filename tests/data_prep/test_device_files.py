@@ -131,6 +131,13 @@ def test_labels_come_from_intervals_beside_the_recording(prepared, table):
     _, rows, _ = prepared(files, MS | {"label": label % "keep"})
     assert ("null", 60, 79) in _places(rows)
     assert "line 62: no interval of anna.labels.csv" in prepared(files, MS | {"label": label % "refuse"}, 2)
+    unnamed = files | {"anna.labels.csv": spans.assign(what=["walk", "NA", "walk"])}  # as R writes it
+    _, rows, _ = prepared(unnamed, MS | {"label": label % "drop"})
+    assert {activity for activity, *_ in rows} == {"walk"}
+    _, rows, _ = prepared(unnamed, MS | {"label": label % "keep"})
+    assert {activity for activity, *_ in rows} == {"walk", "null"}
+    said = prepared(unnamed, MS | {"label": label % "refuse"}, 2)
+    assert "anna.labels.csv, line 3: no activity in column 'what' (empty, nan, NA, None)" in said
     wrong = {
         "overlap": spans.assign(to=spans["to"] + 1500),
         "ends before it starts": spans.assign(to=start - 1),
@@ -140,6 +147,13 @@ def test_labels_come_from_intervals_beside_the_recording(prepared, table):
         assert message in prepared({"anna.csv": bare, "anna.labels.csv": bad}, MS | {"label": label % "drop"}, 2)
     said = prepared({"anna.csv": bare}, MS | {"label": label % "drop"}, 2)
     assert "anna.csv has no anna.labels.csv beside it" in said
+
+
+@pytest.mark.parametrize("nobody", ["NA", "nan", "None", ""])
+def test_who_has_no_name_is_nobody(prepared, table, nobody):
+    table = table.assign(activity="sit", who=["anna"] * 100 + [nobody] * (len(table) - 100))
+    said = prepared({"x.csv": table}, MS | {"subject": "{column: who}"}, 2)
+    assert "line 102: no subject in column 'who' (empty, nan, NA, None)" in said
 
 
 def test_a_sensor_in_a_file_of_its_own_is_joined_by_time(prepared, table):

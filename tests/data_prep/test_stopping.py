@@ -70,6 +70,16 @@ def test_workers_do_not_outlive_a_killed_parent(reading, tmp_path):
     assert (tmp_path / ".partial-out").exists()
 
 
+def test_nobody_writes_where_another_process_writes(reading, prepare, tmp_path):
+    run, _ = reading(1)
+    code, said = prepare("wharf", trees.wharf(tmp_path / "wharf"), tmp_path / "out")
+    assert (code, "another process is writing" in said) == (2, True), said
+    assert (tmp_path / ".partial-out" / "data").exists(), "what the other one has written"
+    run.terminate()
+    run.communicate(timeout=60)
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "wharf"}
+
+
 def test_the_next_run_removes_what_a_killed_one_left(prepare, tmp_path):
     left = tmp_path / ".partial-out" / ".unpacked-x"
     left.mkdir(parents=True)
