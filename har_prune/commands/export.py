@@ -75,10 +75,8 @@ def export(
     found = export_model(model, processor, output or beside, format, real=real, hop_s=hop_s, int8=quantization)
     say(f"{output or beside}/{found.file}: {found.size_bytes / 1024:,.1f} KiB")
     exact = found.difference if found.float32_difference is None else found.float32_difference
-    say(
-        f"same answers as the saved model on {len(found.cases)} kinds of input; largest difference of a logit "
-        f"{exact:.1e}"
-    )
+    kinds = f" on {len(found.cases)} kinds of input" if found.float32_difference is None else ", in float32"
+    say(f"same answers as the saved model{kinds}; largest difference of a logit {exact:.1e}")
     if found.int8_accuracy is not None and found.accuracy is not None:
         say(
             f"in 8-bit integers: accuracy {found.int8_accuracy:.4f} on {len(rows['test'])} test examples, in float32 "

@@ -47,9 +47,12 @@ def predict(
 
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise DataError(f"--plot {plot}: a picture is a .png or .svg file.")
+    taken = {recording.resolve(): "the recording"}
     for option, path in (("--output", output), ("--plot", plot)):
         if path is not None and not path.parent.is_dir():
             raise DataError(f"{option} {path}: there is no folder {path.parent}. Make it first.")
+        if path is not None and (other := taken.setdefault(path.resolve(), option)) != option:
+            raise DataError(f"{option} {path} is {other}: it would be replaced. Choose another file.")
     pipeline = HarPipeline.from_pretrained(network, trust_remote_code=trust_remote_code)
     activities = None if mean_duration_s is None else Activities.usual(len(pipeline.labels), mean_duration_s)
     smoothing = Smoothing(activities, shortest_s, least_probability)

@@ -8,8 +8,10 @@ import numpy as np
 from datasets import Dataset, Image
 
 from har_prune.data.memory import expect_memory
+from har_prune.errors import DataError
 
 _LARGEST = 4 * 2**30  # bytes of an array of all images
+_DEEP = ("I", "F")  # first letters of pillow's modes with more than 8 bits a channel
 _HASHED = 256  # images whose bytes tell data sets apart
 _LOOKED_AT = 256  # images whose sizes decide whether an array is tried
 
@@ -39,9 +41,20 @@ class ImageColumn:
         return digest.hexdigest()
 
     def __getitem__(self, rows: Any) -> list[np.ndarray]:
-        """Images [H, W, 3] of uint8 at some rows."""
+        """Images [H, W, 3] of uint8 at some rows.
+
+        Raises:
+            DataError: One has more than 8 bits a channel.
+        """
         wanted = np.atleast_1d(np.arange(len(self))[rows])
-        return [np.asarray(image.convert("RGB")) for image in self.table[wanted.tolist()][self.column]]
+        images = self.table[wanted.tolist()][self.column]
+        for row, image in zip(wanted.tolist(), images, strict=True):
+            if image.mode[:1] in _DEEP:
+                raise DataError(
+                    f"image {row} of column {self.column!r} has more than 8 bits a channel (mode {image.mode}), which "
+                    "would be cut off at 255: scale the images to 8 bits."
+                )
+        return [np.asarray(image.convert("RGB")) for image in images]
 
 
 def read_images(table: Dataset, column: str) -> np.ndarray | ImageColumn:

@@ -174,7 +174,7 @@ def load_classifier(source: Checkpoint) -> tuple[PreTrainedModel, Any]:
             source.name_or_path, revision=source.revision or "main", trust_remote_code=source.trust_remote_code
         )
         auto_class = auto_class_for(config)
-    model = load_model(auto_class, source).eval()
+    model = load_model(auto_class, source).float().eval()  # of half precision too: inputs are in single
     kind = {"input_ids": "text", "pixel_values": "image"}.get(model.main_input_name, "sensor")
     return model, load_processor(source, kind)
 

@@ -14,7 +14,7 @@ import pandas as pd
 from data_prep.device_files import SUFFIXES, TIME, read_device
 from data_prep.errors import PrepError
 from data_prep.plausibility import CALM, GRAVITY, axes_of, other_unit
-from data_prep.tables import check_times, measured_rate_hz, mixed_offset
+from data_prep.tables import check_times, is_another_rate, measured_rate_hz, mixed_offset
 from har_prune.errors import DataError
 
 _SAME_RATE = 0.02  # clocks drift
@@ -72,7 +72,8 @@ def samples_of(
             )
         recording = recording[channels]
     try:
-        values = np.asarray(recording, dtype=np.float64)
+        table = isinstance(recording, pd.DataFrame)
+        values = recording.to_numpy(np.float64, na_value=np.nan) if table else np.asarray(recording, np.float64)
     except (ValueError, TypeError) as error:
         raise DataError(f"{name}: a channel holds what is no number ({error}).") from error
     if values.ndim != 2 or values.shape[1] != len(channels) or len(values) < 2:
@@ -88,8 +89,14 @@ def samples_of(
     if not 0 < rate < float("inf"):
         raise DataError(f"sampling_rate_hz={rate}: must be above 0.")
     if times is not None:
+        measured = measured_rate_hz(times)
+        if sampling_rate_hz and (np.diff(times) > 0).all() and is_another_rate(measured, rate):
+            raise DataError(
+                f"by its times {name} has {measured:.4g} samples a second, and sampling_rate_hz says {rate:g}: leave "
+                "it out, or correct the times, which are in seconds."
+            )
         try:
-            check_times(Path(name), times, rate)
+            check_times(Path(name), times, rate, 2 if name.lower().endswith((".csv", ".csv.gz")) else 1)
         except PrepError as error:
             raise DataError(str(error)) from error
     return values, times, rate

@@ -4,6 +4,7 @@ import tiny_checkpoints
 import torch
 from datasets import Dataset, Features, Image, Value, load_dataset
 from families import classifier, llama
+from PIL.Image import fromarray
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoImageProcessor,
@@ -99,6 +100,15 @@ def test_one_odd_image_among_many_is_no_error(tmp_path):
     table = Dataset.from_dict(rows, features=Features({"image": Image(), "label": Value("string")}))
     table.class_encode_column("label").to_parquet(tmp_path / "train-00000-of-00001.parquet")
     assert isinstance(load_data(str(tmp_path)).values, ImageColumn)
+
+
+@pytest.mark.parametrize("mode", ["uint16", "int32", "float32"])
+def test_images_of_more_than_eight_bits_are_refused(mode, tmp_path):
+    rows = {"image": [fromarray(np.full((8, 8), 300 + n).astype(mode)) for n in range(2)], "label": ["a", "b"]}
+    table = Dataset.from_dict(rows, features=Features({"image": Image(), "label": Value("string")}))
+    table.class_encode_column("label").to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="image 0 of column 'image' has more than 8 bits"):
+        load_data(str(tmp_path))
 
 
 def test_rows_without_a_label_are_left_out(made):

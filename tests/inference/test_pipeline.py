@@ -57,6 +57,20 @@ def test_activities_follow_each_other_and_probabilities_are_means_of_windows(pip
     assert timeline.to_frame().columns.tolist() == ["start_s", "end_s", "label", "probability"]
 
 
+@pytest.mark.parametrize("hop", [1, 3, 4, 7, 9, 10])
+def test_every_sample_is_given_the_mean_of_the_windows_that_cover_it(pipeline, hop):
+    recording = _recording((3, -3.0), (1.2, 1.0), (2.5, -1.5), (3.6, 3.0))  # whatever the hop, no window ends there
+    timeline = pipeline(recording, hop_s=hop / 10)
+    middles = (np.arange(len(recording)) + 0.5) / 10
+    covering = np.abs(middles[:, None] - timeline.starts_s - 0.5) < 0.5
+    means = covering @ timeline.probabilities / covering.sum(1, keepdims=True)
+    said = [next(s for s in timeline.segments if s.start_s < middle < s.end_s) for middle in middles]
+    assert [pipeline.labels.index(s.label) for s in said] == means.argmax(1).tolist()
+    for segment in timeline.segments:
+        inside = (segment.start_s < middles) & (middles < segment.end_s)
+        assert segment.probability == pytest.approx(means.max(1)[inside].mean())
+
+
 def test_the_end_is_looked_at_and_every_sample_has_its_place(pipeline):
     timeline = pipeline(_recording((2.3, -1.0)))
     assert timeline.starts_s.tolist() == [0.0, 0.5, 1.0, 1.3]
@@ -224,6 +238,7 @@ def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
     (tmp_path / "shifted.csv").write_text("\n".join([lines[0], *(f"{line},0.5" for line in lines[1:])]))
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     back = good.assign(time=np.r_[0:10, 5:15] / 10)
+    good.assign(time=np.r_[0:10, 9:19] / 10).to_csv(tmp_path / "repeats.csv", index=False)
     cases = [
         (np.empty((0, 3)), "at least two"),
         (np.zeros((1, 3)), "at least two"),
@@ -241,6 +256,7 @@ def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
         (tmp_path / "dates.npy", "holds no array of numbers"),
         (back, "time stamp goes back"),
         (good.assign(acc_x="-"), "holds what is no number"),
+        (tmp_path / "repeats.csv", "repeats.csv, line 12: the time stamp repeats"),
         (good.assign(time="noon"), "the time of sample 0 is no time"),
         (good.assign(time=0.0), "do not go forward"),
         (tmp_path / "none.csv", "no such file"),
@@ -256,6 +272,16 @@ def test_bad_recordings_are_one_message_each(pipeline, tmp_path):
             pipeline(good, hop_s=hop)
     with pytest.raises(DataError, match="must be above 0"):
         pipeline(good, -1.0)
+    with pytest.raises(DataError, match="has 10 samples a second, and sampling_rate_hz says 20: leave it out"):
+        pipeline(good.assign(time=np.arange(20) / 10), 20.0)
+
+
+def test_what_is_missing_in_a_nullable_column_is_not_measured(pipeline):
+    values = _recording((4, 1.0))
+    values[12:14] = np.nan
+    table = pd.DataFrame(values, columns=["acc_x", "acc_y", "acc_z"])
+    assert table.astype("Float64")["acc_x"][12] is pd.NA
+    assert pipeline(table.astype("Float64")).segments == pipeline(table).segments
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +310,20 @@ def test_folder_onnx_and_executorch_draw_the_same_timeline(saved):
     for other in others:
         np.testing.assert_allclose(first.probabilities, other.probabilities, atol=1e-4)
         assert [s.label for s in other.segments] == [s.label for s in first.segments]
+
+
+def test_a_network_saved_in_half_precision_is_run_in_single(saved, tmp_path):
+    extractor = HarFeatureExtractor.from_pretrained(saved / "pruned")
+    torch.manual_seed(0)
+    model = har_resnet().eval().bfloat16()
+    save_pruned(model, tmp_path / "half", processor=extractor)
+    recording = np.random.default_rng(0).normal(size=(100, 6))
+    found = HarPipeline.from_pretrained(tmp_path / "half")(recording).probabilities
+    export_model(model.float(), extractor, tmp_path / "onnx")
+    exported = HarPipeline.from_pretrained(tmp_path / "onnx" / "model.onnx")(recording).probabilities
+    np.testing.assert_allclose(found, exported, atol=1e-4)
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "half"), "--output", str(tmp_path / "exported")])
+    assert done.exit_code == 0, done.output
 
 
 def test_names_of_activities_are_no_markup(tmp_path, monkeypatch):
@@ -317,6 +357,13 @@ def test_the_command_writes_the_timeline(saved, tmp_path):
     nowhere = CliRunner().invoke(app, ["predict", *given, "--plot", str(tmp_path / "nowhere" / "picture.png")])
     assert (nowhere.exit_code, "there is no folder" in nowhere.output) == (2, True)
     assert not (tmp_path / "lost.csv").exists()
+    before, picture = (tmp_path / "walk.csv").read_bytes(), str(tmp_path / "p.png")
+    for options, said in (
+        (["--output", given[1]], "is the recording: it would be replaced"),
+        (["--output", picture, "--plot", picture], "is --output: it would be replaced"),
+    ):
+        refused(CliRunner().invoke(app, ["predict", *given[:2], *options]), said)
+    assert (tmp_path / "walk.csv").read_bytes() == before
     wrong = CliRunner().invoke(app, ["predict", given[0], str(tmp_path / "none.csv"), *given[2:]])
     assert wrong.exit_code == 2
     assert "no such file" in wrong.output
