@@ -21,6 +21,7 @@ from har_prune.checkpoints.load import Checkpoint, load_model, load_processor, s
 from har_prune.data.load import LabelledData
 from har_prune.errors import CheckpointError, RecipeError, did_you_mean
 from har_prune.models.har_transformer import HarFeatureExtractor
+from har_prune.runtime.feature_hook import body_of
 
 SEEDS_APART = 1_000_003  # between originals that teach together; far from what somebody gives as `seeds`
 _ROWS_AT_ONCE = 1024
@@ -246,7 +247,8 @@ def _keep_classes(model: PreTrainedModel, wanted: list[str]) -> None:
         if len(set(names)) < len(names) or not set(wanted) < set(names):
             return
         rows = [names.index(name) for name in wanted]
-    body = {id(module) for module in model.base_model.modules()} if model.base_model is not model else set()
+    tower = body_of(model)
+    body = {id(module) for module in tower.modules()} if tower is not model else set()
     heads = [
         module
         for module in model.modules()

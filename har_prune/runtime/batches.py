@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from har_prune.errors import DataError
 
 LABELS = "labels"
+_LOGITS = ("logits", "prediction_logits", "prediction_outputs")  # PatchTST, PatchTSMixer
 IGNORED = -100  # the label of a token that is not predicted
 INDEX = "index"  # of each example in the data set of the loader, where there is one
 _LOOKED_AT = 64  # examples (or batches) of somebody else's data that a fingerprint is made of
@@ -24,6 +25,21 @@ _LOOKED_AT = 64  # examples (or batches) of somebody else's data that a fingerpr
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but labels and index."""
     return {key: value for key, value in _items(batch) if key not in (LABELS, INDEX)}
+
+
+def logits_of(output: Any) -> Tensor:
+    """What a classifier answers, by the name its class gives that.
+
+    Raises:
+        DataError: It is no output of a classifier.
+    """
+    for name in _LOGITS:
+        if isinstance(found := getattr(output, name, None), Tensor):
+            return found
+    raise DataError(
+        f"the network returns a {type(output).__name__} without logits: a classifier is wanted, such as one of "
+        "AutoModelForImageClassification or AutoModelForSequenceClassification, and not its body alone."
+    )
 
 
 def size_of(batch: Mapping[str, Any]) -> int:

@@ -9,6 +9,8 @@ from transformers import PreTrainedModel
 
 from har_prune.errors import ShapeError, did_you_mean
 
+_SEQUENCE_CLASSIFIER = "ForSequenceClassification"
+
 
 class FeatureHook:
     """Reads the representation of a model's forwards as [N, D].
@@ -16,8 +18,9 @@ class FeatureHook:
     Args:
         model: The model to read from.
         name: Dotted path of a module whose output is the representation. None = the input of the classification
-            head (the linear layer outside the base model that runs last), and in a model without a head its pooled
-            output or the mean of its last hidden state.
+            head (the linear layer outside the base model that runs last): of a sequence the mean, or, where a decoder
+            classifies by its last token, that token's. In a model without a head its pooled output or the mean of
+            its last hidden state.
 
     Raises:
         ShapeError: No module has that name.
@@ -74,6 +77,8 @@ class FeatureHook:
         value = kept[0] if self._modules else _pooled_output(output)
         if not self._reads_input and channels_first(self._modules[0]) and getattr(value, "ndim", 0) == 3:
             value = value.mT
+        if self._reads_input and getattr(value, "ndim", 0) == 3 and _classifies_last_token(self.model):
+            return value[torch.arange(len(value), device=value.device), _last_tokens(self.model, batch)], output
         return _pool(value, batch.get("attention_mask"), self.model.main_input_name == "pixel_values"), output
 
 
@@ -90,13 +95,34 @@ class _ReachedError(Exception):
     """The head is next, and nobody needs what it computes."""
 
 
+def body_of(model: PreTrainedModel) -> nn.Module:
+    """The model without what its task adds; the model itself where it is nothing but that."""
+    towers = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    # `CLIPForImageClassification` has its tower under another name than `base_model` looks for.
+    return towers[0] if model.base_model is model and len(towers) == 1 else model.base_model
+
+
 def _head(model: PreTrainedModel) -> list[nn.Module]:
     """The linear layers outside the base model; none in a base model."""
-    base = model.base_model
+    base = body_of(model)
     if base is model:
         return []
     inside = set(base.modules())
     return [module for module in model.modules() if isinstance(module, nn.Linear) and module not in inside]
+
+
+def _classifies_last_token(model: PreTrainedModel) -> bool:
+    """Whether a head of the stock decoders runs on every token, and what it says of the last one is the answer."""
+    is_decoder = not getattr(model.config, "is_encoder_decoder", False)
+    return is_decoder and model.main_input_name == "input_ids" and type(model).__name__.endswith(_SEQUENCE_CLASSIFIER)
+
+
+def _last_tokens(model: PreTrainedModel, batch: Mapping[str, Any]) -> Any:
+    """Places [N] of the rightmost tokens that are no padding, as `GenericForSequenceClassification` finds them."""
+    tokens, padding = batch.get("input_ids"), model.config.get_text_config().pad_token_id
+    if tokens is None or padding is None:
+        return -1
+    return ((tokens != padding) * torch.arange(tokens.shape[1], device=tokens.device)).argmax(-1)
 
 
 def _pooled_output(output: Any) -> Tensor:

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from har_prune.errors import RecipeError
+from har_prune.runtime.feature_hook import body_of
 
 _RANK = 16  # of LoRA's updates
 
@@ -90,7 +91,7 @@ class TrainedParameters:
 
 
 def _norms_and_head(model: PreTrainedModel) -> list[nn.Parameter]:
-    inside = {id(parameter) for parameter in _body(model).parameters()}
+    inside = {id(parameter) for parameter in body_of(model).parameters()}
     norms = {
         id(parameter)
         for module in model.modules()
@@ -113,7 +114,7 @@ def _with_updates(model: PreTrainedModel) -> Any:
         updated = get_peft_model(model, LoraConfig(r=_RANK, lora_alpha=2 * _RANK, target_modules="all-linear"))
     except ValueError as error:
         raise RecipeError(_nothing(model)) from error
-    if not any("lora_" in name for name, _ in _body(model).named_parameters()):
+    if not any("lora_" in name for name, _ in body_of(model).named_parameters()):
         updated.unload()
         raise RecipeError(_nothing(model))
     return updated
@@ -124,7 +125,3 @@ def _nothing(model: PreTrainedModel) -> str:
         f"parameters: lora: peft finds nothing to update in a {type(model).__name__}, whose body has no linear "
         "layers: choose all or norms_and_head."
     )
-
-
-def _body(model: PreTrainedModel) -> nn.Module:
-    return getattr(model, model.base_model_prefix, model)
