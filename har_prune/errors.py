@@ -41,7 +41,7 @@ class NotRemovableError(HarPruneError, ValueError):
 
 
 class UndeclaredLayerListError(HarPruneError, ValueError):
-    """A config list is as long as the model is deep and the family does not say what to do with it."""
+    """A config list is as long as the model is deep, or seems to name blocks, and its family does not mention it."""
 
 
 class ShapeError(HarPruneError, ValueError):

@@ -14,6 +14,7 @@ from har_prune.errors import NotRemovableError, UndeclaredLayerListError
 
 # Where models without a family keep their depth; the checks after rebuilding catch a wrong guess.
 _USUAL_DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depths")
+_OF_PLACES = ("_indices", "_indexes", "_idxs", "_layers", "_blocks")  # ends of names: `window_block_indices`
 _USUAL_PER_LAYER_FIELDS = ("layer_types",)  # has one meaning throughout transformers 5
 
 
@@ -66,8 +67,10 @@ def _edit(stack: BlockStack, removed: list[int], fields: dict[str, Any]) -> None
     per_layer = family.per_layer_fields if family else _USUAL_PER_LAYER_FIELDS
     for name in family.derived_fields if family else _usual_derived_fields(stack, fields):
         fields.pop(name, None)
-    _refuse_undeclared_lists(stack, fields, {depth_field, *per_layer, *(family.unrelated_fields if family else ())})
-
+    places = family.index_fields if family else ()
+    if not (getattr(stack.config, "har_prune", None) or {}).get("removed_blocks"):  # in a smaller one it is by chance
+        declared = {depth_field, *per_layer, *places, *(family.unrelated_fields if family else ())}
+        _refuse_undeclared_lists(stack, fields, declared)
     if depth_field is not None and depth_field not in fields:
         raise NotRemovableError(
             f"the family of {stack.config.model_type} says that config.{depth_field} states the depth, and there is "
@@ -84,6 +87,9 @@ def _edit(stack: BlockStack, removed: list[int], fields: dict[str, Any]) -> None
     for name in per_layer:
         if fields.get(name) is not None:
             fields[name] = [fields[name][index] for index in kept]
+    for name in places:
+        if fields.get(name) is not None:
+            fields[name] = [kept.index(index) for index in fields[name] if index in kept]
     fields["har_prune"] = _provenance(stack, removed)
 
 
@@ -125,3 +131,20 @@ def _refuse_undeclared_lists(stack: BlockStack, fields: dict, declared: set[str 
                 f"blocks, and its family does not mention it. If it has one entry a block, add {name!r} to "
                 "per_layer_fields of the family; if not, to unrelated_fields."
             )
+        if (
+            name not in declared
+            and name.endswith(_OF_PLACES)
+            and name != "out_indices"
+            and _are_places(value, len(stack))
+        ):
+            raise UndeclaredLayerListError(
+                f"config.{name} of {stack.config.model_type} is {list(value)}, which may be places of blocks, and its "
+                f"family does not mention it. If it is, add {name!r} to index_fields of the family; if not, to "
+                "unrelated_fields."
+            )
+
+
+def _are_places(value: Any, depth: int) -> bool:
+    places = list(value) if isinstance(value, (list, tuple)) else []
+    whole = all(isinstance(place, int) and 0 <= place < depth for place in places)
+    return bool(places) and whole and len(set(places)) == len(places)

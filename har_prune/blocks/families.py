@@ -59,7 +59,10 @@ class Family:
         depth_field: Config field with the depth: an int, or for a family with stages the list of depths. None where
             the depth is the length of a per-layer list.
         per_layer_fields: Config lists with one entry a block; they lose the entries of the removed blocks.
-        unrelated_fields: Config lists that may happen to be as long as the model is deep and are not per block.
+        index_fields: Config lists of places of blocks, such as those with another kind of attention: removed blocks
+            leave them, and the others get their new places.
+        unrelated_fields: Config lists that are neither, though they may be as long as the model is deep, or be called
+            like places of blocks.
         derived_fields: Config fields the config class computes from the depth; dropped before rebuilding.
         why_fixed: (stage, position in stage, block) -> why this block can never go, or None.
         period: Blocks of a stage alternate with this period (Swin: 2, plain and shifted windows), so what is left
@@ -73,6 +76,7 @@ class Family:
     containers: str
     depth_field: str | None
     per_layer_fields: tuple[str, ...] = ()
+    index_fields: tuple[str, ...] = ()
     unrelated_fields: tuple[str, ...] = ()
     derived_fields: tuple[str, ...] = ()
     why_fixed: Callable[[int, int, nn.Module], str | None] = _any_block

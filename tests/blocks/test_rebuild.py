@@ -3,10 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers as t
-from families import cifar_resnet, gpt2, har_transformer, llama, swin, tiny
+from families import WIDTHS, cifar_resnet, gpt2, har_transformer, llama, swin, tiny
 
 from har_prune import find_blocks, linear_cka, remove_blocks, save_pruned, score_blocks
 from har_prune.blocks.example_inputs import example_inputs
+from har_prune.blocks.families import Family
+from har_prune.blocks.rebuild import without_blocks
 from har_prune.checkpoints.provenance import provenances
 from har_prune.errors import NotRemovableError, ShapeError, UndeclaredLayerListError, UnknownFamilyError
 
@@ -78,6 +80,31 @@ def test_a_layer_list_nobody_declared_is_an_error():
     model = tiny(t.SmolLM3ForCausalLM, no_rope_layers=[1, 1, 0, 1], **_DECODER)
     with pytest.raises(UndeclaredLayerListError, match=r"config\.no_rope_layers .* per_layer_fields"):
         remove_blocks(model, [1])
+
+
+def test_only_the_whole_depth_tells_what_is_a_list_of_layers():
+    stack = find_blocks(tiny(t.LlamaForCausalLM, **{**_DECODER, "eos_token_id": [2, 3]}))
+    for _ in range(3):  # it is as long as the network when two blocks are left
+        stack = without_blocks(stack, [0])
+    assert stack.model.config.eos_token_id == [2, 3]
+    assert len(stack) == 1
+
+
+def test_places_of_blocks_move_with_them():
+    torch.manual_seed(0)
+    sizes = {"image_size": 64, "pretrain_image_size": 64, "patch_size": 8, "window_size": 8}
+    model = tiny(t.VitDetModel, **sizes, **WIDTHS, num_hidden_layers=6, window_block_indices=[0, 1, 3, 4])
+    stack = find_blocks(model)
+    with pytest.raises(UndeclaredLayerListError, match=r"window_block_indices .* add .* to index_fields"):
+        remove_blocks(stack, [2])
+    stack.family = Family("encoder.layer", "num_hidden_layers", index_fields=("window_block_indices",),
+                          derived_fields=("stage_names", "out_features", "out_indices"))  # fmt: skip
+    for removed, places in ((2, [0, 1, 2, 3]), (0, [0, 2, 3]), (5, [0, 1, 3, 4])):
+        smaller = remove_blocks(stack, [removed])
+        assert smaller.config.window_block_indices == places
+        larger = {"pixel_values": torch.randn(1, 3, 128, 128)}  # four windows: in one, all attention is alike
+        with torch.no_grad(), stack.bypassed([removed]):
+            torch.testing.assert_close(smaller(**larger)[0], model(**larger)[0])
 
 
 def test_a_config_that_refuses_is_named():
