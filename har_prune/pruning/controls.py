@@ -99,8 +99,9 @@ def _one_less(stack: BlockStack, order: list[int], *, copies: bool) -> BlockStac
 def _scratch(pruned: BlockStack, seed: int) -> BlockStack:
     """The same architecture from random weights. What no training makes, e.g. a mean image, is taken over."""
     set_seed(seed)
-    model = type(pruned.model)._from_config(copy.deepcopy(pruned.model.config))
-    model.to(pruned.model.device, pruned.model.dtype).eval()
+    # In its precision from the start: cast later, tables of rotary embeddings would be rounded as well.
+    model = type(pruned.model)._from_config(copy.deepcopy(pruned.model.config), dtype=pruned.model.dtype)
+    model.to(pruned.model.device).eval()
     statistics = {
         f"{name}.{buffer}"
         for name, module in model.named_modules()

@@ -21,7 +21,7 @@ from transformers import (
     pipeline,
 )
 
-from har_prune import HarFeatureExtractor, find_blocks, remove_blocks, save_pruned
+from har_prune import HarFeatureExtractor, PruneConfig, find_blocks, prune, remove_blocks, save_pruned
 from har_prune.blocks.example_inputs import example_inputs
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.contents import files_of
@@ -29,6 +29,7 @@ from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.errors import CheckpointError, NotRemovableError, OutputFolderError, SaveVerificationError
 from har_prune.pruning.history import PruningHistory
 from har_prune.recipe.schema import SaveConfig
+from har_prune.runtime.digest import weights_sha256
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -267,14 +268,20 @@ class StrangeForImageClassification(ViTForImageClassification):
 """
 
 
-def test_code_of_others_runs_only_where_it_is_allowed(tmp_path):
+def _strange(folder):
+    """A checkpoint that brings its own code."""
     fields = json.loads(vit().config.to_json_string())
     auto_map = {"AutoConfig": "strange.StrangeConfig",
                 "AutoModelForImageClassification": "strange.StrangeForImageClassification"}  # fmt: skip
     fields |= {"model_type": "strange_vit", "auto_map": auto_map, "architectures": ["StrangeForImageClassification"]}
-    vit().save_pretrained(tmp_path / "strange")
-    (tmp_path / "strange" / "config.json").write_text(json.dumps(fields))
-    (tmp_path / "strange" / "strange.py").write_text(_CODE)
+    vit().save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "strange.py").write_text(_CODE)
+    return folder
+
+
+def test_code_of_others_runs_only_where_it_is_allowed(tmp_path):
+    _strange(tmp_path / "strange")
     with pytest.raises(CheckpointError, match=r"brings its own code.*model\.trust_remote_code=true"):
         load_model(AutoModelForImageClassification, tmp_path / "strange")
     allowed = Checkpoint(tmp_path / "strange", trust_remote_code=True)
@@ -287,6 +294,27 @@ def test_code_of_others_runs_only_where_it_is_allowed(tmp_path):
     with torch.no_grad():
         inputs = example_inputs(model)
         torch.testing.assert_close(again(**inputs).logits, smaller(**inputs).logits)
+
+
+def test_a_run_of_a_network_with_its_own_code_goes_on(tmp_path):
+    source = Checkpoint(_strange(tmp_path / "strange"), trust_remote_code=True)
+    model = load_model(AutoModelForImageClassification, source)
+    images = [{"pixel_values": torch.randn(8, 3, 16, 16), "labels": torch.arange(8) % 2}]
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(step, history):
+        if step.iteration == 1:
+            raise StoppedError
+
+    config = PruneConfig(target={"blocks": 2}, heal=None, output_dir=tmp_path / "out")
+    with pytest.raises(StoppedError):
+        prune(model, None, images, images, config, on_step=stop)
+    gone_on = prune(model, None, images, images, config)
+    at_once = prune(model, None, images, images, config.model_copy(update={"output_dir": None}))
+    assert type(gone_on.model) is type(at_once.model) is type(model)
+    assert weights_sha256(gone_on.model) == weights_sha256(at_once.model)
 
 
 def test_a_bfloat16_model_of_another_attention_is_saved(tmp_path):

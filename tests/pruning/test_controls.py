@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import cifar_resnet, har_transformer, swin
+from families import cifar_resnet, har_transformer, llama, swin
 from rich.console import Console
 from tiny_data import loader
 
@@ -165,6 +165,15 @@ def test_a_network_from_scratch_has_new_weights_and_the_mean_image():
     assert not torch.equal(embedder.convolution.weight, original.model.cifar_resnet.embedder.convolution.weight)
     assert torch.equal(embedder.convolution.weight, again.model.cifar_resnet.embedder.convolution.weight)
     assert embedder.normalization.running_var.eq(1).all()
+
+
+def test_tables_of_a_network_from_scratch_are_as_exact_as_those_of_the_pruned_one(tmp_path):
+    pruned = find_blocks(llama().to(torch.bfloat16))
+    pruned.model.model.rotary_emb.inv_freq.data = llama().model.rotary_emb.inv_freq.data  # as it is when it is loaded
+    scratch = control_network("scratch", pruned, pruned, PruneSettings(target={"blocks": 4}), set(), 0).model
+    table, of_pruned = (model.model.rotary_emb.inv_freq for model in (scratch, pruned.model))
+    assert (scratch.dtype, table.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(table, of_pruned)
 
 
 def test_controls_without_healing_or_twice_are_refused():
