@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.errors import DataError
-from har_prune.runtime.batches import IGNORED, INDEX, LABELS, checked, inputs_of, shard_batch, to_device
+from har_prune.runtime.batches import IGNORED, INDEX, LABELS, checked, inputs_of, logits_of, shard_batch, to_device
 from har_prune.runtime.devices import is_placed, working_device
 
 _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
@@ -90,8 +90,8 @@ def classified(logits: Tensor, labels: Tensor, *, language_model: bool) -> tuple
             "its tokens."
         )
     if not language_model:
-        return logits, labels
-    logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        return logits, labels.long()
+    logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten().long()
     counts = labels != IGNORED
     return logits[counts], labels[counts]
 
@@ -126,10 +126,11 @@ def evaluate_model(
                 raise DataError(f"an evaluation batch has no labels; it has {', '.join(batch)}.")
             if rows is not None:
                 labels = rows[LABELS].to(device)
-                logits = model(**to_device(inputs_of(rows), device)).logits.float().to(device)
-                if not language_model:
-                    names = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+                logits = logits_of(model(**to_device(inputs_of(rows), device))).float().to(device)
                 logits, labels = classified(logits, labels, language_model=language_model)
+                if not language_model:
+                    names = [str(name) for _, name in sorted(model.config.id2label.items())]
+                    _refuse_unnamed(names, logits.shape[1])
                 _refuse_unknown(labels, logits.shape[1])
                 losses = nn.functional.cross_entropy(logits, labels, reduction="none")
                 index = rows.get(INDEX, torch.empty(0, dtype=torch.long))
@@ -209,6 +210,14 @@ def _gathered(
         raise DataError("there are no examples to evaluate on.")
     predictions, labels, losses, sure, index = (torch.cat(column) for column in zip(*found, strict=True))
     return predictions, labels, losses, sure, index, names
+
+
+def _refuse_unnamed(names: list[str], classes: int) -> None:
+    if len(names) != classes:
+        raise DataError(
+            f"the model tells {classes} classes apart and its config names {len(names)} (id2label): correct "
+            "num_labels or id2label."
+        )
 
 
 def _refuse_unknown(labels: Tensor, classes: int) -> None:

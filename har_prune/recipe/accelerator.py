@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.errors import ProcessGroupError, RecipeError
-from har_prune.runtime.batches import inputs_of
+from har_prune.runtime.batches import inputs_of, logits_of
 from har_prune.runtime.devices import uses_gpu
 from har_prune.runtime.processes import new_accelerator, refuse_sharding
 
@@ -108,7 +108,7 @@ def timed_precision(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Lite
         for in_bf16, found in seconds.items():
             start = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16), torch.enable_grad():
-                model(**inputs_of(batch)).logits.float().square().mean().backward()
+                logits_of(model(**inputs_of(batch))).float().square().mean().backward()
             model.zero_grad(set_to_none=True)
             if number:  # the first one allocates
                 found.append(time.perf_counter() - start)

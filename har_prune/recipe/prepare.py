@@ -23,7 +23,7 @@ from har_prune.errors import CheckpointError, RecipeError
 from har_prune.pruning.plan import check_settings
 from har_prune.recipe.original import load_original, make_original, named_as
 from har_prune.recipe.schema import Recipe
-from har_prune.runtime.batches import inputs_of, rows_of
+from har_prune.runtime.batches import inputs_of, logits_of, rows_of
 from har_prune.scoring.statistics import ROWS
 
 
@@ -167,7 +167,7 @@ def try_on(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> None:
     """
     try:
         with torch.no_grad():
-            logits = model.eval()(**example_inputs).logits
+            logits = logits_of(model.eval()(**example_inputs))
     except Exception as error:  # whatever a forward raises on inputs it was not made for
         if model.dtype != torch.float32:
             kind = str(model.dtype).removeprefix("torch.")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from har_prune.errors import DataError
+from har_prune.runtime.batches import logits_of
 from har_prune.runtime.feature_hook import channels_first
 
 
@@ -30,12 +31,12 @@ def positions_mask(states: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 def losses_of(output: Any, labels: Tensor) -> Tensor:
     """Cross-entropy of each example in nats, [N]."""
-    logits = getattr(output, "logits", None)
-    if logits is None or logits.ndim != 2:
+    logits = logits_of(output)
+    if logits.ndim != 2:
         raise DataError("the criterion needs a classifier, whose output has logits [N, classes].")
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         raise DataError(
             f"labels go from {int(labels.min())} to {int(labels.max())} and the model tells {logits.shape[1]} classes "
             "apart (0 to one less): leave out examples without a label (-100), or choose a criterion that needs none."
         )
-    return nn.functional.cross_entropy(logits.double(), labels.to(logits.device), reduction="none")
+    return nn.functional.cross_entropy(logits.double(), labels.to(logits.device).long(), reduction="none")

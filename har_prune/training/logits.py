@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from har_prune.errors import RecipeError
+from har_prune.runtime.batches import logits_of
 
 
 class Logits(nn.Module):
@@ -37,8 +38,14 @@ class Logits(nn.Module):
         return self._computed(dict(zip(self._names, values, strict=True)))
 
     def _computed(self, inputs: Mapping[str, Any]) -> Tensor:
+        # Weights of half precision are trained in float32, on batches that were made for what they came in.
+        dtype = next(weight.dtype for weight in self.network.parameters() if weight.is_floating_point())
+        inputs = {
+            name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+            for name, value in inputs.items()
+        }
         with self.accelerator.autocast():
-            return self.network(**inputs).logits.float()
+            return logits_of(self.network(**inputs)).float()
 
     def of(self, inputs: Mapping[str, Any]) -> Tensor:
         """Logits for a batch, in float32.

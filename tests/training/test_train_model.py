@@ -1,12 +1,13 @@
 import math
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
 from accelerate import Accelerator
-from families import TINY, cifar_resnet, har_transformer
+from families import TINY, cifar_resnet, har_resnet, har_transformer
 from pydantic import ValidationError
-from tiny_data import loader
+from tiny_data import loader, windows
 from torch.utils.data import DataLoader, Sampler
 
 from har_prune import DistillConfig, HealConfig, Teacher, TrainConfig, evaluate_model, find_blocks, train_model
@@ -69,6 +70,20 @@ def test_a_sampler_is_told_the_epoch():
     train = DataLoader(loader(8, 0).dataset, batch_size=4, sampler=sampler)
     train_model(har_transformer(2), train, None, TrainConfig(epochs=2.5, keep="last"))
     assert sampler.told == [0, 1, 2]
+
+
+@pytest.mark.parametrize("make", [partial(har_transformer, 2), har_resnet], ids=["HAR Transformer", "HAR ResNet"])
+def test_half_precision_is_trained_on_batches_of_half_precision(make):
+    """In float32: what comes out is what the float32 network of these weights becomes, rounded."""
+    torch.manual_seed(0)
+    half = make().bfloat16()
+    single = deepcopy(half).float()
+    rows = [row | {"input_values": row["input_values"].bfloat16()} for row in windows(32, 0)]
+    for model in (half, single):
+        train_model(model, DataLoader(rows, batch_size=16), None, TrainConfig(epochs=1))
+    assert half.dtype == torch.bfloat16
+    for left, right in zip(half.state_dict().values(), single.state_dict().values(), strict=True):
+        torch.testing.assert_close(left, right.to(left.dtype))
 
 
 def test_half_an_epoch_and_a_batch_behind_it():
