@@ -69,7 +69,7 @@ def _items(batch: Any) -> Iterable[tuple[str, Any]]:
             f"a batch is a {type(batch).__name__}, and a dict is wanted: model inputs by name, with `labels`, e.g. "
             '{"pixel_values": ..., "labels": ...}. A collate_fn of the DataLoader makes one.'
         )
-    return batch.items()
+    return [(name, value) for name, value in batch.items() if value is not None]
 
 
 def rows_of(batch: Mapping[str, Any], rows: slice | list[int]) -> dict[str, Any]:

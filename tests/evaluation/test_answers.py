@@ -67,3 +67,11 @@ def test_labels_of_any_whole_numbers_are_classes():
     as_they_are = evaluate_model(model, loader())
     short = [{**batch, "labels": batch["labels"].short()} for batch in loader()]
     assert evaluate_model(model, short) == as_they_are
+
+
+def test_an_input_that_is_none_is_not_given():
+    """As collators write one that a model does not need."""
+    model, train = har_transformer(3), [{**batch, "attention_mask": None} for batch in loader()]
+    assert evaluate_model(model, train) == evaluate_model(model, loader())
+    config = PruneConfig(target={"blocks": 2}, heal=None, evaluate={"latency": False})
+    assert prune(model, None, train, train, config).history.removed
