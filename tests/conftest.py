@@ -1,11 +1,16 @@
 """Shared fixtures. Offline, tiny random models; real data only behind the marker `data`."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before anything of Hugging Face is imported: nothing in the suite may look for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+# A suite that was started in the background ignores Ctrl-C, and so would the commands that it starts and stops.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from browsing import browser  # noqa: F401 (a fixture of several folders)

@@ -157,7 +157,10 @@ def test_a_stopped_run_says_how_to_go_on_and_cleans_up(number, code, root, tmp_p
         if "training the original" in line:
             break
     process.send_signal(number)
-    said = process.communicate(timeout=120)[1]
+    try:
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
     assert process.returncode == code
     assert said.strip().splitlines()[-1] == "error: stopped. Start the same command again: it continues."
     assert "Traceback" not in said
