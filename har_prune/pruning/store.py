@@ -14,7 +14,7 @@ from har_prune.blocks.rebuild import build_from, carry_over, copied
 from har_prune.blocks.stack import BlockStack
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.checkpoints.load import load_model
-from har_prune.errors import OutputFolderError
+from har_prune.errors import OutputFolderError, did_you_mean
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.runtime.batches import fingerprint_of
@@ -290,6 +290,9 @@ def history_at(path: Path) -> PruningHistory:
         OutputFolderError: There is none, or it cannot be read.
     """
     record = path / _HISTORY if path.is_dir() else path
+    if not path.exists():
+        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")])
+        raise OutputFolderError(f"there is no {path}.{near} Give the folder of a run that has ended.")
     if not record.is_file():
         folds = sorted([*path.glob(f"fold-*/{_HISTORY}"), *path.glob(f"seed-*/fold-*/{_HISTORY}")])
         if folds:

@@ -67,6 +67,7 @@ def test_a_gate_that_cannot_judge_says_why(run, tmp_path):
     refused(_har_prune("gate", run, "--max-drop", "1", "--metric", "trial_accuracy"), "was not measured in this run")
     refused(_har_prune("gate", run, "--beats", "random"), "control 'random' is not in this run (there: scratch)")
     refused(_har_prune("gate", tmp_path, "--max-drop", "1"), "has no history.json: there is none")
+    refused(_har_prune("gate", tmp_path / "rum", "--max-drop", "1"), "Did you mean 'run'?")
     (tmp_path / "folds" / "seed-0" / "fold-s1").mkdir(parents=True)
     (tmp_path / "folds" / "seed-0" / "fold-s1" / "history.json").write_text("{}")
     refused(_har_prune("report", tmp_path / "folds"), "has a run for each fold; give one of them, e.g.")
@@ -169,5 +170,5 @@ def test_a_report_is_one_file_and_refuses_what_is_no_run(run, tmp_path):
     result = _har_prune("report", run, "--output", page)
     assert result.exit_code == 0, result.output
     assert page.read_text().startswith("<!DOCTYPE html>")
-    refused(_har_prune("report", tmp_path / "nothing", "--output", page), "has no history.json")
+    refused(_har_prune("report", tmp_path / "nothing", "--output", page), "there is no")
     refused(_har_prune("report", run, "--output", tmp_path), "is a folder: --output names a file")
