@@ -53,8 +53,7 @@ class Intervals:
             times_of(self.path, table, clock.model_copy(update={"column": name} | own), columns).to_numpy()
             for name in (label.start, label.end)
         )
-        said = f"activity in column {label.label!r} (empty, nan, NA, None)"
-        self.labels = filled(self.path, as_text(table[label.label]), label.missing, said).to_numpy()
+        self.labels = activities_of(self.path, table, label.label, label.missing).to_numpy()
         backward = np.flatnonzero(~(self.end > self.start))
         if len(backward):
             raise PrepError(f"{self.path}, line {backward[0] + 2}: the interval ends before it starts.")
@@ -161,6 +160,11 @@ def _low_passed(
         places.append(first + np.arange(len(part)))
         passed.append(trend + fftconvolve(part[:, 0] - trend, low_pass(rate / to_hz), mode="same"))
     return times[0] + np.concatenate(places) / rate, np.concatenate(passed)
+
+
+def activities_of(path: Path, table: pd.DataFrame, column: str, missing: str) -> pd.Series:
+    """The activity of each row; None where there is none and it is to be dropped."""
+    return filled(path, as_text(table[column]), missing, f"activity in column {column!r} (empty, nan, NA, None)")
 
 
 def filled(path: Path, words: pd.Series, missing: str, what: str) -> pd.Series:

@@ -5,7 +5,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
@@ -104,7 +104,8 @@ def _locked(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):  # Windows removes no open file, and filelock does there what is left
+            Path(lock.lock_file).unlink()
         lock.release()
 
 

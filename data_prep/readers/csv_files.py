@@ -14,10 +14,9 @@ import pandas as pd
 from data_prep.clocks import is_absolute, repaired
 from data_prep.column_map import ColumnMap
 from data_prep.errors import PrepError
-from data_prep.files_beside import NULL, Intervals, Joined, filled
+from data_prep.files_beside import NULL, Intervals, Joined, activities_of
 from data_prep.mapped_files import (
     KINDS,
-    as_text,
     as_words,
     channels_of,
     check_columns,
@@ -160,7 +159,7 @@ def _labels(file: _File) -> Iterator[set[str]]:
             yield {NULL}
         return
     for table in read_pieces(path, columns, [str(columns.label.column)]):
-        yield set(_activities(file, table).dropna())
+        yield set(activities_of(path, table, str(columns.label.column), columns.label.missing).dropna())
 
 
 def read(part: _File, info: DatasetInfo) -> Iterator[Recording]:
@@ -277,13 +276,9 @@ def _samples(file: _File) -> Iterator[pd.DataFrame]:
                 )
         channels = channels_of(path, table, columns.channels, columns.decimal)
         subject = file.word("subject") or as_words(path, table, str(columns.subject.column), "subject")
-        label = _activities(file, table) if columns.label.column else file.word("label")
+        label = file.word("label")
+        if columns.label.column:
+            label = activities_of(path, table, columns.label.column, columns.label.missing)
         if len(table):
             made = {"subject": subject, "label": label, "time": time} | dict(enumerate(channels))
             yield pd.DataFrame(made, index=table.index)
-
-
-def _activities(file: _File, table: pd.DataFrame) -> pd.Series:
-    """The activity of each row; None where there is none and it is to be dropped."""
-    name, missing = str(file.columns.label.column), file.columns.label.missing
-    return filled(file.path, as_text(table[name]), missing, f"activity in column {name!r} (empty, nan, NA, None)")

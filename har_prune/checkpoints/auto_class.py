@@ -36,6 +36,11 @@ def auto_class_of(model: PreTrainedModel) -> Any:
     return type(model)
 
 
+def runs_remote_code(model: PreTrainedModel) -> bool:
+    """Whether a model's class came with its checkpoint: that code runs already, and may once more."""
+    return type(model).__module__.startswith("transformers_modules.")
+
+
 def auto_class_for(config: PreTrainedConfig) -> Any:
     """The class that loads a saved folder, by its config: the one `architectures` names, through Auto if it is custom.
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.equivalence import TOLERANCE, difference, outputs_of
 from har_prune.blocks.example_inputs import example_inputs as make_example_inputs
-from har_prune.checkpoints.auto_class import auto_class_of
+from har_prune.checkpoints.auto_class import auto_class_of, runs_remote_code
 from har_prune.checkpoints.card import model_card
 from har_prune.checkpoints.load import Checkpoint, is_missing_folder, load_model, load_processor
 from har_prune.checkpoints.provenance import without_places
@@ -93,9 +93,8 @@ def _processors_of_origin(model: PreTrainedModel) -> list[Any]:
     found: list[Any] = []
     why = "it was not loaded from a checkpoint that is still there"
     if name not in ("", "None") and not is_missing_folder(name):
-        own = type(model).__module__.startswith("transformers_modules.")  # such code runs already
         revision = None if Path(name).exists() else getattr(model.config, "_commit_hash", None)
-        checkpoint = Checkpoint(name, revision, trust_remote_code=own)
+        checkpoint = Checkpoint(name, revision, trust_remote_code=runs_remote_code(model))
         try:
             for kind in ("text", "image" if "pixel_values" in signature(model.forward).parameters else "sensor"):
                 found += [load_processor(checkpoint, kind)]
@@ -114,8 +113,7 @@ def _processors_of_origin(model: PreTrainedModel) -> list[Any]:
 
 def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> None:
     try:
-        # Code that runs already, because its model is here, may run once more.
-        own = type(model).__module__.startswith("transformers_modules.")
+        own = runs_remote_code(model)
         checkpoint = Checkpoint(folder, trust_remote_code=own)
         attention = model.config._attn_implementation  # another one rounds otherwise
         loaded = load_model(auto_class_of(model), checkpoint, dtype=model.dtype, attn_implementation=attention)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.rebuild import build_from, carry_over, copied
 from har_prune.blocks.stack import BlockStack
-from har_prune.checkpoints.auto_class import auto_class_of
+from har_prune.checkpoints.auto_class import auto_class_of, runs_remote_code
 from har_prune.checkpoints.load import load_model
 from har_prune.errors import OutputFolderError, did_you_mean
 from har_prune.evaluation.macs import count_macs
@@ -246,8 +246,7 @@ class RunFolder:
             OutputFolderError: The weights are not those that were kept.
         """
         folder = self._iteration(step.iteration)
-        # Code of its own runs already, and none but that is wanted.
-        own = type(original.model).__module__.startswith("transformers_modules.")
+        own = runs_remote_code(original.model)  # then by its class, so that no other copy of that code is run
         loaded = load_model(type(original.model) if own else auto_class_of(original.model), folder)
         if step.weights_sha256 != weights_sha256(loaded):
             raise OutputFolderError(

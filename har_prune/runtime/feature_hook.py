@@ -9,8 +9,6 @@ from transformers import PreTrainedModel
 
 from har_prune.errors import ShapeError, did_you_mean
 
-_SEQUENCE_CLASSIFIER = "ForSequenceClassification"
-
 
 class FeatureHook:
     """Reads the representation of a model's forwards as [N, D].
@@ -113,8 +111,9 @@ def _head(model: PreTrainedModel) -> list[nn.Module]:
 
 def _classifies_last_token(model: PreTrainedModel) -> bool:
     """Whether a head of the stock decoders runs on every token, and what it says of the last one is the answer."""
-    is_decoder = not getattr(model.config, "is_encoder_decoder", False)
-    return is_decoder and model.main_input_name == "input_ids" and type(model).__name__.endswith(_SEQUENCE_CLASSIFIER)
+    if model.main_input_name != "input_ids" or getattr(model.config, "is_encoder_decoder", False):
+        return False
+    return type(model).__name__.endswith("ForSequenceClassification")
 
 
 def _last_tokens(model: PreTrainedModel, batch: Mapping[str, Any]) -> Any:
