@@ -236,10 +236,9 @@ class _Training:
     def finish(self, validation: Iterable[Mapping[str, Any]] | None) -> TrainingResult:
         """Gives the network the weights that are kept, and back what it was given with."""
         if self.kept.restore():
-            with self.accelerator.autocast():
-                estimate_statistics(
-                    self.model, self._statistics_batches(), lambda batch: self.model(**inputs_of(batch))
-                )
+            # Autocast is the network's alone: sensor windows are turned in float32, here as in training.
+            forward = self.accelerator.autocast()(lambda batch: self.model(**inputs_of(batch)))
+            estimate_statistics(self.model, self._statistics_batches(), forward)
         self._release()
         quality = self.kept.quality
         if validation is not None and self.config.keep != "best":

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 from accelerate import Accelerator
-from families import cifar_resnet, har_transformer, llama
+from families import cifar_resnet, har_resnet, har_transformer, llama
 from killed import die_at_call, in_new_process
 from safetensors.torch import load_file, save_file
 from tiny_data import loader, texts, windows
@@ -147,6 +147,15 @@ def test_the_average_has_statistics_of_its_own():
     seen = model.cifar_resnet.embedder.convolution(batches)
     torch.testing.assert_close(norm.running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
     assert norm.momentum == 0.1
+
+
+def test_windows_are_turned_in_float32_for_those_statistics_too():
+    model = har_resnet()
+    inputs = SensorInputs(HarFeatureExtractor(num_channels=6, window_size=32, sampling_rate_hz=32), 32)
+    train = make_loader(_windows(), range(64), inputs, 16, augment=["rotation"])
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    train_model(model, train, None, TrainConfig(epochs=1, keep="average"), accelerator=accelerator)
+    assert any(float(value.abs().max()) > 0 for name, value in model.named_buffers() if name.endswith("running_mean"))
 
 
 def test_the_mean_of_the_last_weights_is_their_mean(monkeypatch):
