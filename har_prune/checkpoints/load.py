@@ -63,6 +63,34 @@ class Checkpoint:
         return f"{self.name_or_path}{'' if self.revision is None else f'@{self.revision}'}"
 
 
+def check_checkpoint(source: Checkpoint) -> None:
+    """Refuses what no weights need to be read for: a typo is found before a large data set is loaded.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, quantised, has no config or no safetensors, or names other files as
+            its weights.
+    """
+    if not str(source.name_or_path):
+        raise CheckpointError("the name of the checkpoint is empty: give a folder or a Hub id.")
+    if Path(source.name_or_path).exists() and source.revision is not None:
+        raise CheckpointError(f"checkpoint folder {source.name_or_path} has no revisions: leave revision out.")
+    if is_missing_folder(source.name_or_path):
+        raise CheckpointError(f"checkpoint folder {source} does not exist: make it first, or give a Hub id.")
+    _refuse_pickle_in(Path(source.name_or_path))
+    try:
+        config = PreTrainedConfig.get_config_dict(source.name_or_path, revision=source.revision or "main")[0]
+        _refuse_quantised(config, source)
+        _refuse_foreign_weights(config, source)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a config can be wrong in as many ways as its class has lines
+        raise CheckpointError(_not_loaded(source, error)) from error
+
+
+def _not_loaded(source: Checkpoint, error: Exception) -> str:
+    return f"checkpoint {source} cannot be loaded: {shortened(error)}"
+
+
 def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: Any) -> PreTrainedModel:
     """Loads a model; every weight must find its place.
 
@@ -76,35 +104,23 @@ def load_model(auto_class: Any, checkpoint: Checkpoint | str | Path, **kwargs: A
             weights, needs code nobody allowed, or does not fit its config.
     """
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    if not str(source.name_or_path):
-        raise CheckpointError("the name of the checkpoint is empty: give a folder or a Hub id.")
-    if Path(source.name_or_path).exists() and source.revision is not None:
-        raise CheckpointError(f"checkpoint folder {source.name_or_path} has no revisions: leave revision out.")
-    if is_missing_folder(source.name_or_path):
-        raise CheckpointError(f"checkpoint folder {source} does not exist: make it first, or give a Hub id.")
-    revision = {"revision": source.revision or "main"}
+    check_checkpoint(source)
     try:
-        _refuse_pickle_in(Path(source.name_or_path))
-        config = PreTrainedConfig.get_config_dict(source.name_or_path, **revision)[0]
-        _refuse_quantised(config, source)
-        _refuse_foreign_weights(config, source)
         with _no_conversion():
             model, info = auto_class.from_pretrained(
                 source.name_or_path,
                 output_loading_info=True,
                 use_safetensors=True,
                 trust_remote_code=source.trust_remote_code,  # None would make transformers ask on the terminal
-                **revision,
+                revision=source.revision or "main",
                 **kwargs,
             )
-    except CheckpointError:
-        raise
     except SafetensorError as error:
         raise CheckpointError(
             f"checkpoint {source}: a safetensors file is corrupt or cut off ({error}). Copy or download it again."
         ) from error
-    except Exception as error:  # a config can be wrong in as many ways as its class has lines
-        raise CheckpointError(f"checkpoint {source} cannot be loaded: {shortened(error)}") from error
+    except Exception as error:
+        raise CheckpointError(_not_loaded(source, error)) from error
     _keep_card(source)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise CheckpointError(f"checkpoint {source} is an adapter, whose weights lie beside those of a model: {MERGE}")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.find import find_blocks
 from har_prune.blocks.stack import BlockStack
-from har_prune.checkpoints.load import Checkpoint
+from har_prune.checkpoints.load import Checkpoint, check_checkpoint
 from har_prune.data.batches import Preprocess, TextInputs, make_loader, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.load import LabelledData, load_configured
@@ -124,8 +124,8 @@ def prepared_for(checkpoint: Checkpoint, config: DataConfig, seed: int) -> Prepa
     Raises:
         HarPruneError: Bad input.
     """
-    data = load_configured(config)
-    data = _named(checkpoint, data, config)
+    check_checkpoint(checkpoint)
+    data = _named(checkpoint, load_configured(config), config)
     splits = make_splits(data, config, seed)
     model, processor = load_original(checkpoint, data)
     return _tried(data, splits, model, processor, str(checkpoint), config)

@@ -11,6 +11,7 @@ from accelerate import Accelerator, PartialState
 from transformers import PreTrainedModel
 
 from har_prune.checkpoints.card import loading_code
+from har_prune.checkpoints.load import check_checkpoint
 from har_prune.checkpoints.push import check_login, push_pruned
 from har_prune.checkpoints.save import save_pruned
 from har_prune.data.batches import make_loader
@@ -55,6 +56,8 @@ def launch_recipe(recipe: Recipe, command: str, *, dry_run: bool = False) -> Non
     Raises:
         HarPruneError: Bad input.
     """
+    if recipe.model.checkpoint is not None:
+        check_checkpoint(recipe.model.checkpoint)
     if dry_run:
         data = load_configured(recipe.data)
         show_plan(next(iter(folds_of(recipe, data).values()))[0] if is_all_folds(recipe) else recipe, data)

@@ -109,6 +109,12 @@ def test_prune_is_a_recipe_that_run_repeats(checkpoint, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("command", [["prune", "--blocks", 2], ["score"], ["evaluate"]])
+def test_a_missing_checkpoint_is_said_before_the_data_are_loaded(command, monkeypatch):
+    monkeypatch.setattr("har_prune.data.load.load_data", lambda *_: pytest.fail("the data were loaded first"))
+    _refused(_har_prune(*command, "runs/typo/pruned", "--data", "synthetic"), "runs/typo/pruned does not exist")
+
+
 def test_init_writes_a_recipe_that_is_valid_and_says_what_there_is(checkpoint, tmp_path):
     path = tmp_path / "mine.yaml"
     options = [checkpoint, "--data", "synthetic", "--test-subject", "s10", "--output", path]
