@@ -101,7 +101,7 @@ def table_of(named: dict[str, dict[str, Any]], shares: list[float]) -> list[dict
 
 def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
     """Accuracy against MACs removed, a line for each way, healed and from scratch."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for way, (marker, colour) in STYLES.items():
@@ -116,7 +116,7 @@ def draw(table: list[dict[str, Any]], title: str, path: Path) -> None:
     axes.axhline(float(table[0]["healed %"]), color="black", linewidth=0.8, label="the original")
     axes.set(xlabel="MACs removed, %", ylabel="accuracy, %", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))  # lines cross the whole of the plot
     figure.savefig(path, dpi=130)
 
 

@@ -29,7 +29,7 @@ RUNS = {
     "wharf": "accelerate launch har_prune/run.py recipes/wharf.yaml",
     "cifar10_resnet56_cpu": "accelerate launch har_prune/run.py recipes/cifar10_resnet56_cpu.yaml",
 }
-SHOWN = {"depths_loso_utd_mhad2"}  # in docs/results/index.md
+SHOWN = {"depths_loso_utd_mhad2", "layers_and_filters_loso_utd_mhad2"}  # in docs/results/index.md
 PAGE = "utd_mhad2_s1"  # docs/results/report.html
 # Which have the table of all folds between two marks, and of which kind of runs.
 PAGES = {"README.md": "_labels40", "docs/results/index.md": ""}
