@@ -76,8 +76,8 @@ def check_checkpoint(source: Checkpoint) -> None:
         raise CheckpointError(f"checkpoint folder {source.name_or_path} has no revisions: leave revision out.")
     if is_missing_folder(source.name_or_path):
         raise CheckpointError(f"checkpoint folder {source} does not exist: make it first, or give a Hub id.")
-    _refuse_pickle_in(Path(source.name_or_path))
     try:
+        _refuse_pickle_in(Path(source.name_or_path))
         config = PreTrainedConfig.get_config_dict(source.name_or_path, revision=source.revision or "main")[0]
         _refuse_quantised(config, source)
         _refuse_foreign_weights(config, source)
