@@ -56,11 +56,12 @@ def compare(recipe: Recipe, data: LabelledData, criteria: list[str], healings: i
     seed, epochs = recipe.seed, recipe.heal.epochs
     for name in criteria:
         if f"cut {name}" not in found:
-            history = trial.cut(criterion=name).history
+            history = trial.cut(("validation",), criterion=name).history
             before, after = history.before, history.after
-            kept.keep("original", {"accuracy": before.metrics["test"].accuracy, "macs": before.cost.macs})
+            if "original" not in found:
+                kept.keep("original", {**trial.tested(trial.original), "macs": before.cost.macs})
             cut = {"left": sorted(after.remaining), "macs": after.cost.macs, "removals": len(history.iterations) - 1}
-            kept.keep(f"cut {name}", {**cut, "accuracy": after.metrics["test"].accuracy})
+            kept.keep(f"cut {name}", {**cut, **trial.tested(trial.of_blocks(cut["left"]))})
         left = found[f"cut {name}"]["left"]
         for number in range(healings):
             key = f"healed {left} by seed {seed + number}"
