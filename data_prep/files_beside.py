@@ -95,6 +95,12 @@ def _check_clocks(
                 f"{path}: its times have an offset or a zone, and the clock of {recording} knows none, so they may be "
                 "hours apart: write the times that the device's clock showed, without an offset or a zone."
             )
+        if clock.unit not in ("iso", columns.time.unit):
+            raise PrepError(
+                f"{path}: its times are numbers in {clock.unit}, which count from 1970 in UTC, and the clock of "
+                f"{recording} knows no zone, so they may be hours apart: write the times that the device's clock "
+                f"showed as text (unit: iso), or its own numbers (unit: {columns.time.unit})."
+            )
         return
     first = next(read_pieces(recording, columns, [columns.time.column]), None)
     if first is None:

@@ -25,8 +25,16 @@ _SUBJECT = re.compile(
     r"(subject|user|person|participant)s?([ _.\-(#]*(id|name|nr|no|number|code|index|\d+)\)?)?$", re.IGNORECASE
 )
 _AXIS = re.compile(
-    r"^(?P<kind>acc|accel|accelerometer|acceleration|a|g|gyr|gyro|gyroscope|rotation|w)?[ _.\-(]*(?P<axis>[xyz])\b.*$",
+    r"^(?P<kind>acc|accel|accelerometer|acceleration|a|g|gyr|gyro|gyroscope|rotation|w)?[ _.\-(]*"
+    r"(?P<axis>[xyz])\b(?P<rest>.*)$",
     re.IGNORECASE,
+)
+_NAMED_UNITS = (  # of a channel, behind its axis: acc_x (g), gyro_z [deg/s]
+    ("deg/s", re.compile(r"deg|dps|°", re.IGNORECASE)),
+    ("rad/s", re.compile(r"rad", re.IGNORECASE)),
+    ("mg", re.compile(r"\bmg\b", re.IGNORECASE)),
+    ("m/s^2", re.compile(r"m/s|m s|ms-2", re.IGNORECASE)),
+    ("g", re.compile(r"\bg\b", re.IGNORECASE)),
 )
 _GYRO = ("g", "gyr", "gyro", "gyroscope", "rotation", "w")
 _FASTEST = 35.0  # rad/s, what gyroscopes measure
@@ -230,11 +238,16 @@ def _channels(
         if set(axes) != set("xyz"):
             continue
         values = table[[axes[axis] for axis in "xyz"]].to_numpy(dtype=float)
+        named, by = _named_unit(axes["x"]), "by its size"
         length = float(np.nanmedian(np.linalg.norm(values, axis=1)))
         if kind == "acc":
             low, high = GRAVITY
             fits = [one for one in ("m/s^2", "g", "mg") if low <= length * UNITS[one][1] <= high]
             unit = fits[0] if fits else None
+            if named in ("m/s^2", "g", "mg") and unit not in (None, named):
+                warnings.append(
+                    f"column {axes['x']!r} says {named}, and an acceleration of {length:.3g} is gravity in {unit}."
+                )
             facts["length of acceleration, median"] = f"{length:.4g}: {unit or 'no unit known here'}"
             if unit is None:
                 warnings.append(
@@ -246,16 +259,29 @@ def _channels(
         else:
             largest = float(np.nanquantile(np.linalg.norm(values, axis=1), 0.999))
             unit = "rad/s" if largest < _FASTEST and length < CALM else "deg/s"
-            if unit == "rad/s" and largest > CALM:
+            if named in ("rad/s", "deg/s"):
+                if named == "rad/s" != unit:
+                    warnings.append(
+                        f"column {axes['x']!r} says rad/s, and rates of {largest:.4g} are in deg/s by size."
+                    )
+                unit, by = named, f"as column {axes['x']!r} says"
+            elif unit == "rad/s":
                 warnings.append(
-                    f"angular rates up to {largest:.3g} are of quick motion in rad/s, or of a calm one in deg/s: the "
+                    f"angular rates up to {largest:.3g} are of motion in rad/s, or of hardly any in deg/s: the "
                     "device's manual says which."
                 )
-            facts["angular rate, 999 of 1000 below"] = f"{largest:.4g}: {unit} by its size"
+            facts["angular rate, 999 of 1000 below"] = f"{largest:.4g}: {unit} {by}"
         channels |= {f"{kind}_{axis}": {"column": axes[axis], "unit": unit or "m/s^2"} for axis in "xyz"}
     if not channels:
         warnings.append("no three axes were recognised: name the channels' columns.")
     return channels
+
+
+def _named_unit(column: str) -> str | None:
+    """The unit that the name of an axis' column states behind the axis."""
+    match = _AXIS.match(column)
+    rest = match["rest"] if match else ""
+    return next((unit for unit, pattern in _NAMED_UNITS if pattern.search(rest)), None)
 
 
 def _rest(values: np.ndarray, rate: float, facts: dict[str, str], warnings: list[str]) -> None:

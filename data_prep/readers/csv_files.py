@@ -231,7 +231,7 @@ def _stretches(file: _File, counted: Counter) -> Iterator[pd.DataFrame]:
             check_rate(path, table["time"].to_numpy(), columns.sampling_rate_hz)
             checked = True
         who = table["subject"] + "\n" + table["label"]
-        changes = (who != who.shift()) | (table["time"].diff() > _PAUSE_S)
+        changes = (who != who.shift()) | (table["time"].diff() > _PAUSE_S) | (table["unlabelled"].diff() > 0)
         *whole, (start, _) = same_label(changes.cumsum().to_numpy())
         yield from (table[first:last] for first, last in whole)
         begun = table[start:]
@@ -240,22 +240,27 @@ def _stretches(file: _File, counted: Counter) -> Iterator[pd.DataFrame]:
 
 
 def _labelled(file: _File, counted: Counter) -> Iterator[pd.DataFrame]:
-    """Samples at their repaired times, with what lies in other files at these times, without those nobody labelled."""
+    """Samples at their repaired times, with what lies in other files at these times, without those nobody labelled.
+
+    How many of those came before is in `unlabelled`: they were measured, and are no gap to draw a line over.
+    """
     path, _, columns = file
     intervals = Intervals(path, columns) if columns.label.from_file else None
     joined = [Joined(path, other, columns, counted) for other in columns.joined]
     samples = _samples(file)
     if columns.time is not None:
         samples = repaired(path, samples, columns.time, columns.sampling_rate_hz, counted)
+    unlabelled = 0
     for table in samples:
         others = [channel for other in joined for channel in other.at(table["time"])]
         more: dict[Any, Any] = dict(enumerate(others, start=len(columns.channels)))
         if intervals is not None:
             more["label"] = intervals.at(path, table["time"])
+        label = more.pop("label", table["label"])
+        before = unlabelled + label.isna().cumsum()
+        unlabelled += int(label.isna().sum())
         yield (
-            table.assign(**{"label": more.pop("label", table["label"])})
-            .join(pd.DataFrame(more, table.index))
-            .dropna(subset=["label"])
+            table.assign(label=label, unlabelled=before).join(pd.DataFrame(more, table.index)).dropna(subset=["label"])
         )
     if intervals is not None and (unused := intervals.unused()):
         counted["intervals of labels hold no sample"] += unused

@@ -174,7 +174,8 @@ def _har_transformer(config: PreTrainedConfig) -> Family:
         ),
     )
     fields = tuple(field for kind in widths for field in kind.fields)
-    return Family("layers", "num_hidden_layers", per_layer_fields=fields, widths=widths)
+    stem = ("stem_channels",)
+    return Family("layers", "num_hidden_layers", per_layer_fields=fields, unrelated_fields=stem, widths=widths)
 
 
 @register_family("har_resnet")

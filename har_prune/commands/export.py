@@ -1,5 +1,6 @@
 """`har-prune export`: a file for a device's runtime, kept only when that runtime gives the same answers."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,7 @@ def export(
     import torch
 
     from har_prune.checkpoints.load import Checkpoint
-    from har_prune.exporters.deployed import load_classifier, raw_inputs
+    from har_prune.exporters.deployed import class_places, load_classifier, raw_inputs
     from har_prune.exporters.export import Quantization, export_model, format_of
     from har_prune.recipe.prepare import drawn, prepared_for, warn_of_test
     from har_prune.runtime.console import say
@@ -60,15 +61,21 @@ def export(
         model, processor = load_classifier(source)
     else:
         config = data_config(data, data_subset, data_revision, test_subject, rename_channel, settings)
-        made = prepared_for(source, config, 0)
+        with warnings.catch_warnings():  # of classes that the data lack: they stay in what is exported
+            warnings.filterwarnings("ignore", "the checkpoint tells .* leave its head")
+            made = prepared_for(source, config, 0)
         model, processor = made.model, made.processor
+        whole = load_classifier(source)
+        if whole[0].config.num_labels != model.config.num_labels:
+            model, processor = whole
         # Drawn: the first of them are one person's first activity.
         rows = {"calibration": made.calibration_rows(samples, 0), "test": drawn(made.splits.test, samples, 0)}
         raw = {name: raw_inputs(made.preprocess(made.data.raw(some)), processor) for name, some in rows.items()}
         real = [raw["test"]]
         if int8 and made.data.labels is not None:  # texts without are of no classifier, and refused below
             warn_of_test(source, config)
-            labels = torch.as_tensor(made.data.labels[rows["test"]])
+            places = class_places(model, made.data.label_names)
+            labels = torch.as_tensor(places[made.data.labels[rows["test"]]])
             quantization = Quantization(raw["calibration"], (raw["test"], labels), max_drop)
     folder = Path(checkpoint)
     beside = folder.parent / format if folder.is_dir() else Path(format)

@@ -156,7 +156,8 @@ def preprocess_for(data: LabelledData, processor: Any, checkpoint: str, max_toke
         CheckpointError: The checkpoint has no processor of the kind the data needs, or takes channels that they lack.
     """
     if data.kind == "sensor" and isinstance(data.values, np.ndarray) and hasattr(processor, "sampling_rate_hz"):
-        channels = match_channels(data.sensor, data.values.shape[2], processor, checkpoint)
+        windows = data.sensor | {"window_s": data.values.shape[1] / data.sensor["sampling_rate_hz"]}
+        channels = match_channels(windows, data.values.shape[2], processor, checkpoint)
         return SensorInputs(processor, data.sensor["sampling_rate_hz"], channels)
     if data.kind == "image" and hasattr(processor, "do_rescale"):
         return ImageInputs(processor)

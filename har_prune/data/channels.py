@@ -27,8 +27,9 @@ _UNITS = {
 def mirror_signs(names: Sequence[str] | None, units: Sequence[str] | None) -> np.ndarray:
     """What each channel is multiplied with to be that of the other wrist, [C] of 1 and -1.
 
-    Axes are those of a watch: x along the forearm, y across it, z out of the back of the hand. In a mirror the
-    acceleration across the forearm turns round; of angular rates, which turn about an axis, the other two do.
+    Of a device whose x points to the hand on both wrists, with y across the forearm and z out of the back of the hand:
+    in a mirror the acceleration across the forearm turns round; of angular rates, which turn about an axis, the other
+    two do. A watch that is turned so that its display can be read has x away from one hand: corruption `other_wrist`.
 
     Args:
         names: Of the channels; they end with x, y or z.

@@ -16,7 +16,17 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from har_prune.checkpoints.auto_class import auto_class_of
 from har_prune.errors import DataError
-from har_prune.runtime.batches import IGNORED, INDEX, LABELS, checked, inputs_of, logits_of, shard_batch, to_device
+from har_prune.runtime.batches import (
+    IGNORED,
+    INDEX,
+    LABELS,
+    as_computed,
+    checked,
+    inputs_of,
+    logits_of,
+    shard_batch,
+    to_device,
+)
 from har_prune.runtime.devices import is_placed, working_device
 
 _CONFUSED_CLASSES = 64  # a larger matrix nobody looks at, and every iteration would keep several
@@ -126,7 +136,8 @@ def evaluate_model(
                 raise DataError(f"an evaluation batch has no labels; it has {', '.join(batch)}.")
             if rows is not None:
                 labels = rows[LABELS].to(device)
-                logits = logits_of(model(**to_device(inputs_of(rows), device))).float().to(device)
+                inputs = as_computed(to_device(inputs_of(rows), device), model)
+                logits = logits_of(model(**inputs)).float().to(device)
                 logits, labels = classified(logits, labels, language_model=language_model)
                 if not language_model:
                     names = [str(name) for _, name in sorted(model.config.id2label.items())]

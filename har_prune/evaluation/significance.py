@@ -51,6 +51,8 @@ def paired_difference(differences: Sequence[float]) -> PairedDifference:
     >>> paired_difference([0.01, -0.02, 0.03]).verdict
     'inside the noise'
     """
+    # Shares that differ as much would be ranked by the last bit of their subtraction.
+    differences = [round(difference, 12) for difference in differences]
     p = 1.0
     if len(differences) > 1 and any(differences):
         p = float(wilcoxon(differences).pvalue)

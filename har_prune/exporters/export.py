@@ -203,10 +203,15 @@ def _difference(
     """Largest difference of a logit between the two.
 
     Raises:
-        ExportError: It is too large or no number, or a probability is off.
+        ExportError: It is too large or no number, a probability is off, or the file does not run.
     """
     expected, chances = (values.numpy() for values in made.network(**inputs))
-    logits, probabilities = run({key: value.numpy() for key, value in inputs.items()})
+    try:
+        logits, probabilities = run({key: value.numpy() for key, value in inputs.items()})
+    except Exception as error:  # each runtime has classes of its own
+        raise ExportError(
+            f"the export's own runtime cannot run it on {name!r} inputs ({error}): nothing was kept."
+        ) from error
     allowed = tolerance * max(1.0, float(np.abs(expected).max()))
     if logits.shape != expected.shape or probabilities.shape != chances.shape:
         raise ExportError(

@@ -6,6 +6,7 @@ goes wrong with events as in Ward, Lukowicz and Gellersen 2011, "Performance met
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from har_prune.errors import DataError
 from har_prune.inference.smoothing import Segment, joined
@@ -58,7 +59,7 @@ def compare_timelines(true: Sequence[Segment], found: Sequence[Segment]) -> Time
         hits.append([n for n, share in enumerate(shares) if share > 0 and said[n].label == mine.label])
         right += sum(shares[n] for n in hits[-1])
         told += sum(shares)
-    delays = sorted(max(0.0, said[own[0]].start_s - mine.start_s) for mine, own in zip(real, hits, strict=True) if own)
+    delays = [max(0.0, said[own[0]].start_s - mine.start_s) for mine, own in zip(real, hits, strict=True) if own]
     return TimelineMetrics(
         frame_accuracy=right / whole,
         told=told / whole,
@@ -66,7 +67,7 @@ def compare_timelines(true: Sequence[Segment], found: Sequence[Segment]) -> Time
         insertions=len(said) - len({n for own in hits for n in own}),
         deletions=sum(not own for own in hits),
         fragmentations=sum(len(own) > 1 for own in hits),
-        delay_s=delays[(len(delays) - 1) // 2] if delays else None,
+        delay_s=median(delays) if delays else None,
     )
 
 

@@ -73,15 +73,17 @@ class Healer:
         schedule, teacher = self._whole_schedule(steps, final=final), self._teacher()
         if name == "scratch_full" and (train := self.config.train) is not None:
             schedule, teacher = train.model_copy(update={"epochs": train.epochs + schedule.epochs}), None
+        if name in ("scratch", "scratch_full"):  # random weights that are frozen stay random
+            schedule = schedule.model_copy(update={"parameters": "all"})
         return self._trained(stack, schedule, f"control-{name}", seed, teacher)
 
     def _whole_schedule(self, steps: Sequence[PruningStep], *, final: bool) -> TrainConfig:
         """The schedule that the last of some steps was healed on, drawn out over the healings of all."""
         taken = [step.healing.steps or 0 for step in steps if step.healing]
-        if self.heal is None or not taken:
+        if self.heal is None or self.train is None or not taken:
             raise DataError("controls are trained as the result was healed, and it was not.")
-        last = self._schedule(self.heal, final)
-        return last.model_copy(update={"epochs": last.epochs * sum(taken) / taken[-1]})
+        # Of steps, and not of epochs: each healing has been rounded to whole steps.
+        return self._schedule(self.heal, final).model_copy(update={"epochs": sum(taken) / len(self.train)})
 
     def _teacher(self) -> Teacher | None:
         distill = self.heal and self.heal.distill

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -31,7 +31,7 @@ from har_prune.pruning.ranking import FirstExamples, Ranking, rank_candidates
 from har_prune.pruning.record import Recorder
 from har_prune.pruning.store import RunFolder, data_fingerprints, joint_fingerprint
 from har_prune.pruning.structures import Removal, removal_from_json
-from har_prune.runtime.batches import checked, inputs_of, rows_of
+from har_prune.runtime.batches import checked, drawn_by, inputs_of, rows_of
 from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.environment import environment
@@ -148,7 +148,7 @@ class _Run:
         self.calibration = FirstExamples(calibration, self.settings.calibration.samples)
         self.one_example = rows_of(examples, slice(1))
         self.protected = protected_blocks(self.original, self.settings.protected)
-        check_settings(self.original, self.settings, self.one_example)
+        check_settings(self.original, config, self.one_example)
         check_all(config.evaluate, evaluate)
         if agreed(config.output_dir is None or not RunFolder.is_begun(config.output_dir), accelerator):
             check_latency(self.original, self.settings, self.one_example, accelerator)  # before anything is written
@@ -259,12 +259,10 @@ class _Run:
     def _iterate(self, stack: BlockStack) -> tuple[BlockStack, PruningStep]:
         start, iteration = time.monotonic(), len(self.steps)
         seed = self.config.seed + iteration
-        # A calibration loader that draws at random has to draw the same in a resumed run.
-        set_seed(seed)
-        ranking = self._ranking(stack, seed)
         is_clocked = self.folder is not None and self.settings.target.latency_ms is not None
         kept = self.folder.choice(iteration) if self.folder and is_clocked else None
-        removal, choice, smaller = self._remove_least(stack, ranking, seed, kept)
+        with drawn_by(seed, self.calibration.batches):  # in a resumed run the same
+            removal, choice, smaller = self._remove_least(stack, ranking := self._ranking(stack, seed), seed, kept)
         record = smaller.config.har_prune
         record |= {"criterion": self.settings.criterion} if removal.removed else {}
         record |= {"widths_criterion": self.settings.widths.criterion} if removal.removed_units else {}

@@ -13,7 +13,7 @@ from har_prune.blocks.rebuild import class_without_blocks, without_blocks
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import NotRemovableError, UnreachableTargetError, did_you_mean
 from har_prune.evaluation.cost import measure_cost, timed
-from har_prune.pruning.config import PruneSettings
+from har_prune.pruning.config import PruneSettings, RunConfig
 from har_prune.pruning.history import PruningStep
 from har_prune.pruning.structures import UnitQueue, widths_of
 from har_prune.pruning.target import Target
@@ -93,12 +93,12 @@ def _staying(stack: BlockStack, settings: PruneSettings, protected: set[int]) ->
     return fixed | first | {block.index for block in stack.blocks if block.original_index in protected}
 
 
-def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str, Tensor]) -> None:
+def check_settings(stack: BlockStack, config: RunConfig, inputs: dict[str, Tensor]) -> None:
     """Refuses settings that cannot work before any work is done for them.
 
     Args:
         stack: Blocks of the network pruning starts from.
-        settings: Criterion, representation, target and guards.
+        config: Criterion, representation, target and guards, and whether there are controls.
         inputs: Model inputs of one example, to count MACs on.
 
     Raises:
@@ -106,6 +106,7 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
         NotRemovableError, UndeclaredLayerListError: No config could state a smaller depth, or a smaller width.
         UnreachableTargetError: Nothing may be removed, or removing all that may go is not enough; says what is.
     """
+    settings = config.prune
     members(settings.criterion)
     if settings.calibration.race is not None:
         refuse_race([settings.criterion])
@@ -115,6 +116,11 @@ def check_settings(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
         make_unit_criterion(settings.widths.criterion)
         find_widths(stack, settings.widths.kinds)
     elif target.budgets == {"blocks": len(stack)}:
+        if config.controls:
+            raise UnreachableTargetError(
+                f"target blocks={len(stack)} removes and heals nothing, as this network has {len(stack)} blocks, and "
+                "controls are trained as the result is healed: ask for fewer blocks, or leave controls out."
+            )
         return  # a plain training; nothing has to be removable
     allowed = candidates(stack, settings, protected_blocks(stack, settings.protected))
     if not allowed and "widths" not in settings.structures:
@@ -173,7 +179,7 @@ def _check_budgets(stack: BlockStack, settings: PruneSettings, inputs: dict[str,
     if target.blocks is not None and target.blocks > len(stack):
         raise UnreachableTargetError(
             f"target blocks={target.blocks}: this network has {len(stack)} blocks. Ask for {len(least)} to "
-            f"{len(stack) - 1}, or for {len(stack)}, which removes nothing and only trains."
+            f"{len(stack) - 1}, or for {len(stack)}, a plain training of the original."
         )
     if target.budgets.keys() != {"blocks"} and target.is_met(before, before, len(stack)):
         raise UnreachableTargetError(

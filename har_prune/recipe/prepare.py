@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, data: LabelledData | None = None) -> Prepared:
         set_seed(recipe.seed)
         model, processor = make_original(dict(recipe.model.config or {}), data, splits.train)
     made = _tried(data, splits, model, processor, str(recipe.model.checkpoint), recipe.data)
-    check_settings(made.stack, recipe.prune, made.one_example)
+    check_settings(made.stack, recipe, made.one_example)
     return made
 
 

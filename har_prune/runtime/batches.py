@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import Tensor
+from accelerate import Accelerator, PartialState
+from accelerate.utils import set_seed
+from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedConfig
 
@@ -42,6 +43,15 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
+def as_computed(inputs: Mapping[str, Any], network: nn.Module) -> dict[str, Any]:
+    """Inputs in the precision of a network's weights, which may be another than they were made for while it trains."""
+    dtype = next((weight.dtype for weight in network.parameters() if weight.is_floating_point()), None)
+    return {
+        name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+
+
 def size_of(batch: Mapping[str, Any]) -> int:
     """Examples in a batch."""
     return len(next(value for _, value in _items(batch)))
@@ -51,7 +61,7 @@ def checked(batches: Any, what: str) -> Any:
     """The same batches, once it is clear that they are some.
 
     Raises:
-        DataError: There are none, or a data set of single examples was given.
+        DataError: There are none, or a data set of single examples was given, or what Accelerate has split already.
     """
     if batches is None:
         raise DataError(f"there are no {what} batches: give a DataLoader, or a list of batches.")
@@ -60,7 +70,34 @@ def checked(batches: Any, what: str) -> Any:
             f"{what}: a {type(batches).__name__} has single examples, and batches are wanted: put it into a "
             "torch.utils.data.DataLoader whose batches are dicts of model inputs."
         )
+    is_split = getattr(batches, "_is_accelerate_prepared", False) and PartialState().num_processes > 1
+    if is_split and what != "training":  # of which each process takes its share as Accelerate gives it
+        raise DataError(
+            f"{what}: accelerator.prepare has given each process a part of these batches, and processes share whole "
+            "ones here: give the loader as it was before."
+        )
     return batches
+
+
+def generators_of(loader: Any) -> list[tuple[Any, Any]]:
+    """Who draws the order of a loader's examples, each with its generator, which may be None."""
+    batches = getattr(loader, "batch_sampler", None)
+    owners = [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
+    return [(owner, owner.generator) for owner in owners if hasattr(owner, "generator")]
+
+
+@contextmanager
+def drawn_by(seed: int, loader: Any) -> Iterator[None]:
+    """Everything random follows from a seed, also what a loader draws by generators, which stay as they are."""
+    set_seed(seed)
+    own = [(owner, generator) for owner, generator in generators_of(loader) if generator is not None]
+    try:
+        for owner, _ in own:
+            owner.generator = torch.Generator().manual_seed(seed)
+        yield
+    finally:
+        for owner, generator in own:
+            owner.generator = generator
 
 
 def _items(batch: Any) -> Iterable[tuple[str, Any]]:

@@ -77,7 +77,8 @@ class FeatureHook:
             value = value.mT
         if self._reads_input and getattr(value, "ndim", 0) == 3 and _classifies_last_token(self.model):
             return value[torch.arange(len(value), device=value.device), _last_tokens(self.model, batch)], output
-        return _pool(value, batch.get("attention_mask"), self.model.main_input_name == "pixel_values"), output
+        mask = mask_of_positions(self.model, batch.get("attention_mask"), value)
+        return _pool(value, mask, self.model.main_input_name == "pixel_values"), output
 
 
 def channels_first(module: nn.Module) -> bool:
@@ -87,6 +88,19 @@ def channels_first(module: nn.Module) -> bool:
     """
     weighted = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
     return bool(weighted) and all(isinstance(part, (nn.Conv1d, nn.BatchNorm1d, nn.GroupNorm)) for part in weighted)
+
+
+def mask_of_positions(model: PreTrainedModel, attention_mask: Tensor | None, states: Any) -> Tensor | None:
+    """The mask [N, positions] of hidden states [N, positions, ...], where the network has one for them.
+
+    What cuts windows into patches, or audio into frames, has another length than its mask, and says how that shrinks.
+    """
+    shrunk = getattr(model, "_get_feature_vector_attention_mask", None)  # as transformers' speech models call it
+    if attention_mask is None or getattr(states, "ndim", 0) < 3:
+        return None
+    if shrunk is not None and attention_mask.shape != states.shape[:2]:
+        attention_mask = shrunk(states.shape[1], attention_mask)
+    return attention_mask if attention_mask.shape == states.shape[:2] else None
 
 
 class _ReachedError(Exception):
@@ -141,7 +155,7 @@ def _pool(value: Tensor, attention_mask: Tensor | None, image: bool) -> Tensor:
         return value.mean(dim=(2, 3))
     if value.ndim < 3:
         raise ShapeError(f"a representation of shape {tuple(value.shape)} cannot be pooled to [N, D].")
-    if attention_mask is None or attention_mask.shape != value.shape[:2]:
+    if attention_mask is None:
         return value.flatten(1, -2).mean(dim=1)
     weights = attention_mask.to(value.device, value.dtype)[..., None]
     return (value * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(torch.finfo(value.dtype).tiny)

@@ -28,8 +28,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: `path` exists and is not an empty folder.
-        OutputFolderError: safetensors could not write weights; a full disk is no OSError to it.
+        OutputFolderError: It is the working directory; or safetensors could not write weights, as a full disk is no
+            OSError to it.
     """
+    if path.resolve() == Path.cwd():
+        raise OutputFolderError(f"{path} is the folder you are in, and a new one takes its place: name another.")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} exists and is not empty")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,8 +96,15 @@ def trains_alike(accelerator: Accelerator) -> Accelerator:
     """The accelerator, if a training in its processes sees the batches that one process would see.
 
     Raises:
-        ProcessGroupError: Each process would take a whole batch, so the batch would grow with their number.
+        ProcessGroupError: Each process would take a whole batch, so the batch would grow with their number; or it
+            divides the loss for parts of a batch that it would be told of.
     """
+    parts = accelerator.gradient_accumulation_steps
+    if parts != 1:
+        raise ProcessGroupError(
+            f"this accelerator divides every loss by its gradient_accumulation_steps={parts}, and here the schedule "
+            "says in how many parts a batch is computed: leave that at 1, and set `accumulation` in train or heal."
+        )
     if accelerator.num_processes > 1 and not accelerator.split_batches:
         raise ProcessGroupError(
             f"this accelerator gives each of {accelerator.num_processes} processes a whole batch, and a batch is for "

@@ -54,10 +54,7 @@ class BlockAblation:
         reference: PreTrainedModel | None = None,
     ):
         self.stack, self.candidates = stack, sorted(set(candidates))
-        self._needing = {
-            needs: {name: criterion for name, criterion in criteria.items() if criterion.needs == needs}
-            for needs in get_args(Needs)
-        }
+        self._needing = {needs: {n: c for n, c in criteria.items() if c.needs == needs} for needs in get_args(Needs)}
         self._compares = bool(self._needing["features"] or self._needing["losses"])  # with and without each candidate
         self.hook = FeatureHook(stack.model, representation)
         self.reference_hook = None if reference is None else FeatureHook(reference, representation)
@@ -236,13 +233,14 @@ class BlockAblation:
             )
         module = self.stack.blocks[first].module
         before, after = as_positions(before.to(after.device), module), as_positions(after, module)
+        mask = positions_mask(self.stack.model, before, positions)
         for name, criterion in self._needing["hidden_states"].items():
             if first in run.values[name]:
                 raise NotRemovableError(
                     f"block {first} ({self.stack.names[first]!r}) has no score by {name!r}: it runs more than once. "
                     "Leave it out of `candidates`, or choose a criterion that compares networks, e.g. cka."
                 )
-            run.values[name][first] = criterion.of_block(before, after, positions_mask(before, positions), None)
+            run.values[name][first] = criterion.of_block(before, after, mask, None)
 
     def _cut(self, module: nn.Module, run: "_Forward", networks: int, given: Any, entry: Tensor | None = None) -> Any:
         """Arguments with the rows of the first networks, in place of those of all; `entry` has rows of fewer."""
@@ -335,9 +333,10 @@ class BlockAblation:
         for candidate, end, gradient in zip(self.candidates, ends, found, strict=True):
             states = (entries[candidate].to(gradient.device), outputs[end].detach(), gradient)
             before, after, slope = (as_positions(state, self.stack.blocks[end].module) for state in states)
+            mask = positions_mask(self.stack.model, before, inputs.get("attention_mask"))
             for name, criterion in self._needing["gradients"].items():
-                value = criterion.of_block(before, after, positions_mask(before, inputs.get("attention_mask")), slope)
-                values[name].append(value.to(found[-1].device))  # blocks may lie on several devices
+                # Blocks may lie on several devices.
+                values[name].append(criterion.of_block(before, after, mask, slope).to(found[-1].device))
         return {name: torch.stack(numbers) for name, numbers in values.items()}
 
 

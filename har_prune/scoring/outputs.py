@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from har_prune.errors import DataError
 from har_prune.runtime.batches import logits_of
-from har_prune.runtime.feature_hook import channels_first
+from har_prune.runtime.feature_hook import channels_first, mask_of_positions
 
 
 def as_positions(states: Tensor, block: nn.Module) -> Tensor:
@@ -22,10 +23,11 @@ def as_positions(states: Tensor, block: nn.Module) -> Tensor:
     return states[:, None] if states.ndim == 2 else states.flatten(1, -2)
 
 
-def positions_mask(states: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """1 where a position of hidden states [N, positions, D] counts, [N, positions]."""
-    if attention_mask is not None and attention_mask.shape == states.shape[:2]:
-        return attention_mask.to(states.device).double()
+def positions_mask(model: PreTrainedModel, states: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """1 where a position of a network's hidden states [N, positions, D] counts, [N, positions]."""
+    mask = mask_of_positions(model, attention_mask, states)
+    if mask is not None:
+        return mask.to(states.device).double()
     return torch.ones(states.shape[:2], dtype=torch.float64, device=states.device)
 
 

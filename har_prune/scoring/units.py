@@ -120,6 +120,6 @@ def _of_batch(widths: WidthStack, batch: Mapping[str, Any], criterion: UnitCrite
     found = []
     for width, values, slope in zip(widths.widths, read, slopes, strict=True):
         parts = width.by_unit(values.detach())
-        mask = positions_mask(parts.flatten(2), inputs.get("attention_mask"))[..., None]
+        mask = positions_mask(model, parts.flatten(2), inputs.get("attention_mask"))[..., None]
         found.append(criterion.of_values(parts, None if slope is None else width.by_unit(slope), mask))
     return found

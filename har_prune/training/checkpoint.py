@@ -55,8 +55,18 @@ class TrainingCheckpoint:
         return self.path is not None and time.monotonic() - self._saved >= 60 * self.minutes
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replaces the file."""
+        """Replaces the file.
+
+        Raises:
+            OutputFolderError: torch could not write it; a full disk is no OSError to it.
+        """
         if self.path is not None:
-            with whole_file(self.path) as partial:
-                torch.save({"identity": self.identity, **state}, partial)
+            try:
+                with whole_file(self.path) as partial:
+                    torch.save({"identity": self.identity, **state}, partial)
+            except RuntimeError as error:
+                raise OutputFolderError(
+                    f"the training could not be saved to {self.path} ({error}), and what was there before still is: "
+                    "is the disk full? Make room, and start again."
+                ) from error
         self._saved = time.monotonic()

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from har_prune.errors import RecipeError
-from har_prune.runtime.batches import logits_of
+from har_prune.runtime.batches import as_computed, logits_of
 
 
 class Logits(nn.Module):
@@ -39,13 +39,8 @@ class Logits(nn.Module):
 
     def _computed(self, inputs: Mapping[str, Any]) -> Tensor:
         # Weights of half precision are trained in float32, on batches that were made for what they came in.
-        dtype = next(weight.dtype for weight in self.network.parameters() if weight.is_floating_point())
-        inputs = {
-            name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-            for name, value in inputs.items()
-        }
         with self.accelerator.autocast():
-            return logits_of(self.network(**inputs)).float()
+            return logits_of(self.network(**as_computed(inputs, self.network))).float()
 
     def of(self, inputs: Mapping[str, Any]) -> Tensor:
         """Logits for a batch, in float32.

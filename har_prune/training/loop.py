@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from har_prune.blocks.stack import BlockStack
 from har_prune.errors import DataError, DivergedError
 from har_prune.evaluation.metrics import EvalMetrics, evaluate_model
-from har_prune.runtime.batches import LABELS, checked, fingerprint_of, inputs_of, to_device
+from har_prune.runtime.batches import LABELS, as_computed, checked, fingerprint_of, generators_of, inputs_of, to_device
 from har_prune.runtime.devices import refuse_placed
 from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.processes import accelerator_for, trains_alike
@@ -162,6 +162,7 @@ class _Training:
             "steps": self.total_steps,
             "network": weights_sha256(self.model),
             "teachers": [weights_sha256(teacher) for teacher in teachers],
+            "distill": self.teacher and self.teacher.config.model_dump(mode="json"),
             "data": fingerprint_of(self.train),
         }
         self.saved = TrainingCheckpoint(checkpoint, identity, self.config.checkpoint_minutes)
@@ -237,8 +238,9 @@ class _Training:
         """Gives the network the weights that are kept, and back what it was given with."""
         if self.kept.restore():
             # Autocast is the network's alone: sensor windows are turned in float32, here as in training.
-            forward = self.accelerator.autocast()(lambda batch: self.model(**inputs_of(batch)))
-            estimate_statistics(self.model, self._statistics_batches(), forward)
+            model = self.model
+            forward = self.accelerator.autocast()(lambda batch: model(**as_computed(inputs_of(batch), model)))
+            estimate_statistics(model, self._statistics_batches(), forward)
         self._release()
         quality = self.kept.quality
         if validation is not None and self.config.keep != "best":
@@ -304,9 +306,7 @@ class _Order:
 
     def __init__(self, loader: DataLoader, seed: int):
         self.seed, self.generator = seed, torch.Generator()
-        batches = getattr(loader, "batch_sampler", None)
-        owners: list[Any] = [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
-        self._former = [(owner, owner.generator) for owner in owners if hasattr(owner, "generator")]
+        self._former = generators_of(loader)
         for owner, _ in self._former:
             owner.generator = self.generator
 

@@ -124,9 +124,10 @@ def low_rate(window: Window, severity: int, random: RandomState, sensor: Sensor)
 
 @register_corruption("other_wrist", "sensor", severities=(1,))
 def other_wrist(window: Window, severity: int, random: RandomState, sensor: Sensor) -> Window:
-    """Mirrored at the plane across x, the axis along the forearm of a watch.
+    """A watch on the other wrist, turned so that its display can be read: there x points away from the hand.
 
-    A mirror turns x of an acceleration, and y and z of a rate of rotation, which is an axial vector.
+    The body's mirror with a device that turned by half about z: x of an acceleration changes sign, and y and z of a
+    rate of rotation, which is an axial vector. `mirror_signs` is of a device whose x points to the hand on both.
     """
     units: Sequence[str] = list(sensor.units) or [""] * window.shape[1]
     mirrored = window.copy()

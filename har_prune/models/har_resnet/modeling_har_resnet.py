@@ -85,6 +85,12 @@ class HarResNetPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     _no_split_modules = ["HarResNetLayer"]  # noqa: RUF012 (transformers' own spelling)
 
+    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
+        """Mask [B, T] -> of a stage, [B, T'], as the encoder halves it; named as in transformers' speech models."""
+        while attention_mask.shape[1] > feature_vector_length:
+            attention_mask = attention_mask[:, ::2]
+        return attention_mask
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)

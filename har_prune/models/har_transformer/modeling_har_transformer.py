@@ -82,7 +82,7 @@ class HarTransformerEmbeddings(nn.Module):
         hidden_states = self.projection(signal).transpose(1, 2)
         hidden_states = hidden_states + self.position_embeddings[:, : hidden_states.shape[1]]
         if self.cls_token is not None:
-            hidden_states = torch.cat([self.cls_token.expand(len(hidden_states), -1, -1), hidden_states], dim=1)
+            hidden_states = torch.cat([self.cls_token.expand(hidden_states.shape[0], -1, -1), hidden_states], dim=1)
         return self.dropout(hidden_states), None if mask is None else self.patch_mask(mask)
 
     def patch_mask(self, mask: Tensor) -> Tensor:
@@ -174,6 +174,11 @@ class HarTransformerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["HarTransformerLayer"]  # noqa: RUF012 (transformers' own spelling)
+
+    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
+        """Mask [B, T] -> of patches, [B, P (+ 1)]; named as in transformers' speech models."""
+        mask = attention_mask[:, :: 2 ** len(self.config.stem_channels)].bool()
+        return self.base_model.embeddings.patch_mask(mask)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
