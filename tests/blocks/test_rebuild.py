@@ -358,3 +358,9 @@ def test_a_backbone_has_the_family_of_its_own_config():
     assert stack.family is not None
     assert stack.names == [f"backbone.encoder.layer.{i}" for i in range(4)]
     assert remove_blocks(stack, [1], example_inputs=inputs).config.backbone_config.num_hidden_layers == 3
+
+
+def test_a_stem_of_as_many_convolutions_as_there_are_blocks_is_no_list_of_blocks():
+    model = har_transformer(2, stem_channels=[8, 12], patch_size=2, patch_stride=2)
+    smaller = remove_blocks(model, [0])
+    assert (smaller.config.num_hidden_layers, list(smaller.config.stem_channels)) == (1, [8, 12])

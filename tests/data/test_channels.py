@@ -168,10 +168,13 @@ def test_two_classes_of_one_name_are_refused(tmp_path):
         load_data(path)
 
 
-def test_windows_longer_than_the_models_are_refused_with_the_length_to_prepare():
+@pytest.mark.parametrize("stated", [{"window_s": 4.0}, {}, {"window_s": 0.5}])
+def test_windows_longer_than_the_models_are_refused_with_the_length_to_prepare(stated):
+    """By the windows themselves, whatever their card states."""
     values = np.zeros((2, 200, 6), np.float32)
     data = _data(values, NAMES, UNITS)
-    data.sensor["window_s"] = 4.0
+    data.sensor.pop("window_s", None)
+    data.sensor.update(stated)
     with pytest.raises(
         CheckpointError, match=r"windows of up to 0\.64 s and the data have windows of 4 s.*--window-s"
     ):

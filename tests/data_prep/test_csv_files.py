@@ -299,3 +299,16 @@ def test_maps_with_mistakes_are_named(tmp_path, key, value, message):
     (tmp_path / "map.yaml").write_text("\n".join([*lines, f"{key}: {value}"]))
     with pytest.raises(PrepError, match=re.escape(message)):
         load_map(tmp_path / "map.yaml")
+
+
+def test_samples_that_nobody_labelled_are_no_gap_to_fill(prepare, tmp_path):
+    """They were measured: a line drawn over them, with the label of its ends, would be made up."""
+    rows = [f"{50 * n},{5 if 40 <= n < 60 else 1},180,{'' if 40 <= n < 60 else 'walk'}" for n in range(120)]
+    command = _own(tmp_path, rows)
+    map_ = tmp_path / "map.yaml"
+    map_.write_text(map_.read_text().replace("{column: activity}", "{column: activity, missing: drop}"))
+    code, said = prepare(*command, "--max-gap-s", "3")
+    assert code == 0, said
+    starts = load_dataset("parquet", data_dir=str(tmp_path / "out"), split="train")["start_s"]
+    assert [start for start in starts if 1.0 < start < 3.0] == [], starts
+    assert 3.0 in starts

@@ -229,6 +229,17 @@ subject: {from_name: "(?P<subject>[a-z]+)_.*"}
     assert [rows.features["label"].int2str(label) for label in rows["label"]] == ["walk"] * 4 + ["sit"] * 5
     expected = np.round(values[100:200] * 256) / 256 * G
     np.testing.assert_allclose(np.array(rows[0]["input_values"]), expected, atol=1e-5)
+    labels, map_ = raw / "anna_left.labels.csv", tmp_path / "map.yaml"
+    written, seconds = (
+        labels.read_text(),
+        pd.Timestamp("2024-05-31T11:00:02", tz="UTC").timestamp(),
+    )  # two hours behind
+    labels.write_text(f"start,end,label\n{seconds},{seconds + 8},walk\n")
+    map_.write_text(map_.read_text().replace("unit: iso", "unit: s"))
+    code, said = prepare(*command, "--overwrite")
+    assert (code, "count from 1970 in UTC" in said) == (2, True)
+    labels.write_text(written)
+    map_.write_text(map_.read_text().replace("unit: s,", "unit: iso,"))
     whole = (raw / "anna_left.bin").read_bytes()
     (raw / "anna_left.bin").write_bytes(b"\x00" * 2000 + whole[:100])
     code, said = prepare(*command, "--overwrite")
@@ -287,6 +298,25 @@ def test_inspect_recognises_units_packets_and_rest(tmp_path):
     assert any("labels.csv" in warning for warning in found.warnings)
     packets.assign(ax=packets["ax"] * 37, ay=packets["ay"] * 37, az=packets["az"] * 37).to_csv(tmp_path / "c.csv")
     assert any("gravity in no unit here" in warning for warning in inspect(tmp_path / "c.csv").warnings)
+
+
+def test_inspect_believes_a_unit_in_a_name_before_a_size(tmp_path):
+    time, values = _walk(50, 60)
+    calm = np.random.default_rng(0).standard_normal((len(time), 3))
+
+    def found(unit):
+        table = pd.DataFrame(values, columns=["acc_x", "acc_y", "acc_z"]).assign(time=time, activity="sit")
+        rates = {f"gyro_{axis}{unit}": calm[:, place] for place, axis in enumerate("xyz")}
+        table.assign(**rates).to_csv(tmp_path / "all.csv", index=False)
+        looked = inspect(tmp_path / "all.csv")
+        channels = yaml.safe_load(looked.column_map)["channels"]
+        return channels["gyro_x"]["unit"], any("rad/s" in warning for warning in looked.warnings)
+
+    assert found(" (deg/s)") == found(" [dps]") == ("deg/s", False)
+    assert found(" rad/s") == ("rad/s", False)
+    assert found("") == ("rad/s", True), "a device at rest in deg/s has such numbers too"
+    calm *= 100
+    assert found(" rad/s") == ("rad/s", True)
 
 
 @pytest.mark.parametrize("name", ["subject", "subject (id)", "Subject_Index", "user_id"])

@@ -25,3 +25,12 @@ def test_one_subject_and_no_difference_prove_nothing():
     assert paired_difference([0.3]).verdict == "inside the noise"
     assert (paired_difference([0.0, 0.0]).p, paired_difference([0.0, 0.0]).verdict) == (1.0, "inside the noise")
     assert half_interval([0.5]) == 0
+
+
+def test_equal_differences_are_equal_whatever_their_last_bit():
+    """Accuracies of 50 windows: as they are subtracted, 0.96 - 0.94 is not 0.76 - 0.74, and Wilcoxon ranks by size."""
+    one = [49, 25, 41, 32, 38, 27, 46, 46]
+    other = [48, 23, 40, 30, 37, 26, 47, 45]
+    of_counts = paired_difference([float(a - b) for a, b in zip(one, other, strict=True)])
+    of_shares = paired_difference([a / 50 - b / 50 for a, b in zip(one, other, strict=True)])
+    assert (of_shares.p, of_shares.verdict) == (of_counts.p, of_counts.verdict)

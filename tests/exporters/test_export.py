@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -15,7 +16,12 @@ import pytest
 import torch
 from console import short_run
 from families import TOKENS, WIDTHS, cifar_resnet, classifier, har_resnet, har_transformer, vit
-from transformers import BertForSequenceClassification, MobileViTImageProcessor, ViTImageProcessor
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    MobileViTImageProcessor,
+    ViTImageProcessor,
+)
 from typer.testing import CliRunner
 
 from har_prune import HarFeatureExtractor, export_model, find_widths, remove_blocks, remove_units
@@ -44,6 +50,7 @@ NETWORKS = {
         lambda: har_transformer(2, stem_channels=[8, 12], patch_size=2, patch_stride=2),
         EXTRACTOR,
     ),
+    "HAR Transformer with a class token": (lambda: har_transformer(2, pooling="cls"), EXTRACTOR),
     "CIFAR ResNet": (cifar_resnet, IMAGES),
     "ViT": (vit, IMAGES),
 }
@@ -268,3 +275,39 @@ def test_the_command_exports_a_run(run_folder, tmp_path):
     assert "not empty" in again.output
     assert CliRunner().invoke(app, ["export", str(tmp_path / "none")]).exit_code == 2
     assert CliRunner().invoke(app, ["export", "x", "--format", "tflite"]).exit_code == 2
+
+
+def test_classes_that_the_data_lack_stay_in_the_file(run_folder, tmp_path):
+    """One more, in front of the others: labels of the data are other places of the head then."""
+    model = AutoModelForSequenceClassification.from_pretrained(run_folder / "pruned", trust_remote_code=True)
+    names, head = list(model.config.id2label.values()), model.classifier
+    model.classifier = torch.nn.Linear(head.in_features, len(names) + 1)
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.cat([torch.zeros_like(head.weight[:1]), head.weight]))
+        model.classifier.bias.copy_(torch.cat([torch.tensor([-100.0]), head.bias]))
+    model.config.id2label = dict(enumerate(["dancing", *names]))
+    model.config.label2id = {name: index for index, name in model.config.id2label.items()}
+    model.save_pretrained(tmp_path / "wider")
+    shutil.copy(run_folder / "pruned" / "preprocessor_config.json", tmp_path / "wider")
+    records = []
+    for checkpoint, out in ((run_folder / "pruned", "whole"), (tmp_path / "wider", "more")):
+        options = ["--data", "synthetic", "--test-subject", "s10", "--samples", "64", "--int8", "--max-drop", "1"]
+        done = CliRunner().invoke(app, ["export", str(checkpoint), "--output", str(tmp_path / out), *options])
+        assert done.exit_code == 0, done.output
+        assert "leave its head" not in done.output
+        records.append(json.loads((tmp_path / out / "export.json").read_text()))
+    assert records[1]["facts"]["labels"] == ["dancing", *names]
+    assert records[1]["accuracy"] == records[0]["accuracy"]
+
+
+def test_a_file_that_its_runtime_cannot_run_is_one_message(tmp_path, monkeypatch):
+    def load(self, path):
+        def run(arrays):
+            raise ValueError("Got invalid dimensions")
+
+        return run
+
+    monkeypatch.setattr(OnnxFormat, "load", load)
+    with pytest.raises(ExportError, match=r"own runtime cannot run it.*Got invalid dimensions"):
+        export_model(har_transformer(2), EXTRACTOR, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()

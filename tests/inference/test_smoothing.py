@@ -94,6 +94,8 @@ def test_a_timeline_is_compared_by_time_and_by_segments():
     # IoU: a 0-4 in 0-10: 0.4; a 5-12: 5/12; b 12-25: 8/15; c 39-40: 0.2; the true a of 0-10 counts once.
     assert metrics.segment_f1 == pytest.approx({0.1: 2 * 3 / 10, 0.25: 2 * 2 / 10, 0.5: 2 * 1 / 10})
     assert metrics.delay_s == 2
+    late = [Segment(0, 10, "a", 1), Segment(18, 20, "b", 1)]
+    assert compare_timelines(true[:2], late).delay_s == 4, "the median of 0 and 8 s"
     same = compare_timelines(true, true)
     assert (same.frame_accuracy, same.segment_f1[0.5], same.insertions, same.deletions, same.delay_s) == (
         1,

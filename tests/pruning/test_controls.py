@@ -188,3 +188,33 @@ def test_as_many_blocks_as_there_are_is_a_plain_training_and_more_is_refused():
     assert [step.removed for step in history.iterations] == [()]
     with pytest.raises(UnreachableTargetError, match=r"this network has 4 blocks\. Ask for 1 to 3, or for 4"):
         _run(target={"blocks": 5}, controls=())
+
+
+def test_a_control_takes_as_many_steps_as_all_healings_of_part_of_an_epoch():
+    """Each healing rounds half of three steps to two; the control takes four of them, and not round(2 * 1.5)."""
+    torch.manual_seed(0)
+    heal = HealConfig(epochs=0.5, when=1)
+    config = PruneConfig(target={"blocks": 2}, heal=heal, controls=("scratch",), evaluate={"latency": False})
+    history = prune(har_transformer(4), loader(48, 0), loader(32, 1), loader(32, 2), config).history
+    healings = [step.healing.steps for step in history.iterations if step.healing]
+    assert len(healings) == 2
+    assert history.controls["scratch"].healing.steps == sum(healings)
+
+
+def test_random_weights_are_trained_whole_whatever_is_healed(monkeypatch):
+    trained = {}
+
+    def noted(stack, train, validation, schedule, *, name, **rest):
+        trained[name] = schedule.parameters
+        return train_model(stack, train, validation, schedule, name=name, **rest)
+
+    monkeypatch.setattr("har_prune.pruning.healing.train_model", noted)
+    _run(heal=HealConfig(epochs=1, parameters="norms_and_head"))
+    assert trained.pop("control-scratch") == "all"
+    assert set(trained) == {"heal-002", "control-original", "control-random", "control-last"}
+    assert set(trained.values()) == {"norms_and_head"}
+
+
+def test_controls_of_a_target_that_removes_nothing_are_refused_at_once():
+    with pytest.raises(UnreachableTargetError, match=r"blocks=4 removes and heals nothing.*leave controls out"):
+        _run(target={"blocks": 4})

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import har_transformer
 from killed import die_at_call, in_new_process
 from safetensors.torch import load_file
-from tiny_data import loader
+from tiny_data import loader, windows
+from torch.utils.data import DataLoader
 
 from har_prune import HealConfig, PruneConfig, prune
 from har_prune.models.har_transformer import HarTransformerConfig, HarTransformerForSequenceClassification
@@ -83,3 +85,28 @@ def test_killed_and_started_again_it_ends_the_same(module, name, number, uninter
     assert weights.keys() == expected_weights.keys()
     assert all(torch.equal(value, expected_weights[key]) for key, value in weights.items())
     assert not list(out.glob(".partial*")), "what the killed run left half-written is gone"
+
+
+def test_a_calibration_that_draws_by_a_generator_of_its_own_goes_on_alike(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def removed(out, stop=None):
+        def interrupt(step, history):
+            if step.iteration == stop:
+                raise Stop
+
+        torch.manual_seed(0)
+        model = har_transformer(6)
+        drawing = DataLoader(windows(256, 7), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(0))
+        config = PruneConfig(
+            target={"blocks": 3}, calibration={"samples": 8, "execution_plan": {"micro_batch": 8}}, output_dir=out,
+            evaluate={"latency": False},
+        )  # fmt: skip
+        history = prune(model, None, drawing, loader(32, 2), config, on_step=interrupt).history
+        return [[score.importance for score in step.scores] for step in history.iterations]
+
+    whole = removed(tmp_path / "whole")
+    with pytest.raises(Stop):
+        removed(tmp_path / "cut", stop=2)
+    assert removed(tmp_path / "cut") == whole

@@ -16,6 +16,7 @@ from har_prune.data.batches import SensorInputs, make_loader
 from har_prune.data.load import LabelledData
 from har_prune.errors import DataError, DivergedError, OutputFolderError
 from har_prune.models.har_transformer import HarFeatureExtractor
+from har_prune.training.checkpoint import TrainingCheckpoint
 
 CASES = {
     # every kind of state a training has: moments, momentum, best weights, a mean of weights, dropout, augmentation
@@ -257,3 +258,36 @@ def test_a_rotary_table_keeps_its_precision():
 def test_a_network_with_nothing_to_leave_out_trains_with_layer_drop():
     result = train_model(har_transformer(1), loader(32, 0), None, TrainConfig(epochs=1, layer_drop=0.5))
     assert result.samples_seen == 32
+
+
+def test_another_distillation_is_another_training(tmp_path):
+    train, file = loader(32, 0), tmp_path / "one.training"
+    teacher, config = find_blocks(har_transformer(3)), TrainConfig(epochs=2, checkpoint_minutes=0)
+    train_model(
+        har_transformer(2), train, None, config, teacher=Teacher(teacher, DistillConfig(weight=0.2)), checkpoint=file
+    )
+    torch.manual_seed(0)
+    with pytest.raises(OutputFolderError, match="of another training"):
+        train_model(
+            har_transformer(2),
+            train,
+            None,
+            config,
+            teacher=Teacher(teacher, DistillConfig(weight=0.9)),
+            checkpoint=file,
+        )
+
+
+def test_a_full_disk_is_one_message_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    file = tmp_path / "one.training"
+    checkpoint = TrainingCheckpoint(file, {"seed": 0}, 0)
+    checkpoint.save({"step": 1})
+
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] unexpected pos")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputFolderError, match="is the disk full"):
+        checkpoint.save({"step": 2})
+    assert checkpoint.load() == {"step": 1}
+    assert list(tmp_path.iterdir()) == [file]

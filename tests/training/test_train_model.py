@@ -86,6 +86,15 @@ def test_half_precision_is_trained_on_batches_of_half_precision(make):
         torch.testing.assert_close(left, right.to(left.dtype))
 
 
+@pytest.mark.parametrize("keep", ["best", "last", "average"])
+def test_half_precision_is_validated_on_batches_of_half_precision(keep):
+    rows = [row | {"input_values": row["input_values"].bfloat16()} for row in windows(32, 0)]
+    model, batches = har_resnet().bfloat16(), DataLoader(rows, batch_size=16)
+    found = train_model(model, batches, batches, TrainConfig(epochs=1, keep=keep))
+    assert found.validation.samples == 32
+    assert model.dtype == torch.bfloat16
+
+
 def test_half_an_epoch_and_a_batch_behind_it():
     model = har_transformer(2)
     assert train_model(model, loader(64, 0), None, TrainConfig(epochs=0.5)).steps == 2
