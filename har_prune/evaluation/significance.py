@@ -52,8 +52,7 @@ def paired_difference(differences: Sequence[float]) -> PairedDifference:
     'inside the noise'
     """
     # Shares that differ as much would be ranked by the last bit of their subtraction.
-    differences = [round(difference, 12) for difference in differences]
-    p = 1.0
-    if len(differences) > 1 and any(differences):
-        p = float(wilcoxon(differences).pvalue)
+    p, ranked = 1.0, [round(difference, 12) for difference in differences]
+    if len(ranked) > 1 and any(ranked):
+        p = float(wilcoxon(ranked).pvalue)
     return PairedDifference(fmean(differences), half_interval(differences), p, len(differences))
