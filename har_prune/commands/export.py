@@ -45,8 +45,9 @@ def export(
     import torch
 
     from har_prune.checkpoints.load import Checkpoint
-    from har_prune.exporters.deployed import class_places, load_classifier, raw_inputs
+    from har_prune.exporters.deployed import load_classifier, raw_inputs
     from har_prune.exporters.export import Quantization, export_model, format_of
+    from har_prune.recipe.original import class_rows
     from har_prune.recipe.prepare import drawn, prepared_for, warn_of_test
     from har_prune.runtime.console import say
 
@@ -74,8 +75,8 @@ def export(
         real = [raw["test"]]
         if int8 and made.data.labels is not None:  # texts without are of no classifier, and refused below
             warn_of_test(source, config)
-            places = class_places(model, made.data.label_names)
-            labels = torch.as_tensor(places[made.data.labels[rows["test"]]])
+            places = torch.as_tensor(class_rows(model, made.data.label_names))
+            labels = places[torch.as_tensor(made.data.labels[rows["test"]])]
             quantization = Quantization(raw["calibration"], (raw["test"], labels), max_drop)
     folder = Path(checkpoint)
     beside = folder.parent / format if folder.is_dir() else Path(format)

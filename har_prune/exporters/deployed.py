@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,15 +177,6 @@ def load_classifier(source: Checkpoint) -> tuple[PreTrainedModel, Any]:
     model = load_model(auto_class, source).float().eval()  # of half precision too: inputs are in single
     kind = {"input_ids": "text", "pixel_values": "image"}.get(model.main_input_name, "sensor")
     return model, load_processor(source, kind)
-
-
-def class_places(model: PreTrainedModel, names: Sequence[str]) -> np.ndarray:
-    """Places of classes in a classifier's head, which may tell more of them apart, by name."""
-    known = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    if len(known) == len(names):
-        return np.arange(len(names))
-    rows = [index for index, name in enumerate(known) if name in set(names)]
-    return np.array(rows if [known[index] for index in rows] == list(names) else [known.index(n) for n in names])
 
 
 def raw_inputs(inputs: dict[str, Tensor], processor: Any) -> dict[str, Tensor]:

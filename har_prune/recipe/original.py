@@ -238,15 +238,21 @@ def _auto_class(data: LabelledData) -> Any:
     return AutoModelForImageClassification if data.kind == "image" else AutoModelForSequenceClassification
 
 
+def class_rows(model: PreTrainedModel, wanted: list[str]) -> list[int]:
+    """Rows of a classifier's head that the classes have by name; all of its rows where names do not tell."""
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    rows = [index for index, name in enumerate(names) if name != _BACKGROUND]
+    if [names[index] for index in rows] == wanted:  # ImageNet has two cranes: names alone would not do
+        return rows
+    told = len(set(names)) == len(names) and set(wanted) < set(names)
+    return [names.index(name) for name in wanted] if told else list(range(len(names)))
+
+
 @torch.no_grad()
 def _keep_classes(model: PreTrainedModel, wanted: list[str]) -> None:
     """Takes classes that nobody asks for out of the head, where the others are there by name."""
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    rows = [index for index, name in enumerate(names) if name != _BACKGROUND]
-    if [names[index] for index in rows] != wanted:  # ImageNet has two cranes: names alone would not do
-        if len(set(names)) < len(names) or not set(wanted) < set(names):
-            return
-        rows = [names.index(name) for name in wanted]
+    rows = class_rows(model, wanted)
     tower = body_of(model)
     body = {id(module) for module in tower.modules()} if tower is not model else set()
     heads = [
