@@ -31,9 +31,9 @@ RUNS = {
 }
 SHOWN = {"depths_loso_utd_mhad2", "layers_and_filters_loso_utd_mhad2"}  # in docs/results/index.md
 PAGE = "utd_mhad2_s1"  # docs/results/report.html
-# Which have the table of all folds between two marks, and of which kind of runs.
-PAGES = {"README.md": "_labels40", "docs/results/index.md": ""}
-_BEGIN, _END = "<!-- made by benchmarks/results.py -->\n", "<!-- end -->"
+# Which have the table of all folds between two marks, of these kinds of runs.
+PAGES = {"README.md": ["_labels40"], "docs/results/index.md": ["_labels40", ""]}
+_END = "<!-- end -->"
 
 
 def main() -> None:
@@ -66,21 +66,23 @@ def main() -> None:
         loso_folds.write_run(packed.name.removesuffix(".json.xz"))
     for kind in loso_folds.KINDS:
         loso_folds.write_together(kind)
-    for page, kind in PAGES.items():
-        _replace(ROOT / page, loso_folds.readable(loso_folds.all_kept(kind)))
-    runs = loso_folds.all_kept(PAGES["README.md"])
+    for page, kinds in PAGES.items():
+        for kind in kinds:
+            begin = f"<!-- loso{kind}, made by benchmarks/results.py -->\n"
+            _replace(ROOT / page, begin, loso_folds.readable(loso_folds.all_kept(kind)))
+    runs = loso_folds.all_kept(PAGES["README.md"][0])
     first = next(iter(runs))
     loso_picture.draw(first, runs[first], ASSETS / f"{first}.png")
 
 
-def _replace(path: Path, table: str) -> None:
+def _replace(path: Path, begin: str, table: str) -> None:
     text = path.read_text(encoding="utf-8")
-    if text.count(_BEGIN) != 1 or text.count(_END) != 1 or text.index(_BEGIN) > text.index(_END):
-        raise ValueError(f"{path} needs {_BEGIN.strip()} and {_END}, once each: the table stands between them")
-    before, _, rest = text.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(_END)
+    if not found or not ended:
+        raise ValueError(f"{path} needs {begin.strip()} and {_END} behind it: the table stands between them")
     with whole_file(path) as partial:
-        partial.write_text(f"{before}{_BEGIN}{table}\n{_END}{after}", encoding="utf-8")
+        partial.write_text(f"{before}{begin}{table}\n{_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
