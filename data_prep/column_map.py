@@ -230,6 +230,10 @@ class ColumnMap(_Strict):
         twice = [name for file in self.joined for name in file.channels if name in self.channels]
         if twice:
             raise ValueError(f"channel {twice[0]} is in the recording and in a joined file")
+        for columns in (self.columns, *([each.column for each in file.channels.values()] for file in self.joined)):
+            repeated = [name for place, name in enumerate(columns) if name in columns[:place]]
+            if repeated:
+                raise ValueError(f"column {repeated[0]!r} is read twice: one of the two is another column")
         return self
 
     @model_validator(mode="after")
@@ -292,6 +296,17 @@ class ColumnMap(_Strict):
         return named + [column for column in (self.label.column, self.subject.column) if column]
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe, and without what hides a mistake: a key given twice, of which YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_map(path: Path) -> ColumnMap:
     """Reads and checks a column map.
 
@@ -299,7 +314,7 @@ def load_map(path: Path) -> ColumnMap:
         PrepError: It is missing, no YAML, or says something else; every problem is named.
     """
     try:
-        return ColumnMap.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return ColumnMap.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Loader))
     except OSError as error:
         raise PrepError(f"column map {path} cannot be read: {error.strerror}. Say what the columns are.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """A whole run killed with SIGKILL and started again: history equal, every weight bit-equal."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def uninterrupted(root, tmp_path_factory):
         ("os", "rename", 1),  # the original is saved and not yet in place
         ("har_prune.training.loop", "evaluate_model", 2),  # the first healing
         ("har_prune.pruning.loop", "control_network", 1),
-        ("har_prune.checkpoints.save", "_verify", 1),  # the result is being verified
+        ("har_prune.checkpoints.save", "verify_saved", 1),  # the result is being verified
         ("har_prune.recipe.steps", "plot_trajectory", 1),
     ],
 )
@@ -80,6 +81,17 @@ def test_a_run_killed_and_started_again_ends_the_same(module, name, number, unin
     assert {"original", "iteration-001", "iteration-002", "control-scratch", "pruned"} == set(outcome[1])
     assert _same(outcome, uninterrupted)
     assert {path.name for path in out.iterdir()} >= {"report.md", "trajectory.png", "history.json"}
+
+
+def test_a_result_that_was_altered_is_not_called_that_of_the_run(root, tmp_path, capfd):
+    out = tmp_path / "out"
+    assert in_new_process(_run, root, out, *QUICKSTART) == 0
+    (out / "pruned" / "model.safetensors").write_bytes(b"")
+    assert in_new_process(_run, root, out, *QUICKSTART) == 2
+    shutil.rmtree(out / "pruned")
+    assert in_new_process(_run, root, out, *QUICKSTART) == 0
+    (out / "pruned" / "history.json").write_text("{")
+    assert in_new_process(_run, root, out, *QUICKSTART) == 2
 
 
 def test_a_resnet_under_autocast_as_well(root, tmp_path):

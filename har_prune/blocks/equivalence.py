@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from har_prune.runtime.batches import to_device
+from har_prune.runtime.batches import inputs_for
 from har_prune.runtime.devices import exact_float32
 
 TOLERANCE = 1e-5  # of the largest output, in float32
@@ -25,7 +25,7 @@ def outputs_of(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Tensor
     model.eval()
     try:
         with exact_float32(True):
-            first = model(**to_device(inputs, model.device))[0]
+            first = model(**inputs_for(model, inputs))[0]
     finally:
         model.train(was_training)
     return [tensor for tensor in _flat(first) if tensor.is_floating_point()]

@@ -12,7 +12,7 @@ from har_prune.checkpoints.provenance import command_without_places, dataset_lic
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.names import in_markdown, printable
 from har_prune.reporting.robustness import robustness_markdown, robustness_of
-from har_prune.reporting.trajectory import trajectory_markdown
+from har_prune.reporting.trajectory import chosen_note, trajectory_markdown
 from har_prune.widths.find import find_widths
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -72,6 +72,7 @@ def model_card(
         dataset_license=_dataset_license(history),
         command=printable(command_without_places(command)) if command else None,
         trajectory=trajectory_markdown(history) if history else "",
+        chosen=chosen_note(history) if history else "",
         robustness="\n".join(robustness_markdown(robustness_of(history))) if history else "",
         plotted=history is not None and len(history.iterations) > 1,
     )
@@ -141,14 +142,18 @@ def _eval_results(history: PruningHistory | None) -> list[EvalResult] | None:
         figures.append(("perplexity", "Perplexity", measured.figures["perplexity"]))
     else:
         figures.append(("f1", "Macro F1", measured.macro_f1))
+    data = history.recipe.get("data", {})
+    is_own = split == "test" and data.get("protocol", "official") == "official"  # others are cut out of the data here
+    own = data.get("test_split", split) if is_own else None
     # A path of somebody's disk has no place in a published card.
-    dataset = str(history.recipe.get("data", {}).get("name_or_path", "unknown")).rstrip("/").rsplit("/", 1)[-1]
+    dataset = str(data.get("name_or_path", "unknown")).rstrip("/").rsplit("/", 1)[-1]
     return [
         EvalResult(
             task_type="text-generation" if measured.task == "next-token" else "classification",
             dataset_type=dataset,
             dataset_name=dataset,
-            dataset_split=split,
+            dataset_config=data.get("subset"),
+            dataset_split=own if data else split,
             metric_type=metric,
             metric_name=name,
             metric_value=round(value, 4),

@@ -21,6 +21,7 @@ from har_prune.errors import CheckpointError, OutputFolderError, SaveVerificatio
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.robustness import plot_robustness
 from har_prune.reporting.trajectory import plot_trajectory
+from har_prune.runtime.digest import weights_sha256
 from har_prune.runtime.files import whole_folder, write_json
 
 _ROUNDED = (
@@ -68,6 +69,12 @@ def save_pruned(
         raise ValueError(
             f"max_shard_size={max_shard_size!r}: give a number of bytes above 0, or one with a unit, 5GB."
         )
+    if history is not None and history.after.weights_sha256 not in ("", weights_sha256(model)):  # "" in records of 0.1
+        warnings.warn(
+            "the model has other weights than the network that the history ends with, and card and history.json speak "
+            "of that one. It is the `model` of the same result; one that was trained since is to be evaluated anew.",
+            stacklevel=2,
+        )
     processors = _processors_of_origin(model) if processor is None else [processor]
     try:
         with whole_folder(directory) as folder:
@@ -81,7 +88,7 @@ def save_pruned(
                     plot_trajectory(history, folder / "trajectory.png")
                     plot_robustness(history, folder / "robustness.png")
             (folder / "README.md").write_text(model_card(model, history, command, processors), encoding="utf-8")
-            _verify(model, folder, make_example_inputs(model) if example_inputs is None else example_inputs)
+            verify_saved(model, folder, make_example_inputs(model) if example_inputs is None else example_inputs)
     except FileExistsError as error:
         raise OutputFolderError(f"{error}: choose another directory, or remove it first.") from error
     return directory
@@ -111,7 +118,12 @@ def _processors_of_origin(model: PreTrainedModel) -> list[Any]:
     return found
 
 
-def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> None:
+def verify_saved(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> None:
+    """Loads what a folder holds and compares it with a model, on some inputs.
+
+    Raises:
+        SaveVerificationError: It does not load, or is another network.
+    """
     try:
         own = runs_remote_code(model)
         checkpoint = Checkpoint(folder, trust_remote_code=own)
@@ -129,6 +141,6 @@ def _verify(model: PreTrainedModel, folder: Path, inputs: dict[str, Tensor]) -> 
     found = difference(outputs_of(model, inputs), outputs_of(loaded, inputs))
     if not found <= TOLERANCE:
         raise SaveVerificationError(
-            f"outputs of the reloaded model differ by {found:.1e} of the largest (allowed {TOLERANCE:.0e}); "
-            "nothing was saved." + (_ROUNDED if model.dtype in (torch.bfloat16, torch.float16) else "")
+            f"outputs of the reloaded model differ by {found:.1e} of the largest (allowed {TOLERANCE:.0e})."
+            + (_ROUNDED if model.dtype in (torch.bfloat16, torch.float16) else "")
         )

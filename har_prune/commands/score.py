@@ -46,6 +46,7 @@ def score(
     """Ranks the removable blocks of a checkpoint by one or more criteria, in one pass over the data."""
     from har_prune.checkpoints.load import Checkpoint
     from har_prune.data.batches import make_loader
+    from har_prune.errors import OutputFolderError
     from har_prune.recipe.accelerator import make_accelerator
     from har_prune.recipe.load import load_plugins
     from har_prune.recipe.prepare import prepared_for
@@ -56,6 +57,8 @@ def score(
     from har_prune.scoring.config import CalibrationConfig
     from har_prune.scoring.score import score_blocks
 
+    if output.exists() and not output.is_dir():
+        raise OutputFolderError(f"{output} is a file: --output names a folder.")
     load_plugins(plugin or ())
     calibration = CalibrationConfig.model_validate({"samples": samples, "interval": interval, "precision": precision})
     accelerator = make_accelerator(num_threads=num_threads)

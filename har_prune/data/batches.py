@@ -125,15 +125,19 @@ class TextInputs:
         self.tokenizer, self.next_token = tokenizer, next_token
         self.max_tokens = min(max_tokens, tokenizer.model_max_length)
 
+    def fit(self, config: PreTrainedConfig) -> None:
+        """Cuts texts at what a network has positions for, which its tokenizer need not know."""
+        self.max_tokens = most_tokens(config, self.max_tokens)
+
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
         inputs = self._tokens(texts, "longest", self.max_tokens)
         if self.next_token:
             inputs[LABELS] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
         return inputs
 
-    def longest(self, texts: list[str], config: PreTrainedConfig) -> dict[str, Tensor]:
+    def longest(self, texts: list[str]) -> dict[str, Tensor]:
         """Model inputs padded to the most tokens that the network is given: what it costs grows with the length."""
-        return self._tokens(texts, "max_length", most_tokens(config, self.max_tokens))
+        return self._tokens(texts, "max_length", self.max_tokens)
 
     def _tokens(self, texts: list[str], padding: str, most: int) -> dict[str, Tensor]:
         made = self.tokenizer(

@@ -1,6 +1,7 @@
 """Reads a data set: sensor windows, images, or texts."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -141,7 +142,8 @@ def load_data(
     if image_column is not None:
         return LabelledData("image", read_images(table, image_column), labels, names, splits)
     if text_column is not None:
-        return LabelledData("text", _objects(table[text_column][:]), labels, names, splits)
+        texts = _whole_column(table, text_column, name_or_path).tolist()
+        return LabelledData("text", _objects(texts), labels, names, splits)
     raise DataError(
         f"data set {name_or_path!r} has the columns {', '.join(table.column_names)}; expected input_values, label and "
         "subject (sensor windows, see `python -m data_prep`), an image column and label, or a text column."
@@ -159,6 +161,8 @@ def _synthetic() -> tuple[DatasetDict, dict[str, Any]]:
 
 def _load(name_or_path: str, subset: str | None, revision: str | None) -> DatasetDict:
     folder = Path(name_or_path)
+    if folder.is_file():
+        raise DataError(f"data {name_or_path} is a file: give the folder that it is in.")
     if is_missing_folder(name_or_path):
         raise DataError(
             f"data folder {name_or_path} does not exist. Prepare it with `python -m data_prep`, or give the id of a "
@@ -199,7 +203,14 @@ def _text_column(table: Dataset) -> str | None:
     if "input_values" in table.column_names or any(isinstance(f, Image) for f in table.features.values()):
         return None
     found = [name for name, feature in table.features.items() if getattr(feature, "dtype", "") in _TEXT]
-    return next((name for name in ("text", "sentence") if name in found), found[0] if len(found) == 1 else None)
+    column = next((name for name in ("text", "sentence") if name in found), found[0] if len(found) == 1 else None)
+    if column is not None and len(found) > 1:
+        warnings.warn(
+            f"texts are of column {column!r}; {', '.join(name for name in found if name != column)} is not read. Where"
+            " one text is in two columns, such as a question and its answer, join them in one first.",
+            stacklevel=3,
+        )
+    return column
 
 
 def _texts(table: Dataset, column: str, splits: np.ndarray) -> LabelledData:

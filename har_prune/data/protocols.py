@@ -52,9 +52,10 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
     test = _test_rows(data, config)
     if not len(test) or len(test) == len(data):
         raise DataError(f"protocol {config.protocol!r} leaves {len(test)} of {len(data)} examples to the test.")
-    own = _own_validation(data, config)
+    own, kept = _own_validation(data, config), _kept_for_testing(data, config)
+    unused = np.flatnonzero(data.splits == "test") if kept else test
     if own is None:
-        validation, words = _drawn_validation(data, config, _all_but(len(data), test), seed)
+        validation, words = _drawn_validation(data, config, _all_but(len(data), test, unused), seed)
     else:
         validation, words = np.flatnonzero(data.splits == own), f"the data set's own split {own!r}"
     if not len(validation):
@@ -62,7 +63,9 @@ def make_splits(data: LabelledData, config: DataConfig, seed: int) -> Splits:
             f"validation_fraction={config.validation_fraction:g} leaves no whole trial to validate: each is larger "
             "than twice that share. Raise it, or cut recordings into shorter trials."
         )
-    train = _all_but(len(data), test, validation)
+    train = _all_but(len(data), test, validation, unused)
+    if kept:
+        words += "; split 'test' is left out: whoever evaluates later tests on it"
     if not len(train):
         raise DataError(f"test split {config.test_split!r} and validation split {own!r} leave nothing to train on.")
     calibration = validation if data.subjects is not None else train
@@ -156,6 +159,13 @@ def _own_validation(data: LabelledData, config: DataConfig) -> str | None:
     if len(others) == 1 and named is None:
         return None  # whatever it is called, it is all there is to train on
     return named or next((name for name in _VALIDATION_SPLITS if name in others), None)
+
+
+def _kept_for_testing(data: LabelledData, config: DataConfig) -> bool:
+    """Whether the data set has a split "test" that another one tests in place of: it does not train."""
+    names = set(np.unique(data.splits).tolist())
+    unused = config.protocol == "official" and "test" in names - {config.test_split, config.validation_split}
+    return unused and names > {"test", config.test_split}  # else it is all there is to train on
 
 
 def _drawn_validation(data: LabelledData, config: DataConfig, rest: np.ndarray, seed: int) -> tuple[np.ndarray, str]:

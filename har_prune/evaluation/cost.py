@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from har_prune.evaluation.config import LatencyBudget
 from har_prune.evaluation.latency import Latency, measure_latency
 from har_prune.evaluation.macs import count_macs
-from har_prune.runtime.batches import to_device
+from har_prune.runtime.batches import inputs_for
 from har_prune.runtime.devices import uses_gpu
 
 # Below, a second thread gains 10 % on an idle machine and costs up to 1000 times on a busy one, where it spins.
@@ -108,7 +108,7 @@ def _stored(model: PreTrainedModel) -> dict[int, int]:
 @torch.no_grad()
 def peak_activation_bytes(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> int:
     """Most bytes that tensors made by one forward in eval mode hold at one moment, inputs and weights left out."""
-    inputs = to_device(example_inputs, model.device)
+    inputs = inputs_for(model, example_inputs)
     was_training = model.training
     model.eval()
     try:

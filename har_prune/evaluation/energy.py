@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from har_prune.errors import RecipeError
 from har_prune.evaluation.config import EvaluateConfig
 from har_prune.evaluation.measurement import Network, register_measurement
-from har_prune.runtime.batches import to_device
+from har_prune.runtime.batches import inputs_for
 
 _SECONDS = 10.0  # long enough for codecarbon to look several times
 _KWH = 3.6e6  # joules
@@ -65,7 +65,7 @@ def estimate_energy(model: PreTrainedModel, example_inputs: dict[str, Tensor], s
         RecipeError: codecarbon is not installed.
     """
     tracker = _tracker()
-    inputs, forwards = to_device(example_inputs, model.device), 0
+    inputs, forwards = inputs_for(model, example_inputs), 0
     was_training = model.training
     model.eval()
     try:

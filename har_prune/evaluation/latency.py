@@ -11,7 +11,7 @@ from scipy.stats import binom
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from har_prune.runtime.batches import size_of, to_device
+from har_prune.runtime.batches import inputs_for, size_of
 
 # A p90 above this many medians says that something else ran on the machine: 758 ms was seen for 0.7.
 _STEADY = 1.5
@@ -132,7 +132,7 @@ def _interval(times: list[float]) -> tuple[float, float]:
 
 
 def _one_forward(model: PreTrainedModel, example_inputs: dict[str, Tensor]) -> float:
-    inputs = to_device(example_inputs, model.device)
+    inputs = inputs_for(model, example_inputs)
     start = time.perf_counter()
     model(**inputs)
     if model.device.type == "cuda":

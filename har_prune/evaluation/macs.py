@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedModel
 
 from har_prune.errors import ShapeError
-from har_prune.runtime.batches import to_device
+from har_prune.runtime.batches import inputs_for
 
 aten = torch.ops.aten
 # The paper counts convolutions and dense layers; products of two activations (attention) are left out.
@@ -103,7 +103,7 @@ def macs_of_modules(
     torch.backends.mha.set_fastpath_enabled(False)  # torch's fused encoder layer counts as nothing
     try:
         with FlopCounterMode(display=False, custom_mapping=_MISSING) as counter:
-            model(**to_device(example_inputs, model.device))
+            model(**inputs_for(model, example_inputs))
     finally:
         model.train(was_training)
         torch.backends.mha.set_fastpath_enabled(fast_path)

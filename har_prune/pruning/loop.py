@@ -259,17 +259,18 @@ class _Run:
     def _iterate(self, stack: BlockStack) -> tuple[BlockStack, PruningStep]:
         start, iteration = time.monotonic(), len(self.steps)
         seed = self.config.seed + iteration
-        is_clocked = self.folder is not None and self.settings.target.latency_ms is not None
-        kept = self.folder.choice(iteration) if self.folder and is_clocked else None
+        kept = self.folder.choice(iteration) if self.folder else {}
         with drawn_by(seed, self.calibration.batches):  # in a resumed run the same
-            removal, choice, smaller = self._remove_least(stack, ranking := self._ranking(stack, seed), seed, kept)
+            ranking = self._ranking(stack, seed, kept.get("execution_plan"))
+            removal, choice, smaller = self._remove_least(stack, ranking, seed, kept)
         record = smaller.config.har_prune
         record |= {"criterion": self.settings.criterion} if removal.removed else {}
         record |= {"widths_criterion": self.settings.widths.criterion} if removal.removed_units else {}
         cost = cost_from_json(kept["cost"]) if kept else self.recorder.cost(smaller.model)
-        if self.folder and is_clocked:  # started again, a clock might choose, or end, otherwise
+        if self.folder:  # started again, a clock might cut the work, choose, or end, otherwise
+            plan = ranking.calibration.execution_plan if ranking else None
             chosen = {"removal": removal.to_json(), "choice": choice and asdict(choice), "cost": asdict(cost)}
-            self.folder.keep_choice(iteration, chosen)
+            self.folder.keep_choice(iteration, {"execution_plan": plan, **chosen})
         healing = self.healer.healed(smaller, iteration, final=self._is_final(smaller, cost))
         originals = stack.original_indices
         return smaller, self.recorder.step(
@@ -288,7 +289,7 @@ class _Run:
             choice=choice,
         )
 
-    def _ranking(self, stack: BlockStack, seed: int) -> Ranking | None:
+    def _ranking(self, stack: BlockStack, seed: int, plan: dict[str, Any] | None) -> Ranking | None:
         """Blocks that may go, from the least important; None where none may."""
         removable = self._candidates(stack)
         if not removable:
@@ -300,17 +301,18 @@ class _Run:
             removable,
             original=self.original.model,
             seed=seed,
-            execution_plan=self._execution_plan(),
+            execution_plan=self._execution_plan(plan),
             accelerator=self.accelerator,
         )
 
-    def _execution_plan(self) -> ExecutionPlan | None:
+    def _execution_plan(self, kept: dict[str, Any] | None) -> ExecutionPlan | None:
         """How this run has cut the work of scoring so far: a resumed run has to compute the same bits."""
         plans = [step.calibration.execution_plan for step in self.steps if step.calibration]
-        return ExecutionPlan(**plans[-1]) if plans and plans[-1] else None
+        plan = plans[-1] if plans else kept
+        return ExecutionPlan(**plan) if plan else None
 
     def _remove_least(
-        self, stack: BlockStack, ranking: Ranking | None, seed: int, kept: dict[str, Any] | None
+        self, stack: BlockStack, ranking: Ranking | None, seed: int, kept: dict[str, Any]
     ) -> tuple[Removal, Choice | None, BlockStack]:
         """Removes what is least important among what the config of this family can express, or what was chosen before.
 
@@ -321,7 +323,7 @@ class _Run:
         """
         needed = stack is self.original or self.settings.target.min_accuracy is not None
         refused: Exception | str = "there are none"
-        if kept is None:
+        if not kept:
             options = self._chooser.options(stack, self.steps[-1].cost, ranking, seed)
         else:
             removal = removal_from_json(stack, self.settings, self.protected, kept["removal"])

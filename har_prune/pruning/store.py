@@ -14,7 +14,7 @@ from har_prune.blocks.rebuild import build_from, carry_over, copied
 from har_prune.blocks.stack import BlockStack
 from har_prune.checkpoints.auto_class import auto_class_of, runs_remote_code
 from har_prune.checkpoints.load import load_model
-from har_prune.errors import OutputFolderError, did_you_mean
+from har_prune.errors import HarPruneError, OutputFolderError, did_you_mean
 from har_prune.evaluation.macs import count_macs
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.runtime.batches import fingerprint_of
@@ -209,14 +209,14 @@ class RunFolder:
         return self.path / f"{_TRAINING}{name}.pt"
 
     def keep_choice(self, iteration: int, chosen: dict[str, Any]) -> None:
-        """Keeps what a clock decided in an iteration, until the iteration is whole."""
+        """Keeps what a clock decided in an iteration (how work is cut, what goes) until the iteration is whole."""
         if self.writes:
             write_json(self.path / _CHOICE, {"iteration": iteration, **chosen})
 
-    def choice(self, iteration: int) -> dict[str, Any] | None:
-        """What was decided in an iteration that was interrupted."""
+    def choice(self, iteration: int) -> dict[str, Any]:
+        """What was decided in an iteration that was interrupted; nothing where it was not."""
         kept = _parsed(self.path / _CHOICE, dict) if (self.path / _CHOICE).exists() else {}
-        return kept if kept.get("iteration") == iteration else None
+        return kept if kept.get("iteration") == iteration else {}
 
     def forget_training(self) -> None:
         """Removes both, once what was trained is kept."""
@@ -314,7 +314,9 @@ def _read(path: Path) -> Any:
 def _parsed(path: Path, parse: Callable[[Any], Parsed]) -> Parsed:
     try:
         return parse(_read(path))
-    except (KeyError, TypeError, AttributeError) as error:
+    except HarPruneError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise OutputFolderError(
             f"{path} is not what this version writes ({error}): choose another output_dir, or remove this one."
         ) from error

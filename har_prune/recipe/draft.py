@@ -1,5 +1,6 @@
 """A commented recipe for a checkpoint and a data set: a beginning to edit."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def draft(made: Prepared, checkpoint: Checkpoint, config: DataConfig, path: Path
 # {type(made.model).__name__}: {len(stack)} blocks in {len(stack.stages)} stage(s), {len(stack.removable)} removable.
 # {count_macs(made.model, made.one_example):,} MACs an example. Examples that train, validate, test: {sizes}.
 seed: 0
-output_dir: runs/{folder_name(str(checkpoint.name_or_path))}-pruned   # started again there, a run continues
+{_line(output_dir=f"runs/{folder_name(str(checkpoint.name_or_path))}-pruned")}   # started again there, a run continues
 precision: auto                    # bf16 where it is faster, else fp32
 data:
 {_block(data)}
@@ -61,6 +62,10 @@ heal:                              # training after removals; leave it out for n
   distill: true                    # the original network is the teacher
 # save: {{push_to_hub: YOU/NAME}}
 """
+
+
+def _line(**values: str) -> str:
+    return yaml.safe_dump(values, allow_unicode=True, width=math.inf).rstrip()
 
 
 def _block(values: dict[str, Any]) -> str:

@@ -140,7 +140,8 @@ def ended(fold: Recipe) -> PruningHistory | None:
 def keep_summary(recipe: Recipe, histories: dict[str, list[PruningHistory]], command: str) -> None:
     """Writes loso.json, loso.md and confusion.png into the output folder, and says the means."""
     summary = folds_summary(histories)
-    write_json(recipe.output_dir / FOLDS, {"command": command, "recipe": recipe.fingerprint, **summary})
+    made_by = {"command": command, "recipe": recipe.fingerprint, "seeds": list(recipe.seeds)}
+    write_json(recipe.output_dir / FOLDS, {**made_by, **summary})
     with whole_file(recipe.output_dir / "loso.md") as partial:
         partial.write_text(folds_report(histories, command), encoding="utf-8")
     with whole_file(recipe.output_dir / "confusion.png") as partial:

@@ -150,11 +150,11 @@ def _tried(
 ) -> Prepared:
     preprocess = preprocess_for(data, processor, name, config.max_tokens)
     few = data.raw(splits.calibration[:2])
-    example_inputs = (
-        preprocess.longest(list(few), model.config)
-        if isinstance(preprocess, TextInputs)
-        else inputs_of(preprocess(few))
-    )
+    if isinstance(preprocess, TextInputs):
+        preprocess.fit(model.config)
+        example_inputs = preprocess.longest(list(few))
+    else:
+        example_inputs = inputs_of(preprocess(few))
     try_on(model, example_inputs)
     return Prepared(data, splits, model, processor, preprocess, example_inputs, find_blocks(model, example_inputs))
 

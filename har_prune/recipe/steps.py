@@ -8,21 +8,22 @@ from pathlib import Path
 
 import yaml
 from accelerate import Accelerator, PartialState
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from har_prune.checkpoints.card import loading_code
 from har_prune.checkpoints.load import check_checkpoint
 from har_prune.checkpoints.push import check_login, push_pruned
-from har_prune.checkpoints.save import save_pruned
+from har_prune.checkpoints.save import save_pruned, verify_saved
 from har_prune.data.batches import make_loader
 from har_prune.data.load import LabelledData, load_configured
-from har_prune.errors import RecipeError
+from har_prune.errors import OutputFolderError, RecipeError, SaveVerificationError
 from har_prune.evaluation.macs import count_macs
 from har_prune.evaluation.measurement import check_all
 from har_prune.pruning.history import PruningHistory, PruningStep
 from har_prune.pruning.loop import PruningResult, prune
 from har_prune.pruning.plan import candidates, check_latency, protected_blocks, steps_left
-from har_prune.pruning.store import RunFolder, data_fingerprints
+from har_prune.pruning.store import RunFolder, data_fingerprints, history_at
 from har_prune.pruning.structures import widths_of
 from har_prune.pruning.target import Target
 from har_prune.recipe.accelerator import make_accelerator, may_be_timed, set_threads, timed_precision
@@ -226,8 +227,10 @@ def say_step(target: Target, step: PruningStep, history: PruningHistory) -> None
 def keep(folder: RunFolder, result: PruningResult, made: Prepared, recipe: Recipe, command: str) -> None:
     """Saves the verified checkpoint, writes report and plot, prints the table and how to load the result."""
     model, history, pruned = result.model, result.history, folder.path / "pruned"
-    if pruned.exists() and not _has_controls(pruned, history):
-        shutil.rmtree(pruned)  # a run that had ended, and was given more controls
+    if pruned.exists():
+        _refuse_altered(pruned, result, made.one_example)
+        if not set(history_at(pruned).controls) >= set(history.controls):
+            shutil.rmtree(pruned)  # a run that had ended, and was given more controls
     if not pruned.exists():
         save_pruned(
             model,
@@ -268,9 +271,14 @@ def _missed(history: PruningHistory, target: Target) -> str:
     return f"{ended} before the target was met ({found})."
 
 
-def _has_controls(pruned: Path, history: PruningHistory) -> bool:
-    known = json.loads((pruned / "history.json").read_text(encoding="utf-8")).get("controls", {})
-    return set(known) >= set(history.controls)
+def _refuse_altered(pruned: Path, result: PruningResult, one_example: dict[str, Tensor]) -> None:
+    try:
+        verify_saved(result.model, pruned, one_example)
+    except SaveVerificationError as error:
+        raise OutputFolderError(
+            f"{pruned} is not the network of this run any more ({error}). Move it away and start again: it is saved "
+            "anew."
+        ) from error
 
 
 def show_plan(recipe: Recipe, data: LabelledData) -> None:

@@ -36,13 +36,16 @@ def folds_at(path: Path) -> dict[str, list[PruningHistory]]:
     if not (path / FOLDS).is_file():
         return {}
     try:
-        subjects = list(json.loads((path / FOLDS).read_text(encoding="utf-8"))["subjects"])
+        summary = json.loads((path / FOLDS).read_text(encoding="utf-8"))
+        subjects, wanted = list(summary["subjects"]), summary.get("seeds")
     except (ValueError, KeyError, TypeError) as error:
         raise OutputFolderError(
             f"{path / FOLDS} is damaged ({error}): run the recipe again, and it is made."
         ) from error
     numbered = {seed.name.removeprefix("seed-"): seed for seed in path.glob("seed-*")}
-    seeds = [numbered[number] for number in sorted(filter(str.isdecimal, numbered), key=int)] or [path]
+    if wanted is None:  # a record of 0.1 does not say which: all that are there
+        wanted = sorted(filter(str.isdecimal, numbered), key=int)
+    seeds = [path / f"seed-{number}" for number in wanted] or [path]
     records = [[seed / f"fold-{subject}" / "history.json" for subject in subjects] for seed in seeds]
     ended = [of_seed for of_seed in records if all(record.is_file() for record in of_seed)]
     return {subject: [history_at(seed[place]) for seed in ended] for place, subject in enumerate(subjects) if ended}

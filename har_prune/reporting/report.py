@@ -3,7 +3,7 @@
 from har_prune.pruning.history import PruningHistory
 from har_prune.reporting.names import in_markdown, printable
 from har_prune.reporting.robustness import robustness_markdown, robustness_of
-from har_prune.reporting.trajectory import trajectory_markdown
+from har_prune.reporting.trajectory import chosen_note, trajectory_markdown
 
 
 def run_report(history: PruningHistory, command: str) -> str:
@@ -26,8 +26,7 @@ def run_report(history: PruningHistory, command: str) -> str:
         "",
         trajectory_markdown(history),
         "",
-        "In bold: the network that was saved. Blocks were chosen by calibration data and weights by validation data; "
-        "test data chose nothing.",
+        f"In bold: the network that was saved. {chosen_note(history)}",
     ]
     per_class = history.after.metrics[history.shown_split].per_class
     if per_class:

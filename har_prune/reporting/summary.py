@@ -17,7 +17,8 @@ def summary_table(history: PruningHistory) -> Table:
     for name in ("before", "after", "change"):
         table.add_column(name, justify="right")
     for label, old, new, form in _rows(before, after, split):
-        change = f"{new - old:+.2f} points" if label.endswith("%") else f"{100 * (new - old) / old:+.1f} %"
+        share = f"{100 * (new - old) / old:+.1f} %" if old else "-"
+        change = f"{new - old:+.2f} points" if label.endswith("%") else share
         table.add_row(in_terminal(label), form.format(old), form.format(new), change)
     latency = _latency_row(before.cost.latency, after.cost.latency)
     if latency is not None:

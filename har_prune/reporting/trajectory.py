@@ -81,13 +81,32 @@ def _controls(history: PruningHistory) -> list[str]:
         figures = [f"{value:.2f}" for value in step.metrics[split].figures.values()]
         cells = [name, str(len(step.remaining)), f"{step.cost.macs:,}", f"{seen:,}", *figures]
         lines.append("| " + " | ".join(f"**{cell}**" if step is history.after else cell for cell in cells) + " |")
-    samples, noise = history.after.metrics[split].samples, noise_of(history.after.metrics[split])
-    return [
-        *lines,
-        "",
-        f"{controls_note(history)} "
-        f"{samples:,} examples leave an accuracy uncertain by {noise:.2f} points (95 %); another seed moves it too.",
-    ]
+    return [*lines, "", f"{controls_note(history)} {noise_note(history)}".rstrip()]
+
+
+def noise_note(history: PruningHistory) -> str:
+    """How uncertain the accuracy of the result is; nothing where tokens were predicted, which are not independent."""
+    metrics = history.after.metrics[history.shown_split]
+    if metrics.task != "classification":
+        return ""
+    return (
+        f"{metrics.samples:,} examples leave an accuracy uncertain by {noise_of(metrics):.2f} points (95 %); another "
+        "seed moves it too."
+    )
+
+
+def chosen_note(history: PruningHistory) -> str:
+    """What data chose in a run."""
+    recipe = history.recipe
+    heal, target = recipe.get("heal"), recipe.get("prune", recipe).get("target") or {}
+    by_validation = ["weights"] if heal and heal.get("keep", "best") == "best" else []
+    by_validation += ["when to stop"] if target.get("min_accuracy") is not None else []
+    note = "Blocks were chosen by calibration data"
+    note += f" and {' and '.join(by_validation)} by validation data" if by_validation else ""
+    note += "; test data chose nothing."
+    return note + (
+        " Validation examples trained as well (refit): their figures flatter." if recipe.get("refit") else ""
+    )
 
 
 def controls_note(history: PruningHistory) -> str:

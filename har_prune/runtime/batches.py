@@ -12,7 +12,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from har_prune.errors import DataError
 
@@ -50,6 +50,11 @@ def as_computed(inputs: Mapping[str, Any], network: nn.Module) -> dict[str, Any]
         name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for name, value in inputs.items()
     }
+
+
+def inputs_for(network: PreTrainedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network is given of a batch: on its device, in the precision of its weights, without labels and index."""
+    return as_computed(to_device(inputs_of(batch), network.device), network)
 
 
 def size_of(batch: Mapping[str, Any]) -> int:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import Block, BlockStack, first_tensor, patched_forward
 from har_prune.errors import DataError, NotRemovableError, ShapeError
-from har_prune.runtime.batches import inputs_of, rows_of, size_of
+from har_prune.runtime.batches import as_computed, inputs_of, rows_of, size_of
 from har_prune.runtime.feature_hook import FeatureHook
 from har_prune.scoring.criteria.base import Criterion, Needs
 from har_prune.scoring.measurements import Measurements
@@ -137,7 +137,7 @@ class BlockAblation:
                 f"{'' if labels is None else f' with labels of shape {tuple(labels.shape)}'}. "
                 "Add them, or choose a criterion that needs none, e.g. cka."
             )
-        return inputs_of(batch), labels
+        return as_computed(inputs_of(batch), self.stack.model), labels
 
     def _stacked(self, inputs: Mapping[str, Any], labels: Tensor | None) -> "_Forward | None":
         """The whole network and all candidates in one forward; None where the model does not do that."""

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from har_prune.blocks.stack import BlockStack
-from har_prune.runtime.batches import inputs_of, rows_of, shard_batch, size_of, to_device
+from har_prune.runtime.batches import inputs_for, rows_of, shard_batch, size_of, to_device
 from har_prune.runtime.devices import computing_in_place, exact_float32, is_placed, working_device
 from har_prune.runtime.processes import agreed
 from har_prune.runtime.replica import fold_batch_norm, replica, to_channels_last
@@ -134,7 +134,7 @@ class Measurer:
     def _prepared(self, model: PreTrainedModel, plan: ExecutionPlan) -> PreTrainedModel:
         twin = replica(model)
         # Not under autocast, whose rounding would pass for a difference.
-        fold_batch_norm(twin, inputs_of(rows_of(self._first, slice(2))), self.representation)
+        fold_batch_norm(twin, inputs_for(twin, rows_of(self._first, slice(2))), self.representation)
         if plan.channels_last:
             to_channels_last(twin)
         return twin

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from har_prune.errors import DataError
-from har_prune.runtime.batches import inputs_of, rows_of, shard_batch, size_of, to_device
+from har_prune.runtime.batches import inputs_for, rows_of, shard_batch, size_of
 from har_prune.runtime.devices import exact_float32
 from har_prune.runtime.feature_hook import FeatureHook
 from har_prune.runtime.processes import agreed
@@ -56,7 +56,7 @@ def similarities(
     statistics: GroupedStatistics | None = None
 
     def measured(rows: Mapping[str, Any]) -> Measurements:
-        inputs = to_device(inputs_of(rows), model.device)
+        inputs = inputs_for(model, rows)
         expected = other.read(inputs)[0]
         found = []
         for change in changes.values():

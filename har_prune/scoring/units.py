@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from har_prune.errors import DataError, DegenerateFeaturesError
-from har_prune.runtime.batches import checked, inputs_of, shard_batch, size_of, to_device
+from har_prune.runtime.batches import checked, inputs_for, shard_batch, size_of
 from har_prune.runtime.devices import exact_float32
 from har_prune.runtime.processes import agreed
 from har_prune.scoring.criteria.units import UnitCriterion, make_unit_criterion
@@ -96,7 +96,7 @@ def _of_batch(widths: WidthStack, batch: Mapping[str, Any], criterion: UnitCrite
             f"{', '.join(batch)}{'' if labels is None else f' with labels of shape {tuple(labels.shape)}'}. Add them, "
             "or choose a criterion that needs none, e.g. l1_norm."
         )
-    handles, inputs = [], to_device(inputs_of(batch), model.device)
+    handles, inputs = [], inputs_for(model, batch)
     for width in widths.widths:
 
         def keep(module: Any, args: tuple, index: int = width.index) -> tuple | None:

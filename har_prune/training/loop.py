@@ -1,6 +1,7 @@
 """The one training loop: it trains originals and heals pruned networks alike."""
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,7 @@ class _Training:
             raise DataError(
                 f"{self.name}: there is not one training batch a process ({self.accelerator.num_processes} processes)."
             )
+        _warn_of_repeats(self.train, self.accelerator, self.name)
         self.total_steps = max(1, round(self.config.epochs * self.steps_per_epoch))
         self.stepper = Stepper(
             self.wrapped, self.optimizer, self.config, self.total_steps, self.loss_of, self.accelerator
@@ -290,6 +292,18 @@ def seed_of(seed: int, number: int) -> int:
     True
     """
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+
+
+def _warn_of_repeats(loader: Any, accelerator: Accelerator, name: str) -> None:
+    """Says that several processes train otherwise than one where a batch is not whole: Accelerate fills it up."""
+    size, examples = getattr(loader, "batch_size", None) or 1, getattr(loader, "dataset", ())
+    is_filled = hasattr(examples, "__len__") and len(examples) % size and not loader.drop_last
+    if accelerator.num_processes > 1 and is_filled:
+        warnings.warn(
+            f"{name}: the last of the training batches is smaller than {size}, and {accelerator.num_processes} "
+            "processes fill it up with examples that they have seen: drop_last=True makes them train as one would.",
+            stacklevel=2,
+        )
 
 
 def _length_of(loader: Any, name: str) -> int:

@@ -5,9 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from families import har_transformer, llama, vit
 from huggingface_hub import ModelCard
@@ -16,6 +18,7 @@ from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from har_prune import EvalMetrics, HarFeatureExtractor, remove_blocks, save_pruned
 from har_prune.checkpoints.load import load_model
+from har_prune.runtime.digest import weights_sha256
 
 
 def _named_like_nothing_else(model):
@@ -98,6 +101,26 @@ def test_names_of_others_are_no_markup_of_the_card(tmp_path):
     assert "\n# Heading" not in text
     assert "\x1b" not in text
     assert "&#60;img src=x&#62;&#124;" in text
+
+
+def test_the_card_names_the_split_of_the_data_set(tmp_path):
+    imagenet = {"name_or_path": "imagenet", "test_split": "validation", "protocol": "official", "subset": "v2"}
+    wharf = {"name_or_path": "wharf", "test_split": "test", "protocol": "loso"}
+    for number, (data, split) in enumerate([(imagenet, "validation"), (wharf, None)]):
+        record = replace(history(), recipe={**history().recipe, "data": data})
+        card = ModelCard.load(save_pruned(vit(), tmp_path / str(number), history=record) / "README.md")
+        assert {(r.dataset_split, r.dataset_config) for r in card.data.eval_results} == {(split, data.get("subset"))}
+
+
+def test_a_model_that_the_history_does_not_end_with_is_said_to_be_another(tmp_path):
+    model, (before, after) = vit(), history().iterations
+    record = replace(history(), iterations=(before, replace(after, weights_sha256=weights_sha256(model))))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        save_pruned(model, tmp_path / "right", history=record)
+    assert "other weights" not in " ".join(str(each.message) for each in said)
+    with pytest.warns(UserWarning, match="other weights than the network that the history ends with"):
+        save_pruned(remove_blocks(model, [1]), tmp_path / "wrong", history=record)
 
 
 def test_a_language_models_card_has_its_perplexity(tmp_path):

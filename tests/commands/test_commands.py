@@ -1,10 +1,12 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import warnings
 import zipfile
+from pathlib import Path
 
 import har_checkpoint
 import pytest
@@ -128,6 +130,19 @@ def test_init_writes_a_recipe_that_is_valid_and_says_what_there_is(checkpoint, t
     assert (recipe.model.name_or_path, recipe.heal.when) == (checkpoint, "end")
     assert _har_prune("run", path, "--dry-run", "num_threads=1").exit_code == 0
     _refused(_har_prune("init", *options), "exists: choose another --output")
+
+
+def test_a_folder_that_yaml_would_misread_is_quoted(checkpoint, tmp_path):
+    odd, written = tmp_path / "a: b #1", tmp_path / "recipe.yaml"
+    shutil.copytree(checkpoint, odd)
+    result = _har_prune("init", odd, "--data", "synthetic", "--test-subject", "s10", "--output", written)
+    assert result.exit_code == 0, result.output
+    assert load_recipe(written).output_dir == Path("runs/a: b #1-pruned")
+
+
+def test_a_file_for_a_folder_is_refused_before_anything_is_scored(checkpoint, tmp_path):
+    (tmp_path / "scores").write_text("mine")
+    _refused(_score(checkpoint, "--output", str(tmp_path / "scores")), "is a file: --output names a folder")
 
 
 def test_recipes_are_listed_copied_and_checked(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from transformers import (
 from har_prune import TrainConfig, evaluate_model, train_model
 from har_prune.checkpoints.load import Checkpoint, load_model, load_processor
 from har_prune.data import load as load_module
-from har_prune.data.batches import ImageInputs, make_loader, preprocess_for
+from har_prune.data.batches import ImageInputs, TextInputs, make_loader, preprocess_for
 from har_prune.data.config import DataConfig
 from har_prune.data.images import ImageColumn
 from har_prune.data.load import LabelledData, load_data
@@ -225,6 +225,35 @@ def test_texts_of_a_csv_file_are_texts(tmp_path):
     load_dataset(str(raw), cache_dir=str(tmp_path / "cache")).class_encode_column("label").save_to_disk(new)
     data = load_data(str(new))
     assert (data.kind, data.values.tolist(), data.label_names) == ("text", ["a b", "c d"], ["no", "yes"])
+
+
+def test_of_two_columns_of_texts_it_is_said_which_one_is_read(tmp_path):
+    rows = {"question": ["a b", "c d"], "sentence": ["e", "f"], "label": ["no", "yes"]}
+    Dataset.from_dict(rows).class_encode_column("label").to_parquet(tmp_path / "train.parquet")
+    with pytest.warns(UserWarning, match="texts are of column 'sentence'; question is not read"):
+        assert load_data(str(tmp_path)).values.tolist() == ["e", "f"]
+
+
+def test_a_missing_text_and_a_file_for_a_folder_are_named(tmp_path):
+    Dataset.from_dict({"text": ["a b", None], "label": ["no", "yes"]}).class_encode_column("label").to_parquet(
+        tmp_path / "train.parquet"
+    )
+    with pytest.raises(DataError, match="row 1 has no text"):
+        load_data(str(tmp_path))
+    with pytest.raises(DataError, match=r"train\.parquet is a file: give the folder that it is in"):
+        load_data(str(tmp_path / "train.parquet"))
+
+
+def test_texts_are_cut_at_what_the_network_has_positions_for(made):
+    """Whatever its tokenizer says."""
+    folder, checkpoint = made["bert"]
+    config = DataConfig(name_or_path=str(folder), protocol="official", validation_fraction=0.3, max_tokens=500)
+    found = prepared_for(Checkpoint(checkpoint), config, 0)
+    cut = TextInputs(found.preprocess.tokenizer, 500, next_token=False)
+    cut.max_tokens = 500  # as of a tokenizer that knows no limit
+    cut.fit(found.model.config)
+    assert cut([" ".join(["a"] * 200)])["input_ids"].shape == (1, most_tokens(found.model.config, 500))
+    assert found.preprocess.max_tokens <= most_tokens(found.model.config, 500)
 
 
 def test_a_local_checkpoint_has_no_revision(made):

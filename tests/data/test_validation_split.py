@@ -61,6 +61,19 @@ def test_validation_split_names_another_and_all_others_train():
         _config(validation_split="dev", protocol="loso", test_subject="s1")
 
 
+def test_a_split_for_testing_that_does_not_test_does_not_train():
+    """Or `evaluate`, which knows no recipe, would test on what trained."""
+    data = _texts(train=100, validation=20, test=40)
+    splits = make_splits(data, _config(test_split="validation"), 0)
+    assert _sizes(splits) == [85, 15, 20]
+    used = np.concatenate([splits.train, splits.validation, splits.calibration, splits.test])
+    assert "test" not in data.splits[used]
+    assert splits.validation_from.endswith("; split 'test' is left out: whoever evaluates later tests on it")
+    data = _texts(train=100, dev=20, test=40, extra=7)
+    assert _sizes(make_splits(data, _config(test_split="extra", validation_split="dev"), 0)) == [100, 20, 7]
+    assert _sizes(make_splits(data, _config(test_split="extra", validation_split="test"), 0)) == [120, 40, 7]
+
+
 def _windows(subjects, labels, splits=None):
     rows = len(labels)
     splits = np.full(rows, "train") if splits is None else np.asarray(splits)

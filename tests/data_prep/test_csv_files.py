@@ -292,6 +292,8 @@ subject: {from_path: "(?P<subject>[^/]+)/[^/]+/[^/]+"}
         ("subject", "{colum: user}", "subject.colum: unknown key; known here: column, from_name, from_path"),
         ("label", '{from_path: "(?P<label>.*)", missing: drop}', "missing is of rows without an activity"),
         ("label", '{from_path: "(?P<label>.*)", column: a}', "give column, from_file or from_path, one of them"),
+        ("label", "{column: t}", "column 't' is read twice: one of the two is another column"),
+        ("label", "{column: a}\nlabel: {column: b}", "key 'label' is given twice"),
     ],
 )
 def test_maps_with_mistakes_are_named(tmp_path, key, value, message):

@@ -1,5 +1,6 @@
 """SIGKILL at many moments, start again, compare with a run nobody interrupted: history equal, weights bit-equal."""
 
+import copy
 import json
 import signal
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from har_prune import HealConfig, PruneConfig, prune
 from har_prune.models.har_transformer import HarTransformerConfig, HarTransformerForSequenceClassification
+from har_prune.pruning.healing import Healer
+from har_prune.scoring.config import ExecutionPlan
 
 REMOVALS = 2
 
@@ -58,6 +61,27 @@ def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("uninterrupted") / "out"
     assert in_new_process(_prune, out) == 0
     return _outcome(out)
+
+
+def test_how_work_is_cut_is_kept_before_the_first_iteration_is_whole(tmp_path, monkeypatch):
+    """It is timed, and started again the clock may say otherwise."""
+    chosen = iter([ExecutionPlan(micro_batch=8), ExecutionPlan(micro_batch=32)])
+    monkeypatch.setattr("har_prune.scoring.measure.choose_execution_plan", lambda *_: next(chosen))
+    healed, calls = Healer.healed, []
+
+    def killed(*arguments, **options):
+        calls.append(0)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return healed(*arguments, **options)
+
+    monkeypatch.setattr(Healer, "healed", killed)
+    config = PruneConfig(target={"blocks": 3}, heal=HealConfig(epochs=1), output_dir=tmp_path / "out")
+    model = har_transformer()
+    with pytest.raises(KeyboardInterrupt):
+        prune(copy.deepcopy(model), loader(32, 0), loader(32, 1), loader(32, 2), config)
+    result = prune(model, loader(32, 0), loader(32, 1), loader(32, 2), config)
+    assert result.history.after.calibration.execution_plan["micro_batch"] == 8
 
 
 @pytest.mark.parametrize(

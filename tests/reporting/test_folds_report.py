@@ -8,7 +8,9 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from tiny_history import history
 
 from har_prune import EvalMetrics
-from har_prune.reporting.folds import folds_report, folds_summary, pooled_figures
+from har_prune.reporting.folds import FOLDS as FOLDS_FILE
+from har_prune.reporting.folds import folds_at, folds_report, folds_summary, pooled_figures
+from har_prune.runtime.files import write_json
 
 
 def _metrics(accuracy, samples=100, trials=None):
@@ -46,6 +48,17 @@ def test_a_subject_is_the_mean_over_seeds_and_counts_once():
     assert summary["overall"]["pruned"]["by_seed"] == pytest.approx([2.31 / 3, 2.33 / 3])
     assert summary["overall"]["original"]["trial_accuracy"]["mean"] == pytest.approx((0.81 + 0.6 + 0.9) / 6)
     assert summary["subjects"]["s1"]["validated_by"] == [["v"], ["v"]]
+
+
+def test_the_seeds_of_a_run_are_those_it_says(tmp_path):
+    """And not all that lie in its folder: an earlier recipe may have had more."""
+    for seed, accuracy in enumerate((0.8, 0.6)):
+        fold = tmp_path / f"seed-{seed}" / "fold-s1"
+        fold.mkdir(parents=True)
+        write_json(fold / "history.json", _history(seed, accuracy, accuracy, accuracy).to_json())
+    for seeds, found in (([1], [1]), ([0, 1], [0, 1]), (None, [0, 1])):
+        write_json(tmp_path / FOLDS_FILE, {"subjects": ["s1"]} | ({} if seeds is None else {"seeds": seeds}))
+        assert [history.seed for history in folds_at(tmp_path)["s1"]] == found
 
 
 def test_differences_are_paired_over_subjects_and_noise_is_called_noise():

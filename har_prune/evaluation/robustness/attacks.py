@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from har_prune.runtime.batches import INDEX, LABELS, inputs_of, to_device
+from har_prune.runtime.batches import INDEX, LABELS, as_computed, inputs_of, to_device
 
 EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)  # of severities 1 to 5; an image goes from 0 to 1
 _PIXELS = "pixel_values"
@@ -65,7 +65,7 @@ class Attack:
         for _ in range(self.steps):
             with torch.enable_grad():
                 values = values.detach().requires_grad_()
-                logits = model(**{**inputs, _PIXELS: values}).logits.float()
+                logits = model(**as_computed({**inputs, _PIXELS: values}, model)).logits.float()
                 loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, values)
             values = torch.clamp(values.detach() + step * gradient.sign(), low, high)

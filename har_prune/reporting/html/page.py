@@ -23,10 +23,11 @@ from har_prune.reporting.names import printable
 from har_prune.reporting.robustness import compared, robustness_of
 from har_prune.reporting.structures import removed_text, units_left
 from har_prune.reporting.trajectory import (
+    chosen_note,
     controls_note,
     latency_text,
     macs_label,
-    noise_of,
+    noise_note,
     rows_of,
     training_examples,
 )
@@ -142,13 +143,7 @@ def _lead(history: PruningHistory) -> str:
         if history.controls
         else "This run had no controls: nothing says what the same training makes of a network that was not pruned."
     )
-    metrics = history.after.metrics[history.shown_split]
-    if metrics.task != "classification":
-        return sentence
-    return (
-        f"{sentence} A set of this size leaves an accuracy uncertain by {noise_of(metrics):.2f} points (95 %), and "
-        "another seed moves it too."
-    )
+    return " ".join(filter(None, [sentence, noise_note(history), chosen_note(history)]))
 
 
 def _cards(history: PruningHistory) -> list[dict[str, Any]]:
