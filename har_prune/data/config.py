@@ -26,7 +26,9 @@ class DataConfig(Settings):
     test_subject: str | None = Field(None, description="loso: the subject nobody trains on; all: each in turn")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="trial_holdout, leaky_window_split: share that tests")
     test_subjects: tuple[str, ...] = Field((), description="holdout: the subjects nobody trains on")
-    test_split: str = Field("test", description="official: the split that tests; all others but validation train")
+    test_split: str = Field(
+        "test", description="official: the split that tests; the rest but validation and test train"
+    )
     validation_split: str | None = Field(
         None, description="official: the split that validates; null: one called validation, valid, val or dev"
     )
