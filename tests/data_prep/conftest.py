@@ -36,7 +36,10 @@ def prepared(prepare, tmp_path):
             else:
                 text = content if isinstance(content, str) else content.to_csv(index=False)
                 (raw / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
-        (tmp_path / "map.yaml").write_text(OWN_MAP + "".join(f"{key}: {value}\n" for key, value in keys.items()))
+        known = [line for line in OWN_MAP.splitlines() if line.split(":")[0] not in keys]
+        (tmp_path / "map.yaml").write_text(
+            "\n".join([*known, *(f"{key}: {value}" for key, value in keys.items()), ""])
+        )
         found, said = prepare("csv", raw, out, "--columns", tmp_path / "map.yaml", "--window-s", "1", "--overlap", "0",
                               *options)  # fmt: skip
         assert found == code, said
