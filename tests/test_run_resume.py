@@ -83,7 +83,7 @@ def test_a_run_killed_and_started_again_ends_the_same(module, name, number, unin
     assert {path.name for path in out.iterdir()} >= {"report.md", "trajectory.png", "history.json"}
 
 
-def test_a_result_that_was_altered_is_not_called_that_of_the_run(root, tmp_path, capfd):
+def test_a_result_that_was_altered_is_not_called_that_of_the_run(root, tmp_path):
     out = tmp_path / "out"
     assert in_new_process(_run, root, out, *QUICKSTART) == 0
     (out / "pruned" / "model.safetensors").write_bytes(b"")

@@ -112,6 +112,23 @@ def test_the_card_names_the_split_of_the_data_set(tmp_path):
         assert {(r.dataset_split, r.dataset_config) for r in card.data.eval_results} == {(split, data.get("subset"))}
 
 
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({}, "Blocks were chosen by calibration data; test data chose nothing."),
+        ({"heal": {"keep": "best"}}, "calibration data and weights by validation data; test"),
+        (
+            {"heal": {"keep": "last"}, "refit": True},
+            "calibration data; test data chose nothing. Validation examples trained",
+        ),
+        ({"target": {"min_accuracy": 0.9}}, "calibration data and when to stop by validation data; test"),
+    ],
+)
+def test_the_card_says_what_validation_data_chose(tmp_path, recipe, said):
+    folder = save_pruned(vit(), tmp_path / "vit", history=replace(history(), recipe=recipe))
+    assert said in (folder / "README.md").read_text()
+
+
 def test_a_model_that_the_history_does_not_end_with_is_said_to_be_another(tmp_path):
     model, (before, after) = vit(), history().iterations
     record = replace(history(), iterations=(before, replace(after, weights_sha256=weights_sha256(model))))
